@@ -1,0 +1,3 @@
+//! Syncline moves and syncs files between machines.
+
+pub mod model;

@@ -1,0 +1,74 @@
+//! Every limit that outside input meets, in one place, with its unit in the name.
+
+/// Bytes in a path.
+pub const PATH_BYTES_MAX: usize = 4096;
+/// Bytes in one component of a path.
+pub const NAME_BYTES_MAX: usize = 255;
+/// Components in a path.
+pub const PATH_DEPTH_MAX: usize = 256;
+/// Bytes in the text of a symbolic link.
+pub const SYMLINK_BYTES_MAX: usize = 4095;
+/// Bytes in the name of a share.
+pub const SHARE_NAME_BYTES_MAX: usize = 128;
+/// Bytes in a device's display name.
+pub const DEVICE_NAME_BYTES_MAX: usize = 64;
+
+/// Payload bytes of a control frame.
+pub const CONTROL_FRAME_BYTES_MAX: usize = 1 << 20;
+/// Payload bytes of any frame before the connection is authenticated.
+pub const PREAUTH_FRAME_BYTES_MAX: usize = 4096;
+/// Payload bytes of a bulk frame.
+pub const BULK_FRAME_BYTES_MAX: usize = 4 << 20;
+/// Bytes in a text that explains a close.
+pub const TEXT_BYTES_MAX: usize = 512;
+/// Entries in one offer or answer.
+pub const BATCH_ENTRIES_MAX: usize = 4096;
+/// Filter rules in one request, and bytes in one of them.
+pub const FILTER_RULES_MAX: usize = 1024;
+/// Bytes in one filter rule.
+pub const FILTER_RULE_BYTES_MAX: usize = 1024;
+/// Sources in one request to pull.
+pub const SOURCES_MAX: usize = 1024;
+/// Bytes of a file; the largest offset that file systems take.
+pub const FILE_BYTES_MAX: u64 = i64::MAX as u64;
+
+/// Milliseconds from accept until a connection must be authenticated.
+pub const HANDSHAKE_TIMEOUT_MS: u64 = 10_000;
+/// Milliseconds without any byte from the peer until a connection in a transfer is closed.
+pub const STALL_TIMEOUT_MS: u64 = 60_000;
+/// Milliseconds between pings while nothing else is sent during a transfer.
+pub const PING_INTERVAL_MS: u64 = 15_000;
+/// Milliseconds that an authenticated connection may sit without a transfer.
+pub const IDLE_TIMEOUT_MS: u64 = 120_000;
+/// Milliseconds that open connections get to finish after a request to stop.
+pub const DRAIN_TIMEOUT_MS: u64 = 5_000;
+
+/// Bytes queued for a peer that does not read; above it nothing more is produced for it.
+pub const OUTBOUND_BYTES_MAX: usize = 256 * 1024;
+/// Bytes of file content in flight without new credit.
+pub const CREDIT_WINDOW_BYTES: u64 = 8 << 20;
+/// Offers that wait for an answer.
+pub const OFFER_WINDOW: usize = 4096;
+/// Files wanted by the receiver and not yet settled, per transfer.
+pub const FILE_WINDOW: usize = 2048;
+/// Content up to this size travels in a single frame with its root.
+pub const INLINE_BYTES_MAX: u64 = 16 * 1024;
+/// Bytes per leaf of the content tree (BEP 52).
+pub const LEAF_BYTES: usize = 16 * 1024;
+/// Times that a file which changes while it is read is read again.
+pub const CHANGED_RETRIES_MAX: u32 = 3;
+
+/// Work of one loop turn on one connection, in microseconds.
+pub const TURN_MICROS: u64 = 2_000;
+/// Bytes moved for one connection in one turn.
+pub const TURN_BYTES: usize = 1 << 20;
+/// Connections accepted in one turn.
+pub const ACCEPTS_PER_TURN: usize = 64;
+/// Connections that may be open at a time, authenticated or not.
+pub const CONNECTIONS_MAX: usize = 16_384;
+/// Connections that may be open without being authenticated yet.
+pub const PREAUTH_CONNECTIONS_MAX: usize = 1_024;
+/// Wrong secrets from one address before it has to wait.
+pub const AUTH_FAILURES_MAX: u32 = 5;
+/// First wait after too many wrong secrets; doubles up to 64 times this.
+pub const AUTH_BACKOFF_MS: u64 = 1_000;

@@ -1,0 +1,26 @@
+//! The words of the domain: paths, content ids, entries, identities, time, limits, status codes.
+//!
+//! Layer 0: plain values that every other layer shares. Nothing here does I/O or reads a clock.
+
+mod content;
+mod entry;
+mod escape;
+mod identity;
+pub mod limits;
+mod link;
+mod path;
+mod status;
+mod tick;
+
+pub use content::{ContentId, ContentIdError};
+pub use entry::{Entry, Kind, Meta, Timestamp};
+pub use escape::{Escaped, escape};
+pub use identity::{DeviceId, DeviceIdError, Right, Rights, Secret, ShareName, ShareNameError};
+pub use link::{DEFAULT_PORT, Link, LinkError, LinkSecret};
+pub use path::{PathError, RelPath};
+pub use status::{CloseCode, Fault, ItemCode};
+pub use tick::Tick;
+
+/// Bytes that the sender of a frame and the place they came from share without copying, for
+/// example a window of a mapped file.
+pub type SharedBytes = std::rc::Rc<dyn AsRef<[u8]>>;

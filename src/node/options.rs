@@ -1,0 +1,185 @@
+//! What a host asks of a server or a client: plain options, checked when they are used.
+
+use crate::model::{Link, RelPath, Rights, ShareName};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// When "committed" may be said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Durability {
+    /// After the data, its name and its directory are on disk.
+    #[default]
+    Barrier,
+    /// When the operating system has it: a power cut may lose it.
+    None,
+}
+
+/// One folder that a server serves.
+#[derive(Debug, Clone)]
+pub struct ShareOptions {
+    /// The name in links.
+    pub name: ShareName,
+    /// The folder.
+    pub path: PathBuf,
+    /// Rights of anyone who can reach the server, without pairing.
+    pub open: Rights,
+}
+
+/// Everything a server needs to know.
+#[derive(Debug, Clone)]
+pub struct ServerOptions {
+    /// Addresses to listen on; port 0 picks a free one.
+    pub listen: Vec<SocketAddr>,
+    /// The folders. At least one, with distinct names.
+    pub shares: Vec<ShareOptions>,
+    /// The state directory: key, paired devices, invites.
+    pub home: PathBuf,
+    /// No TLS. The caller has checked that this was asked for knowingly.
+    pub plain: bool,
+    /// When pushes are acknowledged.
+    pub durability: Durability,
+    /// Bytes a second over all connections and both directions; `None` is unlimited.
+    pub bandwidth_limit: Option<u64>,
+    /// Connections that may be open at a time.
+    pub connections_max: usize,
+    /// Install handlers for SIGINT and SIGTERM that drain the server. A host with handlers of its
+    /// own says no and calls [`drain`](crate::Server::drain).
+    pub handle_signals: bool,
+}
+
+/// What a client does in one run.
+#[derive(Debug, Clone)]
+pub enum Job {
+    /// Local files and trees to a share.
+    Push {
+        /// The sources, in the order given.
+        sources: Vec<Source>,
+        /// Where they go.
+        target: Link,
+    },
+    /// Files and trees of one share to a local place.
+    Pull {
+        /// What to fetch; all links name the same server and share.
+        links: Vec<Link>,
+        /// Where it goes.
+        target: PathBuf,
+        /// The user wrote the target with a trailing slash: it is a directory.
+        target_is_directory: bool,
+    },
+    /// Asks the server how it is.
+    Status {
+        /// Any link to the server; the share must be one that the device may read.
+        link: Link,
+    },
+}
+
+/// A local source of a push.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Source {
+    /// A file or directory.
+    pub path: PathBuf,
+    /// Written with a trailing slash: the directory's contents, not the directory.
+    pub contents_only: bool,
+}
+
+/// How a transfer behaves.
+#[derive(Debug, Clone)]
+pub struct TransferOptions {
+    /// Compare and report, change nothing.
+    pub dry_run: bool,
+    /// Compare contents, never trust size and time.
+    pub checksum: bool,
+    /// Remove what the source does not have.
+    pub delete: bool,
+    /// Refuse to delete more than this.
+    pub max_delete: MaxDelete,
+    /// Filter rules in the order given; the first that matches decides.
+    pub filters: Vec<FilterRule>,
+    /// When the receiver may say "committed": for a pull here, for a push the server decides.
+    pub durability: Durability,
+}
+
+impl Default for TransferOptions {
+    fn default() -> Self {
+        TransferOptions {
+            dry_run: false,
+            checksum: false,
+            delete: false,
+            max_delete: MaxDelete::default(),
+            filters: Vec::new(),
+            durability: Durability::Barrier,
+        }
+    }
+}
+
+/// The brake on deletions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MaxDelete {
+    /// At most so many entries.
+    Count(u64),
+    /// At most this share of the entries below the target, in percent.
+    Percent(u8),
+    /// No brake: the user said so.
+    Unlimited,
+    /// 50 % once more than 25 entries would go.
+    Default,
+}
+
+impl Default for MaxDelete {
+    fn default() -> Self {
+        MaxDelete::Default
+    }
+}
+
+impl MaxDelete {
+    /// Whether `deletions` of `existing` entries stay within the brake.
+    #[must_use]
+    pub fn allows(self, deletions: u64, existing: u64) -> bool {
+        match self {
+            MaxDelete::Count(limit) => deletions <= limit,
+            MaxDelete::Percent(percent) => {
+                u128::from(deletions) * 100 <= u128::from(existing) * u128::from(percent)
+            }
+            MaxDelete::Unlimited => true,
+            MaxDelete::Default => deletions <= 25 || deletions * 2 <= existing,
+        }
+    }
+}
+
+/// One `--exclude` or `--include`, gitignore syntax.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FilterRule {
+    /// Leave out what matches.
+    Exclude(String),
+    /// Keep what matches, whatever a later rule says.
+    Include(String),
+}
+
+/// How a client reaches and trusts its server.
+#[derive(Debug, Clone)]
+pub struct ClientOptions {
+    /// The state directory: key and known servers.
+    pub home: PathBuf,
+    /// No TLS.
+    pub plain: bool,
+    /// Bytes a second over both directions; `None` is unlimited.
+    pub bandwidth_limit: Option<u64>,
+    /// Give up when the peer is silent for this long.
+    pub timeout: Duration,
+    /// Connection attempts after the first, for faults that may pass.
+    pub retries: u32,
+    /// Install handlers for SIGINT and SIGTERM that end the job in order.
+    pub handle_signals: bool,
+}
+
+/// Where one source ended up; printed once so that nobody needs to know a trailing-slash rule.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mapping {
+    /// The source as given.
+    pub source: String,
+    /// Where it goes.
+    pub target: String,
+    /// The target path within the share, for a push.
+    pub path: Option<RelPath>,
+}
