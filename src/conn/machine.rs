@@ -1,0 +1,539 @@
+//! The session of one connection: hello, open, then one transfer at a time. Both roles.
+//!
+//! Invariant: before a share is opened nothing but hello, open and close is accepted, and nothing is
+//! asked of the outside but to decide on the open. Every message in a state that does not expect it
+//! is a fault of the peer.
+
+use super::receiver::Receiver;
+use super::sender::{Sender, fault_of};
+use crate::model::limits::DEVICE_NAME_BYTES_MAX;
+use crate::model::{CloseCode, Fault, Right, Rights};
+use crate::wire::{
+    Begin, BeginFlags, Direction, End, Finish, FrameType, Hello, Hole, Inline, ListEnd, Message,
+    Open, Opened, Piece, Reader, RemovedReader, SourceFailed, Start, TargetKind, VERSION_MAX,
+    VERSION_MIN, control_header, encode_number, features,
+};
+
+/// One connection, without its socket.
+#[derive(Debug)]
+pub struct Machine {
+    role: Role,
+    state: State,
+    out: Vec<u8>,
+    name: String,
+    peer_name: String,
+    features: u64,
+    rights: Rights,
+    /// The latest ping that has no answer yet; a flood of pings gets one answer at a time.
+    ping: Option<u64>,
+}
+
+#[derive(Debug)]
+enum Role {
+    /// Holds what it will ask for once the server has greeted.
+    Client {
+        open: Open,
+    },
+    Server,
+}
+
+#[derive(Debug)]
+enum State {
+    /// Until the peer's hello.
+    Greeting,
+    /// Server: until the client's open.
+    Unopened,
+    /// Server: the outside decides on an open. Client: the server does.
+    Opening,
+    /// Open, no transfer.
+    Idle,
+    /// A begin was sent or received and waits for ready.
+    Beginning { stream: u16, begin: Box<Begin> },
+    /// Content flows from here.
+    Sending(Box<Sender>),
+    /// Content flows to here.
+    Receiving(Box<Receiver>),
+    /// A close was sent or received.
+    Closed,
+}
+
+/// What a frame means to the outside.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Event<'a> {
+    /// Nothing to do, apart from sending what [`Machine::take_output`] holds.
+    Nothing,
+    /// Server: decide, then call [`Machine::grant`] or [`Machine::close`].
+    Open(Open),
+    /// Client: the share is open.
+    Opened(Opened),
+    /// Server: look at the target, then call [`Machine::ready`] or [`Machine::close`].
+    Begin(Begin),
+    /// Client: the server is ready; for a push, sending may begin.
+    Ready(TargetKind),
+    /// Server: call [`Machine::status_reply`].
+    StatusQuery,
+    /// Client: the server's answer, JSON.
+    StatusReply(&'a [u8]),
+    /// Receiver: look at [`Receiver::next_check`].
+    Offered,
+    /// Receiver: a file starts.
+    Start(Start),
+    /// Receiver: content of the started file.
+    Content {
+        /// Its number.
+        file: u32,
+        /// The next bytes.
+        bytes: &'a [u8],
+    },
+    /// Receiver: a hole in the started file.
+    Hole(Hole),
+    /// Receiver: the started file is complete, void or failed.
+    End(End),
+    /// Receiver: a small file, whole.
+    Inline(Inline<'a>),
+    /// Receiver: the list is complete.
+    ListEnd(ListEnd),
+    /// Receiver: the sender cannot read an entry.
+    SourceFailed(SourceFailed<'a>),
+    /// Sender: answers, results or credit came; look at [`Sender::next_read`] and
+    /// [`Sender::poll_report`].
+    Progress,
+    /// Sender: the payload of a frame that lists deleted entries.
+    Removed(&'a [u8]),
+    /// Sender: the transfer is over.
+    Finished(Finish),
+    /// The peer closed, with a reason.
+    Closed(Fault),
+}
+
+impl Machine {
+    /// The client's end: greets and asks for `open` at once.
+    #[must_use]
+    pub fn client(name: &str, open: Open) -> Machine {
+        let mut machine = Machine::new(Role::Client { open }, name);
+        let hello = Hello {
+            version_min: VERSION_MIN,
+            version_max: VERSION_MAX,
+            features: features::ALL,
+            name: &machine.name,
+        };
+        hello.encode(0, &mut machine.out);
+        machine
+    }
+
+    /// The server's end: waits for a greeting.
+    #[must_use]
+    pub fn server(name: &str) -> Machine {
+        Machine::new(Role::Server, name)
+    }
+
+    fn new(role: Role, name: &str) -> Machine {
+        let mut end = name.len().min(DEVICE_NAME_BYTES_MAX);
+        while !name.is_char_boundary(end) {
+            end -= 1;
+        }
+        Machine {
+            role,
+            state: State::Greeting,
+            out: Vec::new(),
+            name: name[..end].to_owned(),
+            peer_name: String::new(),
+            features: 0,
+            rights: Rights::NONE,
+            ping: None,
+        }
+    }
+
+    /// What the peer calls itself; empty before its hello.
+    #[must_use]
+    pub fn peer_name(&self) -> &str {
+        &self.peer_name
+    }
+
+    /// Bits of [`features`] that both sides have.
+    #[must_use]
+    pub fn features(&self) -> u64 {
+        self.features
+    }
+
+    /// What was granted on the open share.
+    #[must_use]
+    pub fn rights(&self) -> Rights {
+        self.rights
+    }
+
+    /// The sending half of the running transfer.
+    pub fn sender(&mut self) -> Option<&mut Sender> {
+        match &mut self.state {
+            State::Sending(sender) => Some(sender),
+            _ => None,
+        }
+    }
+
+    /// The receiving half of the running transfer.
+    pub fn receiver(&mut self) -> Option<&mut Receiver> {
+        match &mut self.state {
+            State::Receiving(receiver) => Some(receiver),
+            _ => None,
+        }
+    }
+
+    /// Whether the share is open (the peer is authenticated).
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        !matches!(
+            self.state,
+            State::Greeting | State::Unopened | State::Opening | State::Closed
+        )
+    }
+
+    /// Whether a close was sent or received.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        matches!(self.state, State::Closed)
+    }
+
+    /// Whether a transfer runs or is about to.
+    #[must_use]
+    pub fn is_transferring(&self) -> bool {
+        matches!(
+            self.state,
+            State::Beginning { .. } | State::Sending(_) | State::Receiving(_)
+        )
+    }
+
+    /// Bytes to send, in order. Content of data frames is not among them (see [`Sender::data`]).
+    pub fn take_output(&mut self) -> Vec<u8> {
+        if let Some(number) = self.ping.take() {
+            encode_number(FrameType::Pong, 0, number, &mut self.out);
+        }
+        let mut out = std::mem::take(&mut self.out);
+        let more = match &mut self.state {
+            State::Sending(sender) => sender.output(),
+            State::Receiving(receiver) => receiver.output(),
+            _ => return out,
+        };
+        if out.is_empty() {
+            return std::mem::take(more);
+        }
+        out.append(more);
+        out
+    }
+
+    /// Deals with one piece from the decoder.
+    ///
+    /// # Errors
+    /// A [`Fault`] of the peer: pass it to [`Machine::close`], flush, and drop the connection.
+    pub fn handle<'a>(&mut self, piece: Piece<'a>) -> Result<Event<'a>, Fault> {
+        if self.is_closed() {
+            return Ok(Event::Nothing);
+        }
+        let (kind, stream, payload) = match piece {
+            Piece::Data {
+                stream,
+                file,
+                bytes,
+            } => {
+                self.check_stream(stream)?;
+                return self.receiving()?.handle_data(file, bytes);
+            }
+            Piece::Control {
+                kind,
+                stream,
+                payload,
+            } => (kind, stream, payload),
+        };
+        match kind {
+            FrameType::Close => {
+                self.state = State::Closed;
+                Ok(Event::Closed(decode(payload)?))
+            }
+            FrameType::Hello => self.handle_hello(&decode(payload)?),
+            FrameType::Open => self.handle_open(decode(payload)?),
+            FrameType::Opened => self.handle_opened(decode(payload)?),
+            _ if !self.is_open() => Err(Fault::protocol("a message before the share is open")),
+            FrameType::Ping => {
+                self.ping = Some(number(payload)?);
+                Ok(Event::Nothing)
+            }
+            FrameType::Pong => number(payload).map(|_| Event::Nothing),
+            FrameType::StatusQuery | FrameType::StatusReply => self.handle_status(kind, payload),
+            FrameType::Begin => self.handle_begin(stream, decode(payload)?),
+            FrameType::Ready => self.handle_ready(stream, decode(payload)?),
+            _ => {
+                self.check_stream(stream)?;
+                self.handle_transfer(kind, payload)
+            }
+        }
+    }
+
+    fn handle_transfer<'a>(
+        &mut self,
+        kind: FrameType,
+        payload: &'a [u8],
+    ) -> Result<Event<'a>, Fault> {
+        match kind {
+            FrameType::Offer => self
+                .receiving()?
+                .handle_offer(payload)
+                .map(|()| Event::Offered),
+            FrameType::Start => self.receiving()?.handle_start(decode(payload)?),
+            FrameType::Hole => self.receiving()?.handle_hole(decode(payload)?),
+            FrameType::End => self.receiving()?.handle_end(decode(payload)?),
+            FrameType::Inline => self.receiving()?.handle_inline(decode(payload)?),
+            FrameType::SourceFailed => {
+                self.receiving()?;
+                Ok(Event::SourceFailed(decode(payload)?))
+            }
+            FrameType::ListEnd => {
+                let end = decode(payload)?;
+                self.receiving()?
+                    .handle_list_end(end)
+                    .map(|()| Event::ListEnd(end))
+            }
+            FrameType::Answer => self
+                .sending()?
+                .handle_answers(payload)
+                .map(|()| Event::Progress),
+            FrameType::Settled => self
+                .sending()?
+                .handle_settled(payload)
+                .map(|()| Event::Progress),
+            FrameType::Credit => {
+                let bytes = number(payload)?;
+                self.sending()?.handle_credit(bytes);
+                Ok(Event::Progress)
+            }
+            FrameType::Removed => {
+                self.sending()?;
+                let mut paths = RemovedReader::new(payload).map_err(fault_of)?;
+                while paths.next_path().map_err(fault_of)?.is_some() {}
+                Ok(Event::Removed(payload))
+            }
+            FrameType::Finish => {
+                let finish = decode(payload)?;
+                self.sending()?.handle_finish(finish)?;
+                Ok(Event::Finished(finish))
+            }
+            _ => Err(Fault::protocol("a message out of place")),
+        }
+    }
+
+    fn handle_hello<'a>(&mut self, hello: &Hello<'_>) -> Result<Event<'a>, Fault> {
+        if !matches!(self.state, State::Greeting) {
+            return Err(Fault::protocol("a second hello"));
+        }
+        let version = hello.version_max.min(VERSION_MAX);
+        if version < hello.version_min || version < VERSION_MIN {
+            let (low, high) = (hello.version_min, hello.version_max);
+            let text = format!(
+                "this side speaks protocol {VERSION_MIN} to {VERSION_MAX}, the other {low} to {high}"
+            );
+            return Err(Fault::new(CloseCode::Version, text));
+        }
+        self.features = hello.features & features::ALL;
+        hello.name.clone_into(&mut self.peer_name);
+        match &self.role {
+            Role::Client { open } => {
+                open.encode(0, &mut self.out);
+                self.state = State::Opening;
+            }
+            Role::Server => {
+                let name = self.name.as_str();
+                let answer = Hello {
+                    version_min: version,
+                    version_max: version,
+                    features: self.features,
+                    name,
+                };
+                answer.encode(0, &mut self.out);
+                self.state = State::Unopened;
+            }
+        }
+        Ok(Event::Nothing)
+    }
+
+    fn handle_open<'a>(&mut self, open: Open) -> Result<Event<'a>, Fault> {
+        if !matches!(self.state, State::Unopened) {
+            return Err(Fault::protocol("an open out of place"));
+        }
+        self.state = State::Opening;
+        Ok(Event::Open(open))
+    }
+
+    fn handle_opened<'a>(&mut self, opened: Opened) -> Result<Event<'a>, Fault> {
+        if !matches!(
+            (&self.role, &self.state),
+            (Role::Client { .. }, State::Opening)
+        ) {
+            return Err(Fault::protocol("an unexpected grant"));
+        }
+        self.rights = opened.rights;
+        self.state = State::Idle;
+        Ok(Event::Opened(opened))
+    }
+
+    fn handle_status<'a>(
+        &mut self,
+        kind: FrameType,
+        payload: &'a [u8],
+    ) -> Result<Event<'a>, Fault> {
+        match (kind, &self.role) {
+            (FrameType::StatusQuery, Role::Server) => Ok(Event::StatusQuery),
+            (FrameType::StatusReply, Role::Client { .. }) => Ok(Event::StatusReply(payload)),
+            _ => Err(Fault::protocol("a message of the other role")),
+        }
+    }
+
+    fn handle_begin<'a>(&mut self, stream: u16, begin: Begin) -> Result<Event<'a>, Fault> {
+        if !matches!((&self.role, &self.state), (Role::Server, State::Idle)) {
+            return Err(Fault::protocol("a transfer out of place"));
+        }
+        let needed = match begin.direction {
+            Direction::Push => Right::Write,
+            Direction::Pull => Right::Read,
+        };
+        if !self.rights.allow(needed) {
+            let text = format!("this device may not {} this share", verb(begin.direction));
+            return Err(Fault::new(CloseCode::Forbidden, text));
+        }
+        self.state = State::Beginning {
+            stream,
+            begin: Box::new(begin.clone()),
+        };
+        Ok(Event::Begin(begin))
+    }
+
+    fn handle_ready<'a>(&mut self, stream: u16, kind: TargetKind) -> Result<Event<'a>, Fault> {
+        match (&self.role, &self.state) {
+            (Role::Client { .. }, State::Beginning { stream: own, begin }) if *own == stream => {
+                self.state = match begin.direction {
+                    Direction::Push => State::sending(stream, begin.flags),
+                    Direction::Pull => State::receiving(stream, begin.flags),
+                };
+                Ok(Event::Ready(kind))
+            }
+            _ => Err(Fault::protocol("an unexpected ready")),
+        }
+    }
+
+    /// Server: lets the client in.
+    pub fn grant(&mut self, opened: Opened) {
+        debug_assert!(matches!(
+            (&self.role, &self.state),
+            (Role::Server, State::Opening)
+        ));
+        self.rights = opened.rights;
+        self.state = State::Idle;
+        opened.encode(0, &mut self.out);
+    }
+
+    /// Client: starts a transfer on the open share.
+    pub fn begin(&mut self, begin: Begin) {
+        debug_assert!(matches!(
+            (&self.role, &self.state),
+            (Role::Client { .. }, State::Idle)
+        ));
+        begin.encode(TRANSFER_STREAM, &mut self.out);
+        self.state = State::Beginning {
+            stream: TRANSFER_STREAM,
+            begin: Box::new(begin),
+        };
+    }
+
+    /// Server: the transfer can go; `kind` is what stands at its target (or only source).
+    pub fn ready(&mut self, kind: TargetKind) {
+        let State::Beginning { stream, begin } = &self.state else {
+            debug_assert!(false, "ready answers a begin");
+            return;
+        };
+        kind.encode(*stream, &mut self.out);
+        self.state = match begin.direction {
+            Direction::Push => State::receiving(*stream, begin.flags),
+            Direction::Pull => State::sending(*stream, begin.flags),
+        };
+    }
+
+    /// The transfer is over on this side; the share stays open.
+    pub fn end_transfer(&mut self) {
+        self.out = self.take_output();
+        self.state = State::Idle;
+    }
+
+    /// Client: asks how the server is.
+    pub fn status_query(&mut self) {
+        self.out
+            .extend_from_slice(&control_header(FrameType::StatusQuery, 0, 0));
+    }
+
+    /// Server: answers [`Event::StatusQuery`] with JSON of at most a control frame.
+    pub fn status_reply(&mut self, json: &[u8]) {
+        self.out
+            .extend_from_slice(&control_header(FrameType::StatusReply, 0, json.len()));
+        self.out.extend_from_slice(json);
+    }
+
+    /// Asks the peer for a sign of life.
+    pub fn ping(&mut self, number: u64) {
+        if self.is_open() {
+            encode_number(FrameType::Ping, 0, number, &mut self.out);
+        }
+    }
+
+    /// Says why and stops listening. Flush, then drop the connection.
+    pub fn close(&mut self, fault: &Fault) {
+        if !self.is_closed() {
+            self.out = self.take_output();
+            fault.encode(0, &mut self.out);
+            self.state = State::Closed;
+        }
+    }
+
+    fn check_stream(&self, stream: u16) -> Result<(), Fault> {
+        match stream {
+            TRANSFER_STREAM => Ok(()),
+            _ => Err(Fault::protocol("an unknown stream")),
+        }
+    }
+
+    fn sending(&mut self) -> Result<&mut Sender, Fault> {
+        self.sender()
+            .ok_or_else(|| Fault::protocol("a message for a sender out of place"))
+    }
+
+    fn receiving(&mut self) -> Result<&mut Receiver, Fault> {
+        self.receiver()
+            .ok_or_else(|| Fault::protocol("a message for a receiver out of place"))
+    }
+}
+
+impl State {
+    fn sending(stream: u16, flags: BeginFlags) -> State {
+        State::Sending(Box::new(Sender::new(stream, flags.dry_run)))
+    }
+
+    fn receiving(stream: u16, flags: BeginFlags) -> State {
+        State::Receiving(Box::new(Receiver::new(stream, flags.dry_run)))
+    }
+}
+
+/// The only transfer of a connection; the number is on the wire so that there can be more one day.
+const TRANSFER_STREAM: u16 = 1;
+
+fn verb(direction: Direction) -> &'static str {
+    match direction {
+        Direction::Push => "write to",
+        Direction::Pull => "read from",
+    }
+}
+
+fn decode<'a, M: Message<'a>>(payload: &'a [u8]) -> Result<M, Fault> {
+    M::decode(payload).map_err(fault_of)
+}
+
+fn number(payload: &[u8]) -> Result<u64, Fault> {
+    let mut reader = Reader::new(payload);
+    let value = reader.u64().map_err(fault_of)?;
+    reader.finish().map_err(fault_of)?;
+    Ok(value)
+}

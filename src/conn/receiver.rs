@@ -1,0 +1,324 @@
+//! The receiver of a transfer: judges offers, takes content, says what became of it.
+//!
+//! The same machine receives a push on the server and a pull on the client. It never touches a file:
+//! checks and content go out as data, verdicts and results come back.
+//! Invariants: only content that was wanted is passed on, never more than was announced, never more
+//! than there was credit for; at most [`OFFER_WINDOW`] entries are open; every wanted file is
+//! settled exactly once.
+
+use super::machine::Event;
+use super::sender::fault_of;
+use crate::model::limits::{CREDIT_WINDOW_BYTES, OFFER_WINDOW};
+use crate::model::{CloseCode, Entry, Fault, Kind};
+use crate::wire::{
+    Answers, End, EndOutcome, EntriesReader, Finish, FrameType, Hole, Inline, ListEnd, Message,
+    RemovedWriter, SettledResult, SettledWriter, Start, Verdict, encode_number,
+};
+use std::collections::{HashMap, VecDeque};
+
+/// The receiving half of a transfer.
+#[derive(Debug)]
+pub struct Receiver {
+    stream: u16,
+    dry_run: bool,
+    out: Vec<u8>,
+    next_file: u32,
+    checks: VecDeque<Check>,
+    answers: Answers,
+    wanted: HashMap<u32, Progress>,
+    current: Option<Current>,
+    results: SettledWriter,
+    removed: RemovedWriter,
+    /// Credit given and not used.
+    credit: u64,
+    /// Content taken and not yet replaced by new credit.
+    consumed: u64,
+    list_end: Option<ListEnd>,
+    finished: bool,
+}
+
+/// An offered entry that waits for a verdict.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Check {
+    /// Its number.
+    pub file: u32,
+    /// What is offered.
+    pub entry: Entry,
+    /// Root of its content, when contents are to be compared.
+    pub root: Option<[u8; 32]>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Progress {
+    /// Nothing has come yet, or what came was void.
+    Wanted,
+    /// All content has come; the outside decides.
+    Arrived,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Current {
+    file: u32,
+    size: u64,
+    received: u64,
+    /// Settled as failed while on its way: the rest is dropped.
+    void: bool,
+}
+
+impl Receiver {
+    /// A receiver on `stream`, which gives its first credit at once.
+    #[must_use]
+    pub fn new(stream: u16, dry_run: bool) -> Receiver {
+        let mut out = Vec::new();
+        encode_number(FrameType::Credit, stream, CREDIT_WINDOW_BYTES, &mut out);
+        Receiver {
+            stream,
+            dry_run,
+            out,
+            next_file: 0,
+            checks: VecDeque::new(),
+            answers: Answers::default(),
+            wanted: HashMap::new(),
+            current: None,
+            results: SettledWriter::default(),
+            removed: RemovedWriter::default(),
+            credit: CREDIT_WINDOW_BYTES,
+            consumed: 0,
+            list_end: None,
+            finished: false,
+        }
+    }
+
+    /// The entry that waits for [`Receiver::answer`].
+    #[must_use]
+    pub fn next_check(&self) -> Option<&Check> {
+        self.checks.front()
+    }
+
+    /// The verdict on the entry that [`Receiver::next_check`] shows, which is returned.
+    pub fn answer(&mut self, verdict: Verdict) -> Option<Check> {
+        let check = self.checks.pop_front()?;
+        if verdict.is_want() && !self.dry_run {
+            self.wanted.insert(check.file, Progress::Wanted);
+        }
+        self.answers.push(verdict);
+        if self.checks.is_empty() || self.answers.runs() >= ANSWER_RUNS {
+            self.answers.flush(self.stream, &mut self.out);
+        }
+        Some(check)
+    }
+
+    /// What became of a wanted file. A failure may come at any time; the others only after its end.
+    pub fn settle(&mut self, file: u32, result: SettledResult) {
+        let Some(progress) = self.wanted.get_mut(&file) else {
+            return;
+        };
+        debug_assert!(*progress == Progress::Arrived || matches!(result, SettledResult::Failed(_)));
+        match result {
+            SettledResult::Resend => *progress = Progress::Wanted,
+            SettledResult::Committed | SettledResult::Failed(_) => {
+                self.wanted.remove(&file);
+            }
+        }
+        if let Some(current) = self.current.as_mut().filter(|current| current.file == file) {
+            current.void = true;
+        }
+        self.results.push(file, result);
+    }
+
+    /// `bytes` of content are dealt with: the sender may send as many more.
+    pub fn consumed(&mut self, bytes: u64) {
+        self.consumed += bytes;
+        if self.consumed >= CREDIT_WINDOW_BYTES / 4 {
+            encode_number(FrameType::Credit, self.stream, self.consumed, &mut self.out);
+            self.credit += self.consumed;
+            self.consumed = 0;
+        }
+    }
+
+    /// The list has ended and every entry is settled: time to conclude.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.list_end.is_some()
+            && self.checks.is_empty()
+            && self.wanted.is_empty()
+            && !self.finished
+    }
+
+    /// Whether the sender could list everything; known once the list has ended.
+    #[must_use]
+    pub fn list_end(&self) -> Option<ListEnd> {
+        self.list_end
+    }
+
+    /// An entry was deleted (or would be, in a dry run).
+    pub fn removed(&mut self, path: &crate::model::RelPath) {
+        if self.removed.push(path) {
+            self.removed.flush(self.stream, &mut self.out);
+        }
+    }
+
+    /// The transfer is over.
+    pub fn finish(&mut self, finish: Finish) {
+        debug_assert!(self.is_complete());
+        self.flush();
+        self.removed.flush(self.stream, &mut self.out);
+        finish.encode(self.stream, &mut self.out);
+        self.finished = true;
+    }
+
+    /// Whether [`Receiver::finish`] was said.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.finished
+    }
+
+    /// The number of the file that is arriving.
+    #[must_use]
+    pub fn current_file(&self) -> Option<u32> {
+        self.current.map(|current| current.file)
+    }
+
+    fn flush(&mut self) {
+        self.answers.flush(self.stream, &mut self.out);
+        self.results.flush(self.stream, &mut self.out);
+    }
+
+    pub(super) fn output(&mut self) -> &mut Vec<u8> {
+        self.results.flush(self.stream, &mut self.out);
+        &mut self.out
+    }
+
+    pub(super) fn handle_offer(&mut self, payload: &[u8]) -> Result<(), Fault> {
+        let mut entries = EntriesReader::new(payload).map_err(fault_of)?;
+        if self.list_end.is_some() || entries.first() != self.next_file {
+            return Err(Fault::protocol("an offer out of order"));
+        }
+        while let Some((entry, root)) = entries.next_entry().map_err(fault_of)? {
+            if self.checks.len() + self.wanted.len() >= OFFER_WINDOW {
+                return Err(Fault::new(CloseCode::Limit, "too many entries at once"));
+            }
+            let file = self.next_file;
+            self.next_file = file
+                .checked_add(1)
+                .ok_or_else(|| Fault::new(CloseCode::Limit, "too many entries"))?;
+            self.checks.push_back(Check { file, entry, root });
+        }
+        Ok(())
+    }
+
+    pub(super) fn handle_list_end(&mut self, end: ListEnd) -> Result<(), Fault> {
+        if self.list_end.is_some() || end.entries != self.next_file {
+            return Err(Fault::protocol("a list that ends in the wrong place"));
+        }
+        self.list_end = Some(end);
+        Ok(())
+    }
+
+    pub(super) fn handle_start<'a>(&mut self, start: Start) -> Result<Event<'a>, Fault> {
+        let wanted = self.wanted.get(&start.file) == Some(&Progress::Wanted);
+        if self.current.is_some() || !wanted {
+            return Err(Fault::protocol("a start of a file that is not wanted now"));
+        }
+        self.current = Some(Current {
+            file: start.file,
+            size: start.size,
+            received: 0,
+            void: false,
+        });
+        Ok(Event::Start(start))
+    }
+
+    pub(super) fn handle_data<'a>(
+        &mut self,
+        file: u32,
+        bytes: &'a [u8],
+    ) -> Result<Event<'a>, Fault> {
+        let length = bytes.len() as u64;
+        let current = self.current.as_mut().filter(|current| current.file == file);
+        let current =
+            current.ok_or_else(|| Fault::protocol("content of a file that is not started"))?;
+        if length > current.size - current.received {
+            return Err(Fault::new(CloseCode::Limit, "more content than announced"));
+        }
+        if length > self.credit {
+            return Err(Fault::new(CloseCode::Limit, "more content than credit"));
+        }
+        current.received += length;
+        self.credit -= length;
+        if current.void {
+            self.consumed(length);
+            return Ok(Event::Nothing);
+        }
+        Ok(Event::Content { file, bytes })
+    }
+
+    pub(super) fn handle_hole<'a>(&mut self, hole: Hole) -> Result<Event<'a>, Fault> {
+        let current = self
+            .current
+            .as_mut()
+            .filter(|current| current.file == hole.file);
+        let current =
+            current.ok_or_else(|| Fault::protocol("a hole in a file that is not started"))?;
+        if hole.length > current.size - current.received {
+            return Err(Fault::new(CloseCode::Limit, "more content than announced"));
+        }
+        current.received += hole.length;
+        Ok(if current.void {
+            Event::Nothing
+        } else {
+            Event::Hole(hole)
+        })
+    }
+
+    pub(super) fn handle_end<'a>(&mut self, end: End) -> Result<Event<'a>, Fault> {
+        let started = self.current.take_if(|current| current.file == end.file);
+        match (started, end.outcome) {
+            (Some(current), _) if current.void => Ok(Event::Nothing),
+            (Some(current), EndOutcome::Complete(_)) if current.received != current.size => Err(
+                Fault::protocol("a file that ends before its announced size"),
+            ),
+            (Some(_), EndOutcome::Complete(_)) => {
+                self.wanted.insert(end.file, Progress::Arrived);
+                Ok(Event::End(end))
+            }
+            (Some(_), EndOutcome::Changed) => Ok(Event::End(end)),
+            (_, EndOutcome::Failed(_)) if self.wanted.get(&end.file) == Some(&Progress::Wanted) => {
+                self.wanted.remove(&end.file);
+                Ok(Event::End(end))
+            }
+            _ => Err(Fault::protocol("an end of a file that is not started")),
+        }
+    }
+
+    pub(super) fn handle_inline<'a>(&mut self, inline: Inline<'a>) -> Result<Event<'a>, Fault> {
+        if self.wanted.get(&inline.file) != Some(&Progress::Wanted)
+            || self
+                .current
+                .is_some_and(|current| current.file == inline.file)
+        {
+            return Err(Fault::protocol("a file that is not wanted now"));
+        }
+        let length = inline.bytes.len() as u64;
+        self.credit = self
+            .credit
+            .checked_sub(length)
+            .ok_or_else(|| Fault::new(CloseCode::Limit, "more content than credit"))?;
+        self.wanted.insert(inline.file, Progress::Arrived);
+        Ok(Event::Inline(inline))
+    }
+}
+
+impl Check {
+    /// The size of the offered file; 0 for what is not a file.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        match self.entry.kind {
+            Kind::File { size } => size,
+            Kind::Directory | Kind::Symlink { .. } => 0,
+        }
+    }
+}
+
+/// Runs of answers at which a frame goes out although more checks wait.
+const ANSWER_RUNS: usize = 512;

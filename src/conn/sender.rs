@@ -1,0 +1,498 @@
+//! The sender of a transfer: lists entries, reads what the receiver wants, gives it away under credit.
+//!
+//! The same machine sends a push on the client and a pull on the server. It never reads a file: it
+//! says what to read next ([`Sender::next_read`]) and takes what was read.
+//! Invariants: at most [`OFFER_WINDOW`] entries are listed and not settled; at most one file is
+//! between its start and its end; no content byte is sent without credit.
+//!
+//! Life of an entry: offered → answered (settled, unless wanted) → queued → started … ended →
+//! settled by the receiver, or queued again when it changed while it was read or arrived damaged.
+
+use crate::model::limits::{
+    BATCH_ENTRIES_MAX, CHANGED_RETRIES_MAX, INLINE_BYTES_MAX, OFFER_WINDOW,
+};
+use crate::model::{Entry, Fault, ItemCode, Kind, Meta, RelPath};
+use crate::wire::{
+    Answers, End, EndOutcome, EntriesWriter, Finish, Hole, Inline, ListEnd, Message, SettledReader,
+    SettledResult, SourceFailed, Start, Verdict, WireError, data_header,
+};
+use std::collections::{HashMap, VecDeque};
+
+/// Where an entry comes from, in the words of whoever reads it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    /// Which of the sources.
+    pub source: u16,
+    /// The path within that source's root.
+    pub path: RelPath,
+}
+
+/// The sending half of a transfer.
+#[derive(Debug)]
+pub struct Sender {
+    stream: u16,
+    dry_run: bool,
+    out: Vec<u8>,
+    batch: EntriesWriter,
+    /// Number of the next entry; those before it are offered.
+    next_file: u32,
+    /// Number of the entry at the front of `unanswered`.
+    answered: u32,
+    unanswered: VecDeque<Item>,
+    /// Wanted by the receiver and not settled.
+    wanted: HashMap<u32, Item>,
+    queue: VecDeque<u32>,
+    current: Option<Current>,
+    credit: u64,
+    list_ended: bool,
+    finish: Option<Finish>,
+    reports: VecDeque<Report>,
+}
+
+#[derive(Debug)]
+struct Item {
+    origin: Origin,
+    size: u64,
+    is_file: bool,
+    attempts: u32,
+    verdict: Verdict,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Current {
+    file: u32,
+    size: u64,
+    sent: u64,
+}
+
+/// What to do next for the receiver.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ReadStep {
+    /// Open a file; answer with [`Sender::start`], [`Sender::inline`] or [`Sender::fail`].
+    Open {
+        /// Its number.
+        file: u32,
+        /// Where it is.
+        origin: Origin,
+        /// Content bytes that may be sent in one frame right now.
+        credit: u64,
+    },
+    /// Read the started file from `offset` on; answer with [`Sender::data`], [`Sender::hole`] or
+    /// [`Sender::end`].
+    Content {
+        /// Its number.
+        file: u32,
+        /// The first byte not sent yet.
+        offset: u64,
+        /// Bytes left up to the announced size.
+        remaining: u64,
+        /// Content bytes that may be sent now.
+        credit: u64,
+    },
+}
+
+/// How an entry was settled, for progress and summary.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// The entry.
+    pub origin: Origin,
+    /// Its size in bytes, 0 for what is not a file.
+    pub size: u64,
+    /// Whether it is a regular file.
+    pub is_file: bool,
+    /// The result.
+    pub settlement: Settlement,
+}
+
+/// The result of one entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Settlement {
+    /// The receiver wants the content; another report follows when it is settled (never in a dry run).
+    Wanted(Verdict),
+    /// Nothing had to be sent.
+    Answered(Verdict),
+    /// The content was sent and is committed; the verdict tells what it was before.
+    Committed(Verdict),
+    /// It failed here or there.
+    Failed(ItemCode),
+}
+
+impl Sender {
+    /// A sender on `stream`.
+    #[must_use]
+    pub fn new(stream: u16, dry_run: bool) -> Sender {
+        Sender {
+            stream,
+            dry_run,
+            out: Vec::new(),
+            batch: EntriesWriter::default(),
+            next_file: 0,
+            answered: 0,
+            unanswered: VecDeque::new(),
+            wanted: HashMap::new(),
+            queue: VecDeque::new(),
+            current: None,
+            credit: 0,
+            list_ended: false,
+            finish: None,
+            reports: VecDeque::new(),
+        }
+    }
+
+    /// Entries that may be offered now.
+    #[must_use]
+    pub fn offer_room(&self) -> usize {
+        if self.list_ended || self.next_file == u32::MAX {
+            return 0;
+        }
+        OFFER_WINDOW.saturating_sub(self.unanswered.len() + self.wanted.len())
+    }
+
+    /// Lists an entry, with the root of its content when contents are to be compared. The frame goes
+    /// out when it is full or at [`Sender::flush_offers`].
+    pub fn offer(&mut self, entry: &Entry, root: Option<&[u8; 32]>, origin: Origin) {
+        debug_assert!(self.offer_room() > 0);
+        let size = match entry.kind {
+            Kind::File { size } => size,
+            Kind::Directory | Kind::Symlink { .. } => 0,
+        };
+        let is_file = matches!(entry.kind, Kind::File { .. });
+        self.batch.push(entry, root);
+        self.unanswered.push_back(Item {
+            origin,
+            size,
+            is_file,
+            attempts: 0,
+            verdict: Verdict::Have,
+        });
+        self.next_file += 1;
+        if self.batch.count() >= BATCH_ENTRIES_MAX / 4
+            || self.batch.byte_count() > OFFER_FRAME_BYTES
+        {
+            self.flush_offers();
+        }
+    }
+
+    /// Sends what was listed so far.
+    pub fn flush_offers(&mut self) {
+        let first = self.next_file - self.batch.count() as u32;
+        self.batch.flush(self.stream, first, &mut self.out);
+    }
+
+    /// Tells the receiver of an entry that cannot be read. The text is only shown.
+    pub fn source_failed(&mut self, path: &[u8], code: ItemCode) {
+        SourceFailed { path, code }.encode(self.stream, &mut self.out);
+    }
+
+    /// Everything is listed; `complete` when no part of the source was unreadable.
+    pub fn list_end(&mut self, complete: bool) {
+        debug_assert!(!self.list_ended);
+        self.flush_offers();
+        self.list_ended = true;
+        ListEnd {
+            entries: self.next_file,
+            complete,
+        }
+        .encode(self.stream, &mut self.out);
+    }
+
+    /// What to read next, if anything can be sent.
+    #[must_use]
+    pub fn next_read(&self) -> Option<ReadStep> {
+        if let Some(current) = self.current {
+            let remaining = current.size - current.sent;
+            if self.credit == 0 && remaining > 0 {
+                return None;
+            }
+            let (file, offset, credit) = (current.file, current.sent, self.credit);
+            return Some(ReadStep::Content {
+                file,
+                offset,
+                remaining,
+                credit,
+            });
+        }
+        let file = *self.queue.front()?;
+        let item = self.wanted.get(&file).expect("queued files are wanted");
+        if self.credit < item.size.min(INLINE_BYTES_MAX) {
+            return None;
+        }
+        Some(ReadStep::Open {
+            file,
+            origin: item.origin.clone(),
+            credit: self.credit,
+        })
+    }
+
+    /// The file at the front is open: its content follows.
+    pub fn start(&mut self, size: u64, sparse: bool, meta: &Meta) {
+        debug_assert!(self.current.is_none());
+        let Some(file) = self.queue.pop_front() else {
+            return;
+        };
+        if let Some(item) = self.wanted.get_mut(&file) {
+            item.size = size;
+        }
+        self.current = Some(Current {
+            file,
+            size,
+            sent: 0,
+        });
+        Start {
+            file,
+            size,
+            sparse,
+            meta: *meta,
+        }
+        .encode(self.stream, &mut self.out);
+    }
+
+    /// The file at the front is small and was read whole: it goes in one frame.
+    pub fn inline(&mut self, meta: &Meta, root: [u8; 32], bytes: &[u8]) {
+        debug_assert!(self.current.is_none() && bytes.len() as u64 <= INLINE_BYTES_MAX);
+        let Some(file) = self.queue.pop_front() else {
+            return;
+        };
+        if let Some(item) = self.wanted.get_mut(&file) {
+            item.size = bytes.len() as u64;
+        }
+        self.credit = self.credit.saturating_sub(bytes.len() as u64);
+        Inline {
+            file,
+            meta: *meta,
+            root,
+            bytes,
+        }
+        .encode(self.stream, &mut self.out);
+    }
+
+    /// The file at the front cannot be opened or read.
+    pub fn fail(&mut self, code: ItemCode) {
+        debug_assert!(self.current.is_none());
+        let Some(file) = self.queue.pop_front() else {
+            return;
+        };
+        self.give_up(file, code);
+    }
+
+    /// The file at the front changed while it was read whole: it is read again later, a bounded
+    /// number of times.
+    pub fn changed(&mut self) {
+        let Some(file) = self.queue.pop_front() else {
+            return;
+        };
+        self.read_again(file, ItemCode::Changing);
+    }
+
+    /// Takes `length` content bytes of the started file for sending: the returned header goes out
+    /// first, then the bytes themselves.
+    #[must_use]
+    pub fn data(&mut self, length: usize) -> [u8; 12] {
+        let current = self.current.as_mut().expect("data follows a start");
+        debug_assert!(length as u64 <= (current.size - current.sent).min(self.credit));
+        current.sent += length as u64;
+        self.credit -= length as u64;
+        data_header(self.stream, current.file, length)
+    }
+
+    /// The next `length` bytes of the started file are a hole.
+    pub fn hole(&mut self, length: u64) {
+        let current = self.current.as_mut().expect("a hole follows a start");
+        debug_assert!(length > 0 && length <= current.size - current.sent);
+        current.sent += length;
+        Hole {
+            file: current.file,
+            length,
+        }
+        .encode(self.stream, &mut self.out);
+    }
+
+    /// The started file is complete, changed while it was read, or failed.
+    pub fn end(&mut self, outcome: EndOutcome) {
+        let Some(current) = self.current.take() else {
+            return;
+        };
+        match outcome {
+            EndOutcome::Complete(_) => End {
+                file: current.file,
+                outcome,
+            }
+            .encode(self.stream, &mut self.out),
+            EndOutcome::Changed => {
+                End {
+                    file: current.file,
+                    outcome,
+                }
+                .encode(self.stream, &mut self.out);
+                self.read_again(current.file, ItemCode::Changing);
+            }
+            EndOutcome::Failed(code) => self.give_up(current.file, code),
+        }
+    }
+
+    /// Answers of the receiver, in the order of the offers.
+    pub(super) fn handle_answers(&mut self, payload: &[u8]) -> Result<(), Fault> {
+        for run in Answers::decode(payload).map_err(fault_of)? {
+            for _ in 0..run.count {
+                let item = self.unanswered.pop_front();
+                let item = item.ok_or_else(|| Fault::protocol("an answer without an offer"))?;
+                let file = self.answered;
+                self.answered += 1;
+                if self.answered > self.next_file - self.batch.count() as u32 {
+                    return Err(Fault::protocol("an answer before its offer"));
+                }
+                self.answer(file, item, run.verdict)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn answer(&mut self, file: u32, mut item: Item, verdict: Verdict) -> Result<(), Fault> {
+        let settlement = match verdict {
+            Verdict::Failed(code) => Settlement::Failed(code),
+            want if want.is_want() => Settlement::Wanted(want),
+            other => Settlement::Answered(other),
+        };
+        self.report(&item, settlement);
+        if !verdict.is_want() {
+            return Ok(());
+        }
+        if !item.is_file {
+            return Err(Fault::protocol("content wanted of what is not a file"));
+        }
+        if !self.dry_run {
+            item.verdict = verdict;
+            self.wanted.insert(file, item);
+            self.queue.push_back(file);
+        }
+        Ok(())
+    }
+
+    /// Results of files whose content was sent.
+    pub(super) fn handle_settled(&mut self, payload: &[u8]) -> Result<(), Fault> {
+        let mut results = SettledReader::new(payload);
+        while let Some((file, result)) = results.next_result().map_err(fault_of)? {
+            let known = self.wanted.contains_key(&file);
+            let sending = self.current.is_some_and(|current| current.file == file);
+            let waiting = self.queue.contains(&file);
+            match result {
+                _ if !known => return Err(Fault::protocol("a result for an unknown file")),
+                SettledResult::Committed if sending || waiting => {
+                    return Err(Fault::protocol("a file committed before its end"));
+                }
+                SettledResult::Committed => {
+                    let item = self.wanted.remove(&file).expect("checked above");
+                    self.report(&item, Settlement::Committed(item.verdict));
+                }
+                SettledResult::Resend if sending || waiting => {
+                    return Err(Fault::protocol("a file asked for again before its end"));
+                }
+                SettledResult::Resend => self.read_again(file, ItemCode::Mismatch),
+                SettledResult::Failed(code) => self.settle_failed(file, sending, code),
+            }
+        }
+        Ok(())
+    }
+
+    /// The receiver gave a file up, perhaps while it is on its way.
+    fn settle_failed(&mut self, file: u32, sending: bool, code: ItemCode) {
+        if sending {
+            self.current = None;
+            End {
+                file,
+                outcome: EndOutcome::Failed(code),
+            }
+            .encode(self.stream, &mut self.out);
+        }
+        self.queue.retain(|queued| *queued != file);
+        if let Some(item) = self.wanted.remove(&file) {
+            self.report(&item, Settlement::Failed(code));
+        }
+    }
+
+    pub(super) fn handle_credit(&mut self, bytes: u64) {
+        self.credit = self.credit.saturating_add(bytes);
+    }
+
+    pub(super) fn handle_finish(&mut self, finish: Finish) -> Result<(), Fault> {
+        let open = !self.list_ended || !self.unanswered.is_empty() || !self.wanted.is_empty();
+        if open {
+            return Err(Fault::protocol("a finish with open files"));
+        }
+        self.finish = Some(finish);
+        Ok(())
+    }
+
+    /// The next settled entry.
+    pub fn poll_report(&mut self) -> Option<Report> {
+        self.reports.pop_front()
+    }
+
+    /// The origin of the file being sent.
+    #[must_use]
+    pub fn current_origin(&self) -> Option<&Origin> {
+        let current = self.current?;
+        self.wanted.get(&current.file).map(|item| &item.origin)
+    }
+
+    /// The number of the file being sent, when one is started and not ended.
+    #[must_use]
+    pub fn current_file(&self) -> Option<u32> {
+        self.current.map(|current| current.file)
+    }
+
+    /// How the transfer ended, once it has.
+    #[must_use]
+    pub fn finished(&self) -> Option<Finish> {
+        self.finish
+    }
+
+    pub(super) fn output(&mut self) -> &mut Vec<u8> {
+        &mut self.out
+    }
+
+    fn read_again(&mut self, file: u32, code: ItemCode) {
+        let Some(item) = self.wanted.get_mut(&file) else {
+            return;
+        };
+        item.attempts += 1;
+        if item.attempts > CHANGED_RETRIES_MAX {
+            self.give_up(file, code);
+        } else {
+            self.queue.push_back(file);
+        }
+    }
+
+    fn give_up(&mut self, file: u32, code: ItemCode) {
+        End {
+            file,
+            outcome: EndOutcome::Failed(code),
+        }
+        .encode(self.stream, &mut self.out);
+        if let Some(item) = self.wanted.remove(&file) {
+            self.report(&item, Settlement::Failed(code));
+        }
+    }
+
+    fn report(&mut self, item: &Item, settlement: Settlement) {
+        let (origin, size, is_file) = (item.origin.clone(), item.size, item.is_file);
+        self.reports.push_back(Report {
+            origin,
+            size,
+            is_file,
+            settlement,
+        });
+    }
+}
+
+/// Payload bytes at which an offer goes out: a fraction of the frame limit, so that the receiver
+/// starts early.
+const OFFER_FRAME_BYTES: usize = 32 * 1024;
+
+pub(super) fn fault_of(error: WireError) -> Fault {
+    let code = match error {
+        WireError::OverLimit(_) => crate::model::CloseCode::Limit,
+        _ => crate::model::CloseCode::Protocol,
+    };
+    Fault::new(code, error.to_string())
+}

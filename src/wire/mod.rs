@@ -1,0 +1,36 @@
+//! Bytes to messages and back: frames, codec, messages, versions. No I/O, no clock.
+//!
+//! The byte tables are in `docs/PROTOCOL.md`. Every length meets its limit before memory is taken.
+
+mod batch;
+mod begin;
+mod codec;
+mod frame;
+mod message;
+
+pub use batch::{
+    Answers, EntriesReader, EntriesWriter, Offered, SettledReader, SettledResult, SettledWriter,
+    Verdict, VerdictRun,
+};
+pub use begin::{Begin, BeginFlags, Brake, Direction, PullSource, Rule};
+pub use codec::{Reader, WireError, Writer};
+pub(crate) use frame::control_header;
+pub use frame::{Decoder, FRAME_HEADER_BYTES, FrameType, Piece, data_header};
+pub(crate) use message::encode_number;
+pub use message::{
+    End, EndOutcome, Finish, Hello, Hole, Inline, ListEnd, Message, Open, Opened, RemovedReader,
+    RemovedWriter, SourceFailed, Start, TargetKind,
+};
+
+/// The newest protocol version that this build speaks.
+pub const VERSION_MAX: u16 = 1;
+/// The oldest protocol version that this build speaks.
+pub const VERSION_MIN: u16 = 1;
+
+/// Optional abilities, one bit each, negotiated in hello. A bit that one side does not know is ignored.
+pub mod features {
+    /// Sparse files travel with holes ([`super::FrameType::Hole`]).
+    pub const HOLES: u64 = 1;
+    /// Everything that this build can do.
+    pub const ALL: u64 = HOLES;
+}
