@@ -184,14 +184,16 @@ impl Sender {
         SourceFailed { path, code }.encode(self.stream, &mut self.out);
     }
 
-    /// Everything is listed; `complete` when no part of the source was unreadable.
-    pub fn list_end(&mut self, complete: bool) {
+    /// Everything is listed; `complete` when no part of the source was unreadable; `top` describes the
+    /// directory whose contents were listed.
+    pub fn list_end(&mut self, complete: bool, top: Option<Meta>) {
         debug_assert!(!self.list_ended);
         self.flush_offers();
         self.list_ended = true;
         ListEnd {
             entries: self.next_file,
             complete,
+            top,
         }
         .encode(self.stream, &mut self.out);
     }
@@ -426,6 +428,12 @@ impl Sender {
     /// The next settled entry.
     pub fn poll_report(&mut self) -> Option<Report> {
         self.reports.pop_front()
+    }
+
+    /// Whether nothing is to be sent, only compared.
+    #[must_use]
+    pub fn is_dry_run(&self) -> bool {
+        self.dry_run
     }
 
     /// The origin of the file being sent.

@@ -391,6 +391,8 @@ pub struct ListEnd {
     pub entries: u32,
     /// Every directory could be read: only then may anything be deleted.
     pub complete: bool,
+    /// Mode and time of the directory whose contents were listed, for the directory that they go to.
+    pub top: Option<Meta>,
 }
 
 impl<'a> Message<'a> for ListEnd {
@@ -398,13 +400,27 @@ impl<'a> Message<'a> for ListEnd {
 
     fn encode_payload(&self, writer: &mut Writer) {
         writer.u32(self.entries);
-        writer.u8(u8::from(self.complete));
+        writer.u8(u8::from(self.complete) | u8::from(self.top.is_some()) << 1);
+        if let Some(meta) = &self.top {
+            writer.meta(meta);
+        }
     }
 
     fn decode_payload(reader: &mut Reader<'a>) -> Result<Self, WireError> {
+        let entries = reader.u32()?;
+        let bits = reader.u8()?;
+        if bits > 3 {
+            return Err(WireError::BadValue("flag"));
+        }
+        let top = if bits & 2 != 0 {
+            Some(reader.meta()?)
+        } else {
+            None
+        };
         Ok(ListEnd {
-            entries: reader.u32()?,
-            complete: flag(reader)?,
+            entries,
+            complete: bits & 1 != 0,
+            top,
         })
     }
 }

@@ -1,0 +1,312 @@
+//! Group commit: finished files of all transfers are made durable and published together.
+//!
+//! 1. A verified, sealed file joins the queue of its place.
+//! 2. When the helper thread is free, everything queued becomes one job: flush the staged files,
+//!    rename each to its final name, flush the directories. One flush serves many files.
+//! 3. The results come back with the job's ticket and are handed to the owners, which are woken.
+//!
+//! While a job runs the next one gathers, so the group grows with the load and a lone file does not
+//! wait. The renames are in the job and not on the loop because on a busy file system they take
+//! milliseconds (evicting what they replace), and because they belong between the two flushes.
+//! Invariant: a result says `Ok` only after everything before it in the commit order is done.
+
+use super::options::Durability;
+use super::place::Place;
+use crate::model::{ItemCode, Meta, RelPath};
+use crate::reactor::{ConnId, Job, Shared};
+use crate::store::{Barrier, Expected, Published, Root, Sealed, publish};
+use std::collections::HashMap;
+use std::io;
+use std::rc::Rc;
+use std::sync::mpsc;
+
+/// A file that is complete and verified.
+#[derive(Debug)]
+pub(crate) struct Commit {
+    pub(crate) owner: ConnId,
+    pub(crate) file: u32,
+    pub(crate) sealed: Sealed,
+    pub(crate) expected: Expected,
+}
+
+/// The end of a transfer's work on a tree: final metadata, outermost directory last.
+#[derive(Debug, Default)]
+pub(crate) struct Closing {
+    pub(crate) metas: Vec<(RelPath, Meta)>,
+    /// Directories whose names changed apart from commits; `None` is the root.
+    pub(crate) changed: Vec<Option<RelPath>>,
+    /// The top of the tree, set last; `None` is the root.
+    pub(crate) own: Option<(Option<RelPath>, Meta)>,
+}
+
+/// What the owner of work is told.
+#[derive(Debug)]
+pub(crate) enum Done {
+    /// A commit ended.
+    File { file: u32, result: Result<Published, ItemCode> },
+    /// A closing ended; the paths whose metadata could not be set.
+    Closed { failed: Vec<(RelPath, ItemCode)>, durable: Result<(), ItemCode> },
+}
+
+/// Gathers work per place and hands it to the helper thread.
+#[derive(Debug)]
+pub(crate) struct Committer {
+    queues: Vec<Queue>,
+    results: HashMap<ConnId, Vec<Done>>,
+    sender: mpsc::Sender<Report>,
+    receiver: mpsc::Receiver<Report>,
+    next_ticket: u64,
+}
+
+#[derive(Debug)]
+struct Queue {
+    place: Rc<Place>,
+    commits: Vec<Commit>,
+    closings: Vec<(ConnId, Closing)>,
+    /// Directories made since the last job: they must be durable before anything in them is.
+    made: Vec<RelPath>,
+    running: Option<u64>,
+}
+
+/// A job's results, in the order of its work.
+struct Report {
+    ticket: u64,
+    done: Vec<(ConnId, Done)>,
+}
+
+/// Files of one job: bounds how long the results of the first wait for the last.
+const JOB_FILES_MAX: usize = 4096;
+
+impl Committer {
+    pub(crate) fn new() -> Committer {
+        let (sender, receiver) = mpsc::channel();
+        Committer { queues: Vec::new(), results: HashMap::new(), sender, receiver, next_ticket: 0 }
+    }
+
+    /// Queues a commit; call [`Committer::pump`] when a burst of them is over.
+    pub(crate) fn push(&mut self, place: &Rc<Place>, commit: Commit) {
+        self.queue(place).commits.push(commit);
+    }
+
+    /// Queues the end of a transfer's work.
+    pub(crate) fn close(&mut self, place: &Rc<Place>, owner: ConnId, closing: Closing) {
+        self.queue(place).closings.push((owner, closing));
+    }
+
+    /// Notes a directory that was just made.
+    pub(crate) fn made_directory(&mut self, place: &Rc<Place>, path: RelPath) {
+        if place.durability == Durability::Barrier {
+            self.queue(place).made.push(path);
+        }
+    }
+
+    /// Gives the helper thread what is queued, one job per place at a time.
+    pub(crate) fn pump(&mut self, shared: &mut Shared) {
+        for queue in &mut self.queues {
+            if queue.running.is_some() || (queue.commits.is_empty() && queue.closings.is_empty()) {
+                continue;
+            }
+            let ticket = self.next_ticket;
+            let work = queue.take_work();
+            let sender = self.sender.clone();
+            let job: Job = Box::new(move || {
+                let done = work.run();
+                // The receiver is gone only when the whole node is.
+                let _ = sender.send(Report { ticket, done });
+                Ok(())
+            });
+            match shared.submit(ticket, job) {
+                Ok(()) => {
+                    self.next_ticket += 1;
+                    queue.running = Some(ticket);
+                }
+                Err(job) => run_here(job),
+            }
+        }
+        self.collect(shared);
+    }
+
+    /// A job is done: its results wait for their owners, which are woken, and the next job goes.
+    pub(crate) fn completed(&mut self, shared: &mut Shared, ticket: u64, result: &io::Result<()>) {
+        debug_assert!(result.is_ok(), "jobs report by channel");
+        for queue in &mut self.queues {
+            queue.running = queue.running.filter(|running| *running != ticket);
+        }
+        self.collect(shared);
+        self.pump(shared);
+        self.queues.retain(|queue| !queue.is_idle());
+    }
+
+    /// `owner` will ask for results until it is forgotten.
+    pub(crate) fn register(&mut self, owner: ConnId) {
+        self.results.entry(owner).or_default();
+    }
+
+    /// What was done for `owner` since it last asked.
+    pub(crate) fn take_results(&mut self, owner: ConnId) -> Vec<Done> {
+        self.results.get_mut(&owner).map(std::mem::take).unwrap_or_default()
+    }
+
+    /// The owner is gone. What it had queued is complete and verified, so it is still published;
+    /// only nobody is told.
+    pub(crate) fn forget(&mut self, owner: ConnId) {
+        self.results.remove(&owner);
+    }
+
+    /// Whether nothing is queued or running.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.queues.iter().all(Queue::is_idle)
+    }
+
+    fn collect(&mut self, shared: &mut Shared) {
+        while let Ok(report) = self.receiver.try_recv() {
+            log::trace!("commit job {} done: {} results", report.ticket, report.done.len());
+            for (owner, done) in report.done {
+                if let Some(results) = self.results.get_mut(&owner) {
+                    results.push(done);
+                    shared.wake(owner);
+                }
+            }
+        }
+    }
+
+    fn queue(&mut self, place: &Rc<Place>) -> &mut Queue {
+        let at = self.queues.iter().position(|queue| Rc::ptr_eq(&queue.place, place));
+        let at = at.unwrap_or_else(|| {
+            self.queues.push(Queue::new(place));
+            self.queues.len() - 1
+        });
+        &mut self.queues[at]
+    }
+}
+
+/// A reactor without a helper thread, or a full queue: the work is done on the spot.
+fn run_here(job: Job) {
+    if let Err(error) = job() {
+        log::error!("a commit job failed: {error}");
+    }
+}
+
+impl Queue {
+    fn new(place: &Rc<Place>) -> Queue {
+        Queue {
+            place: Rc::clone(place),
+            commits: Vec::new(),
+            closings: Vec::new(),
+            made: Vec::new(),
+            running: None,
+        }
+    }
+
+    fn is_idle(&self) -> bool {
+        self.running.is_none() && self.commits.is_empty() && self.closings.is_empty()
+    }
+
+    fn take_work(&mut self) -> Work {
+        let rest = self.commits.split_off(self.commits.len().min(JOB_FILES_MAX));
+        let commits = std::mem::replace(&mut self.commits, rest);
+        // A closing comes after all commits of its transfer, which are settled before it is queued.
+        let closings = if self.commits.is_empty() { std::mem::take(&mut self.closings) } else { Vec::new() };
+        Work {
+            root: self.place.root.share(),
+            durability: self.place.durability,
+            commits,
+            closings,
+            made: std::mem::take(&mut self.made),
+        }
+    }
+}
+
+/// One job, on the helper thread.
+struct Work {
+    root: Root,
+    durability: Durability,
+    commits: Vec<Commit>,
+    closings: Vec<(ConnId, Closing)>,
+    made: Vec<RelPath>,
+}
+
+impl Work {
+    fn run(self) -> Vec<(ConnId, Done)> {
+        let Work { root, durability, commits, closings, made } = self;
+        let mut done = Vec::with_capacity(commits.len() + closings.len());
+        let mut after = Barrier::new(&root);
+        for path in &made {
+            after.add_parent_of(path);
+        }
+        let staged = flush_staged(&root, durability, &commits);
+        for Commit { owner, file, sealed, expected } in commits {
+            let result = staged.and_then(|()| {
+                after.add_parent_of(sealed.path());
+                publish(&root, sealed, &expected).map_err(|error| {
+                    log::warn!("{error}");
+                    error.code()
+                })
+            });
+            done.push((owner, Done::File { file, result }));
+        }
+        let failures: Vec<_> = closings.iter().map(|(_, closing)| close(&root, closing, &mut after)).collect();
+        let flushed = match durability {
+            Durability::Barrier => flush(after),
+            Durability::None => Ok(()),
+        };
+        if let Err(code) = flushed {
+            for (_, entry) in &mut done {
+                if let Done::File { result, .. } = entry {
+                    *result = result.clone().and(Err(code));
+                }
+            }
+        }
+        for ((owner, _), failed) in closings.into_iter().zip(failures) {
+            done.push((owner, Done::Closed { failed, durable: flushed }));
+        }
+        done
+    }
+}
+
+fn flush_staged(root: &Root, durability: Durability, commits: &[Commit]) -> Result<(), ItemCode> {
+    if durability == Durability::None {
+        return Ok(());
+    }
+    let mut barrier = Barrier::new(root);
+    for commit in commits {
+        barrier.add_file(&commit.sealed);
+    }
+    flush(barrier)
+}
+
+fn close(root: &Root, closing: &Closing, after: &mut Barrier) -> Vec<(RelPath, ItemCode)> {
+    for path in &closing.changed {
+        after.add_directory(path.as_ref());
+    }
+    let mut failed = Vec::new();
+    for (path, meta) in closing.metas.iter().rev() {
+        after.add_parent_of(path);
+        if let Err(error) = root.set_meta(path, meta) {
+            log::warn!("{error}");
+            failed.push((path.clone(), error.code()));
+        }
+    }
+    if let Some((top, meta)) = &closing.own {
+        let set = match top {
+            Some(path) => root.set_meta(path, meta),
+            None => root.set_own_meta(meta),
+        };
+        if let Err(error) = set {
+            // The tree is whole without it; a share's root may belong to somebody else.
+            log::warn!("{error}");
+        }
+    }
+    failed
+}
+
+/// A flush that failed is never tried again into success: its files count as failed.
+fn flush(barrier: Barrier) -> Result<(), ItemCode> {
+    barrier.run().map_err(|error| {
+        log::error!("cannot make files durable: {error}");
+        match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ItemCode::DiskFull,
+            _ => ItemCode::Io,
+        }
+    })
+}

@@ -1,0 +1,30 @@
+//! Where the layers meet: events of connections become work on files and back. Server and client.
+//!
+//! Layer 3. The only place that knows both machines ([`crate::conn`]) and effects ([`crate::store`],
+//! [`crate::reactor`]).
+
+mod access;
+mod agreement;
+mod client;
+mod commit;
+mod content;
+mod events;
+mod ledger;
+mod local;
+mod options;
+mod peer;
+mod place;
+mod prune;
+mod receiving;
+mod sending;
+mod server;
+mod source_tree;
+mod status;
+
+pub use client::Client;
+pub use events::{Action, ClientEvent, JobError, Outcome, Progress, ServerEvent, Summary};
+pub use options::{
+    ClientOptions, Durability, FilterRule, Job, Mapping, MaxDelete, ServerOptions, ShareOptions, Source,
+    TransferOptions,
+};
+pub use server::{Server, ServerError};

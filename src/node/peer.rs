@@ -1,0 +1,184 @@
+//! One connection on either side: decoder, machine, and the transfer that runs on it.
+//!
+//! What both roles do alike is here; what a server or a client decides is in `server` and `client`.
+
+use super::commit::Committer;
+use super::ledger::{Audience, Ledger};
+use super::receiving::{Books, Receiving};
+use super::sending::Sending;
+use crate::conn::{Event, Machine};
+use crate::model::limits::{PING_INTERVAL_MS, PREAUTH_FRAME_BYTES_MAX};
+use crate::model::{CloseCode, DeviceId, Fault, Tick};
+use crate::reactor::{Activity, Context};
+use crate::wire::{Decoder, WireError};
+
+/// The machine of one connection, as it lies in the reactor's slab.
+pub(crate) struct Peer {
+    decoder: Decoder,
+    pub(crate) session: Session,
+}
+
+/// A connection without its decoder.
+pub(crate) struct Session {
+    pub(crate) machine: Machine,
+    pub(crate) transfer: Option<Transfer>,
+    pub(crate) ledger: Ledger,
+    pub(crate) device: Option<DeviceId>,
+    /// Server: the index of the open share.
+    pub(crate) share: Option<usize>,
+    pub(crate) liveness: Liveness,
+}
+
+/// The running transfer.
+pub(crate) enum Transfer {
+    Sending(Box<Sending>),
+    Receiving(Box<Receiving>),
+}
+
+/// What transfers of one node share.
+pub(crate) struct Core {
+    pub(crate) committer: Committer,
+    pub(crate) scratch: Vec<u8>,
+}
+
+impl Core {
+    pub(crate) fn new() -> Core {
+        Core { committer: Committer::new(), scratch: Vec::new() }
+    }
+}
+
+impl Peer {
+    pub(crate) fn new(machine: Machine, audience: Audience) -> Peer {
+        Peer {
+            decoder: Decoder::new(PREAUTH_FRAME_BYTES_MAX),
+            session: Session {
+                machine,
+                transfer: None,
+                ledger: Ledger::new(audience),
+                device: None,
+                share: None,
+                liveness: Liveness::default(),
+            },
+        }
+    }
+
+    /// Decodes `bytes` and hands every event to `on`.
+    pub(crate) fn receive(
+        &mut self,
+        bytes: &[u8],
+        mut on: impl FnMut(&mut Session, Event<'_>) -> Result<(), Fault>,
+    ) -> Result<(), Fault> {
+        let mut rest = bytes;
+        while let Some(piece) = self.decoder.next(&mut rest).map_err(fault_of)? {
+            let event = self.session.machine.handle(piece)?;
+            on(&mut self.session, event)?;
+            if self.session.machine.is_open() {
+                self.decoder.lift_limits();
+            }
+        }
+        Ok(())
+    }
+}
+
+fn fault_of(error: WireError) -> Fault {
+    match error {
+        WireError::OverLimit(_) => Fault::new(CloseCode::Limit, error.to_string()),
+        _ => Fault::protocol(error.to_string()),
+    }
+}
+
+impl Session {
+    /// Deals with an event of a running transfer; gives back those that the role has to deal with.
+    pub(crate) fn transfer_event<'a>(&mut self, event: Event<'a>, core: &mut Core) -> Option<Event<'a>> {
+        let Session { machine, transfer, ledger, .. } = self;
+        let Some(Transfer::Receiving(receiving)) = transfer else {
+            return Some(event);
+        };
+        if let Event::Content { file, bytes } = event {
+            receiving.handle_content(file, bytes, machine, ledger);
+            return None;
+        }
+        let mut books = Books { ledger, committer: &mut core.committer, scratch: &mut core.scratch };
+        match event {
+            Event::Start(start) => receiving.handle_start(&start, machine, &mut books),
+            Event::Hole(hole) => receiving.handle_hole(&hole, books.ledger),
+            Event::End(end) => receiving.handle_end(&end, machine, &mut books),
+            Event::Inline(inline) => receiving.handle_inline(&inline, machine, &mut books),
+            Event::ListEnd(_) => receiving.handle_list_end(books.ledger),
+            Event::SourceFailed(failed) if failed.code == crate::model::ItemCode::Special => {
+                books.ledger.left_out(failed.path, failed.code);
+            }
+            Event::SourceFailed(failed) => books.ledger.failed(failed.path, failed.code),
+            Event::Offered => {}
+            other => return Some(other),
+        }
+        None
+    }
+
+    /// Moves the transfer on by a bounded amount and flushes what it has to say.
+    pub(crate) fn step(&mut self, cx: &mut Context<'_>, core: &mut Core) -> Result<Activity, Fault> {
+        let Session { machine, transfer, ledger, .. } = self;
+        let activity = match transfer {
+            Some(Transfer::Sending(sending)) => sending.step(cx, machine, ledger, &mut core.scratch),
+            Some(Transfer::Receiving(receiving)) => {
+                let mut books = Books { ledger, committer: &mut core.committer, scratch: &mut core.scratch };
+                receiving.step(machine, &mut books)?
+            }
+            None => Activity::Idle,
+        };
+        self.flush(cx);
+        Ok(activity)
+    }
+
+    /// Queues what the machine has to say.
+    pub(crate) fn flush(&mut self, cx: &mut Context<'_>) {
+        let out = self.machine.take_output();
+        if !out.is_empty() {
+            cx.send_owned(out);
+        }
+    }
+
+    /// Says why and ends the connection once that is on its way.
+    pub(crate) fn close(&mut self, cx: &mut Context<'_>, fault: &Fault) {
+        self.machine.close(fault);
+        self.flush(cx);
+        self.transfer = None;
+        cx.close_after_flush();
+    }
+}
+
+/// Whether the peer still takes part.
+#[derive(Debug, Default)]
+pub(crate) struct Liveness {
+    heard: Tick,
+    sent_bytes: u64,
+    progressed: Tick,
+}
+
+/// What a look at the clock says.
+pub(crate) enum Pulse {
+    /// Look again then.
+    Alive(Tick),
+    /// Silent, or not reading, for too long.
+    Stalled,
+}
+
+impl Liveness {
+    /// Bytes came.
+    pub(crate) fn heard(&mut self, now: Tick) {
+        self.heard = now;
+    }
+
+    /// Whether the peer was silent, or has not read what is queued for it, for `timeout_ms`.
+    pub(crate) fn check(&mut self, cx: &Context<'_>, timeout_ms: u64) -> Pulse {
+        let now = cx.now();
+        if cx.outbound_bytes() == 0 || cx.bytes_sent() != self.sent_bytes {
+            self.sent_bytes = cx.bytes_sent();
+            self.progressed = now;
+        }
+        if now.since(self.heard) >= timeout_ms || now.since(self.progressed) >= timeout_ms {
+            return Pulse::Stalled;
+        }
+        Pulse::Alive(now + PING_INTERVAL_MS.min(timeout_ms / 4).max(1))
+    }
+}

@@ -1,0 +1,163 @@
+//! `--delete`: finding and removing what the source does not have.
+//!
+//! 1. Only after a complete list, the scopes are scanned and what was not offered is noted.
+//! 2. The brake compares their number with what is there; over it, nothing is deleted.
+//! 3. What is noted is removed, deepest first; a directory that still holds something stays.
+//!
+//! Invariant: nothing is removed unless the source and every scope were listed completely.
+
+use super::agreement::Agreement;
+use super::options::MaxDelete;
+use crate::model::{ItemCode, RelPath};
+use crate::store::{Keep, PathKind, Root, Scan, ScanItem, Shape};
+use crate::wire::Finish;
+use std::collections::HashSet;
+
+/// The paths that the sender listed, as keyed 128-bit hashes: a collision keeps a file too many.
+#[derive(Debug)]
+pub(crate) struct Offered {
+    seed: u64,
+    seen: HashSet<u128>,
+}
+
+impl Offered {
+    pub(crate) fn new(seed: u64) -> Offered {
+        Offered { seed, seen: HashSet::new() }
+    }
+
+    pub(crate) fn insert(&mut self, path: &RelPath) {
+        self.seen.insert(self.key(path));
+    }
+
+    fn contains(&self, path: &RelPath) -> bool {
+        self.seen.contains(&self.key(path))
+    }
+
+    fn key(&self, path: &RelPath) -> u128 {
+        xxhash_rust::xxh3::xxh3_128_with_seed(path.as_bytes(), self.seed)
+    }
+}
+
+/// A deletion in progress.
+#[derive(Debug)]
+pub(crate) struct Prune {
+    scopes: Vec<Option<RelPath>>,
+    scan: Option<Scan>,
+    existing: u64,
+    doomed: Vec<RelPath>,
+    removing: bool,
+    deleted: u64,
+}
+
+/// What a step did.
+pub(crate) enum Pruned {
+    /// There is more to do.
+    More,
+    /// It is over.
+    Over(Finish),
+}
+
+/// Where a step tells what it did.
+pub(crate) trait PruneLog {
+    /// An entry was removed, or would be.
+    fn removed(&mut self, path: &RelPath);
+    /// An entry could not be removed.
+    fn failed(&mut self, path: &RelPath, code: ItemCode);
+}
+
+/// What a step works with.
+pub(crate) struct PruneContext<'a> {
+    pub(crate) root: &'a Root,
+    pub(crate) agreement: &'a Agreement,
+    pub(crate) offered: &'a Offered,
+    pub(crate) brake: MaxDelete,
+    pub(crate) dry_run: bool,
+}
+
+/// Entries looked at or removed in one step.
+const STEP_ENTRIES: usize = 256;
+
+impl Prune {
+    pub(crate) fn new(scopes: Vec<Option<RelPath>>) -> Prune {
+        Prune { scopes, scan: None, existing: 0, doomed: Vec::new(), removing: false, deleted: 0 }
+    }
+
+    /// Does a bounded part of the work.
+    pub(crate) fn step(&mut self, cx: &PruneContext<'_>, log: &mut dyn PruneLog) -> Pruned {
+        if self.removing {
+            return self.remove(cx, log);
+        }
+        if let Some(mut scan) = self.scan.take() {
+            return match self.look(cx, &mut scan) {
+                Looked::More => {
+                    self.scan = Some(scan);
+                    Pruned::More
+                }
+                Looked::Complete => Pruned::More,
+                Looked::Incomplete => Pruned::Over(Finish::Incomplete),
+            };
+        }
+        if let Some(scope) = self.scopes.pop() {
+            let absent = scope.as_ref().is_some_and(|path| matches!(cx.root.probe(path), Ok(None)));
+            self.scan = (!absent).then(|| cx.root.scan(scope.as_ref()));
+            return Pruned::More;
+        }
+        let deletions = self.doomed.len() as u64;
+        if !cx.brake.allows(deletions, self.existing) {
+            return Pruned::Over(Finish::MassDelete { deletions, existing: self.existing });
+        }
+        self.removing = true;
+        Pruned::More
+    }
+
+    fn look(&mut self, cx: &PruneContext<'_>, scan: &mut Scan) -> Looked {
+        let mut found = Vec::new();
+        let mut keep = |path: &RelPath, shape: Shape| {
+            let kind = match shape {
+                Shape::Directory => PathKind::Directory,
+                Shape::Other => PathKind::Other,
+            };
+            if cx.agreement.protects(path, kind) { Keep::No } else { Keep::Yes }
+        };
+        let more = scan.step(cx.root, &mut keep, STEP_ENTRIES, &mut found);
+        for item in found {
+            if let ScanItem::Entry(entry, _) = item {
+                self.existing += 1;
+                if !cx.offered.contains(&entry.path) {
+                    self.doomed.push(entry.path);
+                }
+            }
+        }
+        match (more, scan.complete()) {
+            (true, _) => Looked::More,
+            (false, true) => Looked::Complete,
+            (false, false) => Looked::Incomplete,
+        }
+    }
+
+    fn remove(&mut self, cx: &PruneContext<'_>, log: &mut dyn PruneLog) -> Pruned {
+        for _ in 0..STEP_ENTRIES {
+            // A walk lists a directory before what is in it, so from the back the innermost come first.
+            let Some(path) = self.doomed.pop() else {
+                return Pruned::Over(Finish::Done { deleted: self.deleted });
+            };
+            let removed = if cx.dry_run { Ok(()) } else { cx.root.remove(&path) };
+            match removed.map_err(|error| error.code()) {
+                Ok(()) => {
+                    self.deleted += 1;
+                    log.removed(&path);
+                }
+                // It went by itself, or a protected file keeps its directory.
+                Err(ItemCode::Vanished | ItemCode::InTheWay) => {}
+                Err(code) => log.failed(&path, code),
+            }
+        }
+        Pruned::More
+    }
+}
+
+enum Looked {
+    More,
+    Complete,
+    Incomplete,
+}

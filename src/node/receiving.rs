@@ -1,0 +1,586 @@
+//! The receiving end of a transfer: judges offers, stages and verifies content, commits it, concludes.
+//!
+//! The same code receives a push on the server and a pull on the client.
+//! 1. Each offered entry is compared with what is here; directories and links are made at once.
+//! 2. Content goes into staging and through the hasher; at its end the root must match.
+//! 3. Verified files go to the group commit, whose results settle them.
+//! 4. When all is settled: deletions, directory times, a last barrier, and the transfer is over.
+//!
+//! Invariant: no byte reaches a final name before the root of its file was checked.
+
+use super::agreement::Agreement;
+use super::commit::{Closing, Commit, Committer, Done};
+use super::content::{Hashed, Hashing};
+use super::events::Action;
+use super::ledger::Ledger;
+use super::options::MaxDelete;
+use super::place::Place;
+use super::prune::{Offered, Prune, PruneContext, PruneLog, Pruned};
+use super::sending::action_of;
+use crate::conn::{Check, Machine, Receiver};
+use crate::delta::{TreeHasher, content_id};
+use crate::model::{ContentId, Entry, Fault, ItemCode, Kind, Meta, RelPath};
+use crate::reactor::{Activity, ConnId};
+use crate::store::{Expected, FileError, Found, FoundKind, MadeDirectory, Published, Room, StagedFile, publish};
+use crate::wire::{End, EndOutcome, Finish, Hole, Inline, ListEnd, SettledResult, Start, Verdict};
+use std::collections::{BTreeMap, HashMap};
+use std::rc::Rc;
+
+/// The receiving end of one transfer.
+pub(crate) struct Receiving {
+    owner: ConnId,
+    plan: ReceivingPlan,
+    wants: HashMap<u32, Want>,
+    incoming: Option<Incoming>,
+    hashing: Option<Hashing>,
+    /// Offered directories: their final metadata, and whether something in them changed.
+    directories: BTreeMap<RelPath, (Meta, Touch)>,
+    /// The parent that was made sure of last.
+    parent: Option<RelPath>,
+    offered: Option<Offered>,
+    phase: Phase,
+}
+
+/// What a receiver is set up with.
+pub(crate) struct ReceivingPlan {
+    pub(crate) place: Rc<Place>,
+    pub(crate) agreement: Agreement,
+    pub(crate) checksum: bool,
+    pub(crate) dry_run: bool,
+    pub(crate) delete: Option<DeletePlan>,
+    /// The directory that the top of the source corresponds to; `None` is the root.
+    pub(crate) top: Option<RelPath>,
+}
+
+/// What may be deleted.
+pub(crate) struct DeletePlan {
+    pub(crate) scopes: Vec<Option<RelPath>>,
+    pub(crate) brake: MaxDelete,
+    pub(crate) seed: u64,
+}
+
+/// A file whose content is wanted.
+struct Want {
+    path: RelPath,
+    expected: Expected,
+    verdict: Verdict,
+    size: u64,
+}
+
+/// A file that arrives.
+struct Incoming {
+    file: u32,
+    staged: StagedFile,
+    hasher: TreeHasher,
+    offset: u64,
+    meta: Meta,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Touch {
+    Untouched,
+    Touched,
+}
+
+enum Phase {
+    Receiving,
+    Pruning(Prune),
+    /// The last barrier runs; then this is said.
+    Closing(Finish),
+    Ended,
+}
+
+/// Offers judged in one visit.
+const CHECKS_PER_VISIT: usize = 256;
+
+impl Receiving {
+    pub(crate) fn new(owner: ConnId, mut plan: ReceivingPlan) -> Receiving {
+        let offered = plan.delete.as_mut().map(|delete| Offered::new(delete.seed));
+        Receiving {
+            owner,
+            plan,
+            wants: HashMap::new(),
+            incoming: None,
+            hashing: None,
+            directories: BTreeMap::new(),
+            parent: None,
+            offered,
+            phase: Phase::Receiving,
+        }
+    }
+
+    /// A bounded amount of work that no message carries: judging, settling, concluding.
+    pub(crate) fn step(&mut self, machine: &mut Machine, books: &mut Books<'_>) -> Result<Activity, Fault> {
+        let Some(receiver) = machine.receiver() else {
+            return Ok(Activity::Idle);
+        };
+        for done in books.committer.take_results(self.owner) {
+            self.done(done, receiver, books.ledger);
+        }
+        let judging = self.judge(receiver, books)?;
+        if judging == Activity::More {
+            return Ok(Activity::More);
+        }
+        if matches!(self.phase, Phase::Receiving) && receiver.is_complete() {
+            self.conclude(receiver, books);
+        }
+        if matches!(self.phase, Phase::Pruning(_)) {
+            self.prune(receiver, books);
+            return Ok(Activity::More);
+        }
+        Ok(Activity::Idle)
+    }
+
+    /// Whether the finish was said.
+    pub(crate) fn is_ended(&self) -> bool {
+        matches!(self.phase, Phase::Ended)
+    }
+
+    fn judge(&mut self, receiver: &mut Receiver, books: &mut Books<'_>) -> Result<Activity, Fault> {
+        for _ in 0..CHECKS_PER_VISIT {
+            let Some(check) = receiver.next_check() else {
+                return Ok(Activity::Idle);
+            };
+            let check = check.clone();
+            let local = self.plan.agreement.accept(&check.entry)?;
+            let judged = match self.hashing.take() {
+                Some(hashing) => self.compare(hashing, &check, &local, books),
+                None => self.examine(&check, &local, books),
+            };
+            let Some((verdict, expected)) = judged else {
+                // A file is being hashed: one step of it is enough for a visit.
+                return Ok(Activity::More);
+            };
+            receiver.answer(verdict);
+            self.judged(&check, local, verdict, expected, books.ledger);
+        }
+        Ok(Activity::More)
+    }
+
+    /// Notes a verdict.
+    fn judged(&mut self, check: &Check, path: RelPath, verdict: Verdict, expected: Expected, ledger: &mut Ledger) {
+        let size = check.size();
+        let is_file = matches!(check.entry.kind, Kind::File { .. });
+        if is_file {
+            ledger.found();
+        }
+        if let Some(offered) = &mut self.offered {
+            offered.insert(&path);
+        }
+        if check.entry.kind == Kind::Directory && !matches!(verdict, Verdict::Failed(_)) {
+            let touch = if verdict == Verdict::Have { Touch::Untouched } else { Touch::Touched };
+            self.directories.insert(path.clone(), (check.entry.meta, touch));
+        }
+        match verdict {
+            Verdict::Failed(code) if is_file => ledger.file_failed(&path, code),
+            Verdict::Failed(code) => ledger.failed(path.as_bytes(), code),
+            Verdict::WantNew | Verdict::WantReplace => {
+                ledger.wanted(size);
+                if self.plan.dry_run {
+                    ledger.transferred(size);
+                    ledger.item(&path, action_of(verdict), size);
+                } else {
+                    self.wants.insert(check.file, Want { path, expected, verdict, size });
+                }
+            }
+            Verdict::Have if is_file => ledger.unchanged(size),
+            Verdict::Have => {}
+            Verdict::Created | Verdict::Replaced | Verdict::Touched => {
+                if is_file {
+                    ledger.unchanged(size);
+                }
+                if verdict != Verdict::Touched {
+                    self.touch_parent(&path);
+                }
+                ledger.item(&path, action_of(verdict), size);
+            }
+        }
+    }
+
+    /// Compares an offered entry with what is here. `None`: a file has to be hashed first.
+    fn examine(&mut self, check: &Check, path: &RelPath, books: &mut Books<'_>) -> Option<(Verdict, Expected)> {
+        let found = match self.plan.place.root.probe(path) {
+            Ok(found) => found,
+            Err(error) => return Some(failed(&error)),
+        };
+        let expected = found.map_or(Expected::Absent, |found| Expected::Present(found.identity));
+        let judged = match &check.entry.kind {
+            Kind::Directory => self.examine_directory(path, &check.entry, found, books),
+            Kind::Symlink { target } => self.examine_link(path, target, &check.entry, found, expected),
+            Kind::File { size } => match found.map(|found| (found, found.kind)) {
+                None => Ok(Verdict::WantNew),
+                Some((_, FoundKind::Directory | FoundKind::Special)) => Err(ItemCode::InTheWay),
+                Some((_, FoundKind::Symlink)) => Ok(Verdict::WantReplace),
+                Some((found, FoundKind::File { size: here })) if here == *size && self.plan.checksum => {
+                    return self.hash_first(check, path, found);
+                }
+                Some((found, FoundKind::File { size: here })) => {
+                    let same = here == *size && found.meta.mtime == check.entry.meta.mtime;
+                    if same { self.keep(path, &check.entry, found) } else { Ok(Verdict::WantReplace) }
+                }
+            },
+        };
+        Some((judged.unwrap_or_else(Verdict::Failed), expected))
+    }
+
+    fn examine_directory(
+        &mut self,
+        path: &RelPath,
+        entry: &Entry,
+        found: Option<Found>,
+        books: &mut Books<'_>,
+    ) -> Result<Verdict, ItemCode> {
+        match found.map(|found| (found.kind, found.meta)) {
+            Some((FoundKind::Directory, meta)) if meta == entry.meta => Ok(Verdict::Have),
+            Some((FoundKind::Directory, _)) => Ok(Verdict::Touched),
+            Some(_) => Err(ItemCode::InTheWay),
+            None if self.plan.dry_run => Ok(Verdict::Created),
+            None => {
+                self.make_parents(path, books).map_err(|error| error.code())?;
+                let made = self.plan.place.root.make_directory(path).map_err(|error| error.code())?;
+                if made == MadeDirectory::Created {
+                    books.committer.made_directory(&self.plan.place, path.clone());
+                }
+                Ok(Verdict::Created)
+            }
+        }
+    }
+
+    fn examine_link(
+        &mut self,
+        path: &RelPath,
+        target: &[u8],
+        entry: &Entry,
+        found: Option<Found>,
+        expected: Expected,
+    ) -> Result<Verdict, ItemCode> {
+        let place = Rc::clone(&self.plan.place);
+        if let Some(Found { kind: FoundKind::Symlink, meta, .. }) = found
+            && place.root.read_link(path).is_ok_and(|here| *here == *target)
+        {
+            if meta.mtime == entry.meta.mtime {
+                return Ok(Verdict::Have);
+            }
+            if !self.plan.dry_run {
+                place.root.set_meta(path, &entry.meta).map_err(|error| error.code())?;
+            }
+            return Ok(Verdict::Touched);
+        }
+        let verdict = match found.map(|found| found.kind) {
+            None => Verdict::Created,
+            Some(FoundKind::Directory | FoundKind::Special) => return Err(ItemCode::InTheWay),
+            Some(_) => Verdict::Replaced,
+        };
+        if !self.plan.dry_run {
+            // A link is one inode without content: it is made and named on the spot, and becomes
+            // durable with its directory at the last barrier.
+            let made = place.root.make_parents(path).and_then(|_| place.staging.symlink(path, target, &entry.meta));
+            made.and_then(|sealed| publish(&place.root, sealed, &expected)).map_err(|error| error.code())?;
+        }
+        Ok(verdict)
+    }
+
+    /// The content is here already; mode and time may not be.
+    fn keep(&self, path: &RelPath, entry: &Entry, found: Found) -> Result<Verdict, ItemCode> {
+        if found.meta == entry.meta {
+            return Ok(Verdict::Have);
+        }
+        if !self.plan.dry_run {
+            self.plan.place.root.set_meta(path, &entry.meta).map_err(|error| error.code())?;
+        }
+        Ok(Verdict::Touched)
+    }
+
+    fn hash_first(&mut self, check: &Check, path: &RelPath, found: Found) -> Option<(Verdict, Expected)> {
+        let expected = Expected::Present(found.identity);
+        if check.root.is_none() {
+            return Some((Verdict::WantReplace, expected));
+        }
+        match self.plan.place.root.open_file(path) {
+            Ok(file) => {
+                self.hashing = Some(Hashing::new(file));
+                None
+            }
+            Err(_) => Some((Verdict::WantReplace, expected)),
+        }
+    }
+
+    fn compare(
+        &mut self,
+        hashing: Hashing,
+        check: &Check,
+        path: &RelPath,
+        books: &mut Books<'_>,
+    ) -> Option<(Verdict, Expected)> {
+        let id = match hashing.step(books.scratch) {
+            Hashed::More(hashing) => {
+                self.hashing = Some(hashing);
+                return None;
+            }
+            Hashed::Done(id) => Some(id),
+            Hashed::Failed(_) => None,
+        };
+        let found = match self.plan.place.root.probe(path) {
+            Ok(Some(found)) => found,
+            Ok(None) => return Some((Verdict::WantNew, Expected::Absent)),
+            Err(error) => return Some(failed(&error)),
+        };
+        let expected = Expected::Present(found.identity);
+        let same = id.is_some_and(|ContentId { length, root }| length == check.size() && Some(root) == check.root);
+        let verdict = if same { self.keep(path, &check.entry, found) } else { Ok(Verdict::WantReplace) };
+        Some((verdict.unwrap_or_else(Verdict::Failed), expected))
+    }
+
+    pub(crate) fn handle_start(&mut self, start: &Start, machine: &mut Machine, books: &mut Books<'_>) {
+        let Some(receiver) = machine.receiver() else { return };
+        let room = if start.sparse { Room::Sparse } else { Room::Reserve(start.size) };
+        match self.stage(start.file, room, books) {
+            Ok(staged) => {
+                let (file, meta) = (start.file, start.meta);
+                self.incoming = Some(Incoming { file, staged, hasher: TreeHasher::new(), offset: 0, meta });
+                if let Some(want) = self.wants.get_mut(&file) {
+                    want.size = start.size;
+                    books.ledger.progress.current = Some(want.path.clone());
+                }
+            }
+            Err(code) => self.fail(start.file, code, receiver, books.ledger),
+        }
+    }
+
+    fn stage(&mut self, file: u32, room: Room, books: &mut Books<'_>) -> Result<StagedFile, ItemCode> {
+        let path = self.wants.get(&file).map(|want| want.path.clone()).ok_or(ItemCode::Other)?;
+        self.make_parents(&path, books).map_err(|error| error.code())?;
+        self.plan.place.staging.create(&path, room).map_err(|error| {
+            log::warn!("{error}");
+            error.code()
+        })
+    }
+
+    pub(crate) fn handle_content(&mut self, file: u32, bytes: &[u8], machine: &mut Machine, ledger: &mut Ledger) {
+        let Some(receiver) = machine.receiver() else { return };
+        receiver.consumed(bytes.len() as u64);
+        let Some(incoming) = self.incoming.as_mut().filter(|incoming| incoming.file == file) else { return };
+        incoming.hasher.update(bytes);
+        match incoming.staged.write_at(incoming.offset, bytes) {
+            Ok(()) => {
+                incoming.offset += bytes.len() as u64;
+                ledger.moved(bytes.len() as u64);
+            }
+            Err(error) => {
+                log::warn!("{error}");
+                self.fail(file, error.code(), receiver, ledger);
+            }
+        }
+    }
+
+    pub(crate) fn handle_hole(&mut self, hole: &Hole, ledger: &mut Ledger) {
+        if let Some(incoming) = self.incoming.as_mut().filter(|incoming| incoming.file == hole.file) {
+            incoming.hasher.update_zeros(hole.length);
+            incoming.offset += hole.length;
+            ledger.skipped(hole.length);
+        }
+    }
+
+    pub(crate) fn handle_end(&mut self, end: &End, machine: &mut Machine, books: &mut Books<'_>) {
+        let Some(receiver) = machine.receiver() else { return };
+        let incoming = self.incoming.take_if(|incoming| incoming.file == end.file);
+        match (end.outcome, incoming) {
+            (EndOutcome::Changed, _) => {}
+            (EndOutcome::Failed(code), _) => {
+                if let Some(want) = self.wants.remove(&end.file) {
+                    books.ledger.file_failed(&want.path, code);
+                }
+            }
+            (EndOutcome::Complete(root), Some(incoming)) => {
+                let Incoming { file, staged, hasher, offset, meta } = incoming;
+                if hasher.finish().root == root {
+                    self.commit(file, staged, &meta, offset, receiver, books);
+                } else {
+                    receiver.settle(file, SettledResult::Resend);
+                }
+            }
+            (EndOutcome::Complete(_), None) => {
+                self.fail(end.file, ItemCode::Other, receiver, books.ledger);
+            }
+        }
+    }
+
+    pub(crate) fn handle_inline(&mut self, inline: &Inline<'_>, machine: &mut Machine, books: &mut Books<'_>) {
+        let Some(receiver) = machine.receiver() else { return };
+        let (file, bytes) = (inline.file, inline.bytes);
+        receiver.consumed(bytes.len() as u64);
+        if content_id(bytes).root != inline.root {
+            return receiver.settle(file, SettledResult::Resend);
+        }
+        let staged = self.stage(file, Room::Reserve(bytes.len() as u64), books).and_then(|staged| {
+            staged.write_at(0, bytes).map_err(|error| error.code())?;
+            Ok(staged)
+        });
+        match staged {
+            Ok(staged) => {
+                if let Some(want) = self.wants.get_mut(&file) {
+                    want.size = bytes.len() as u64;
+                }
+                books.ledger.moved(bytes.len() as u64);
+                self.commit(file, staged, &inline.meta, bytes.len() as u64, receiver, books);
+            }
+            Err(code) => self.fail(file, code, receiver, books.ledger),
+        }
+    }
+
+    pub(crate) fn handle_list_end(&mut self, ledger: &mut Ledger) {
+        ledger.list_ended();
+    }
+
+    fn commit(
+        &mut self,
+        file: u32,
+        staged: StagedFile,
+        meta: &Meta,
+        length: u64,
+        receiver: &mut Receiver,
+        books: &mut Books<'_>,
+    ) {
+        let Some(want) = self.wants.get(&file) else { return };
+        let (path, expected) = (want.path.clone(), want.expected);
+        match staged.seal(meta, length) {
+            Ok(sealed) => {
+                self.touch_parent(&path);
+                books.committer.push(&self.plan.place, Commit { owner: self.owner, file, sealed, expected });
+            }
+            Err(error) => {
+                log::warn!("{error}");
+                self.fail(file, error.code(), receiver, books.ledger);
+            }
+        }
+    }
+
+    fn fail(&mut self, file: u32, code: ItemCode, receiver: &mut Receiver, ledger: &mut Ledger) {
+        self.incoming.take_if(|incoming| incoming.file == file);
+        if let Some(want) = self.wants.remove(&file) {
+            ledger.file_failed(&want.path, code);
+        }
+        receiver.settle(file, SettledResult::Failed(code));
+    }
+
+    fn done(&mut self, done: Done, receiver: &mut Receiver, ledger: &mut Ledger) {
+        match done {
+            Done::File { file, result: Ok(published) } => {
+                let Some(want) = self.wants.remove(&file) else { return };
+                if let Published::Displaced(copy) = published {
+                    log::warn!("{} was edited here meanwhile; that version is kept as {copy}", want.path);
+                    ledger.item(&copy, Action::Created, 0);
+                }
+                ledger.transferred(want.size);
+                ledger.item(&want.path, action_of(want.verdict), want.size);
+                receiver.settle(file, SettledResult::Committed);
+            }
+            Done::File { file, result: Err(code) } => self.fail(file, code, receiver, ledger),
+            Done::Closed { failed, durable } => {
+                for (path, code) in failed {
+                    ledger.failed(path.as_bytes(), code);
+                }
+                if let Err(code) = durable {
+                    ledger.failed(b".", code);
+                }
+                if let Phase::Closing(finish) = std::mem::replace(&mut self.phase, Phase::Ended) {
+                    receiver.finish(finish);
+                }
+            }
+        }
+    }
+
+    /// All content is settled: deletions are next, if they were asked for.
+    fn conclude(&mut self, receiver: &mut Receiver, books: &mut Books<'_>) {
+        let listed = receiver.list_end().is_some_and(|end| end.complete);
+        match &mut self.plan.delete {
+            None => self.begin_closing(Finish::Done { deleted: 0 }, receiver, books),
+            Some(_) if !listed => self.begin_closing(Finish::Incomplete, receiver, books),
+            Some(delete) => self.phase = Phase::Pruning(Prune::new(std::mem::take(&mut delete.scopes))),
+        }
+    }
+
+    fn prune(&mut self, receiver: &mut Receiver, books: &mut Books<'_>) {
+        let Phase::Pruning(mut prune) = std::mem::replace(&mut self.phase, Phase::Receiving) else { return };
+        let (Some(delete), Some(offered)) = (&self.plan.delete, &self.offered) else { return };
+        let cx = PruneContext {
+            root: &self.plan.place.root,
+            agreement: &self.plan.agreement,
+            offered,
+            brake: delete.brake,
+            dry_run: self.plan.dry_run,
+        };
+        let mut log = Removals { receiver, ledger: books.ledger, directories: &mut self.directories };
+        match prune.step(&cx, &mut log) {
+            Pruned::More => self.phase = Phase::Pruning(prune),
+            Pruned::Over(finish) => self.begin_closing(finish, receiver, books),
+        }
+    }
+
+    fn begin_closing(&mut self, finish: Finish, receiver: &mut Receiver, books: &mut Books<'_>) {
+        if self.plan.dry_run {
+            self.phase = Phase::Ended;
+            return receiver.finish(finish);
+        }
+        let directories = std::mem::take(&mut self.directories);
+        let touched = directories.into_iter().filter(|(_, (_, touch))| *touch == Touch::Touched);
+        let metas: Vec<_> = touched.map(|(path, (meta, _))| (path, meta)).collect();
+        let own = receiver.list_end().and_then(|ListEnd { top, .. }| top);
+        let changed = metas.iter().map(|(path, _)| Some(path.clone())).chain([self.plan.top.clone()]).collect();
+        let closing = Closing { metas, changed, own: own.map(|meta| (self.plan.top.clone(), meta)) };
+        books.committer.close(&self.plan.place, self.owner, closing);
+        self.phase = Phase::Closing(finish);
+    }
+
+    fn make_parents(&mut self, path: &RelPath, books: &mut Books<'_>) -> Result<(), FileError> {
+        let parent = path.parent();
+        if parent.is_none() || parent == self.parent {
+            return Ok(());
+        }
+        for made in self.plan.place.root.make_parents(path)? {
+            books.committer.made_directory(&self.plan.place, made);
+        }
+        self.parent = parent;
+        Ok(())
+    }
+
+    fn touch_parent(&mut self, path: &RelPath) {
+        touch_parent(&mut self.directories, path);
+    }
+}
+
+fn touch_parent(directories: &mut BTreeMap<RelPath, (Meta, Touch)>, path: &RelPath) {
+    if let Some((_, touch)) = path.parent().and_then(|parent| directories.get_mut(&parent)) {
+        *touch = Touch::Touched;
+    }
+}
+
+fn failed(error: &FileError) -> (Verdict, Expected) {
+    log::info!("{error}");
+    (Verdict::Failed(error.code()), Expected::Absent)
+}
+
+/// What the work on a transfer shares with others.
+pub(crate) struct Books<'a> {
+    pub(crate) ledger: &'a mut Ledger,
+    pub(crate) committer: &'a mut Committer,
+    pub(crate) scratch: &'a mut Vec<u8>,
+}
+
+struct Removals<'a> {
+    receiver: &'a mut Receiver,
+    ledger: &'a mut Ledger,
+    directories: &'a mut BTreeMap<RelPath, (Meta, Touch)>,
+}
+
+impl PruneLog for Removals<'_> {
+    fn removed(&mut self, path: &RelPath) {
+        self.receiver.removed(path);
+        touch_parent(self.directories, path);
+        self.ledger.item(path, Action::Deleted, 0);
+    }
+
+    fn failed(&mut self, path: &RelPath, code: ItemCode) {
+        self.ledger.failed(path.as_bytes(), code);
+    }
+}

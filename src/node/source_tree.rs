@@ -1,0 +1,95 @@
+//! One source of a transfer: which tree is read, and how its paths appear to the receiver.
+//!
+//! Invariant: [`SourceTree::offered`] and [`SourceTree::local`] are inverse to each other.
+
+use crate::model::{Entry, Kind, PathError, RelPath};
+use crate::store::Root;
+use std::rc::Rc;
+
+/// A tree or file to send.
+#[derive(Debug, Clone)]
+pub(crate) struct SourceTree {
+    pub(crate) root: Rc<Root>,
+    /// Where in the root the scan starts; `None` is the root itself.
+    pub(crate) start: Option<RelPath>,
+    /// What is taken off the front of a path.
+    pub(crate) strip: Option<RelPath>,
+    /// What is put in front of it then.
+    pub(crate) prefix: Option<RelPath>,
+    /// A single file under another name: its whole path at the receiver.
+    pub(crate) renamed: Option<RelPath>,
+    /// The directory itself, listed before what is in it.
+    pub(crate) top: Option<Entry>,
+}
+
+impl SourceTree {
+    /// Everything below `root`, without anything in front.
+    pub(crate) fn whole(root: Rc<Root>) -> SourceTree {
+        SourceTree { root, start: None, strip: None, prefix: None, renamed: None, top: None }
+    }
+
+    /// The path under which the receiver knows `local`; `None` for the stripped directory itself.
+    pub(crate) fn offered(&self, local: &RelPath) -> Result<Option<RelPath>, PathError> {
+        if let Some(renamed) = &self.renamed {
+            return Ok(Some(renamed.clone()));
+        }
+        let Some(rest) = without_prefix(local, self.strip.as_ref()) else {
+            return Ok(None);
+        };
+        rest.below(self.prefix.as_ref()).map(Some)
+    }
+
+    /// The path that filter rules see: relative to the tree that the user named.
+    pub(crate) fn filtered(&self, local: &RelPath) -> Option<RelPath> {
+        without_prefix(local, self.strip.as_ref())
+    }
+
+    /// The path in `root` of what the receiver knows as `offered`.
+    pub(crate) fn local(&self, offered: &RelPath) -> Result<RelPath, PathError> {
+        if self.renamed.is_some() {
+            return self.start.clone().ok_or(PathError::Empty);
+        }
+        let rest = without_prefix(offered, self.prefix.as_ref()).ok_or(PathError::Empty)?;
+        rest.below(self.strip.as_ref())
+    }
+}
+
+/// `path` without `prefix` in front; `None` when it is the prefix itself or not below it.
+pub(crate) fn without_prefix(path: &RelPath, prefix: Option<&RelPath>) -> Option<RelPath> {
+    let Some(prefix) = prefix else {
+        return Some(path.clone());
+    };
+    let rest = path.as_bytes().strip_prefix(prefix.as_bytes())?.strip_prefix(b"/")?;
+    RelPath::parse(rest).ok()
+}
+
+/// An entry like `entry` under another path.
+pub(crate) fn renamed(entry: &Entry, path: RelPath) -> Entry {
+    let kind: Kind = entry.kind.clone();
+    Entry { path, kind, meta: entry.meta }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path(text: &str) -> RelPath {
+        RelPath::parse(text.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn offered_and_local_paths_are_inverse() {
+        let root = Rc::new(Root::open(std::path::Path::new("/")).unwrap());
+        let tree = SourceTree {
+            strip: Some(path("a/b")),
+            prefix: Some(path("x")),
+            ..SourceTree::whole(root)
+        };
+        let local = path("a/b/c/d");
+        let offered = tree.offered(&local).unwrap().unwrap();
+        assert_eq!(offered, path("x/c/d"));
+        assert_eq!(tree.local(&offered).unwrap(), local);
+        assert_eq!(tree.offered(&path("a/b")).unwrap(), None);
+        assert_eq!(tree.offered(&path("a/bc")).unwrap(), None);
+    }
+}
