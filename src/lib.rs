@@ -1,3 +1,5 @@
 //! Syncline moves and syncs files between machines.
 
+pub mod delta;
 pub mod model;
+pub mod store;
