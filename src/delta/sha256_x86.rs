@@ -72,16 +72,21 @@ unsafe fn compress<const N: usize>(
                 *word = _mm_shuffle_epi8(raw, swap);
             }
         }
-        for group in 0..16 {
-            for lane in 0..N {
-                let words = &mut words[lane];
-                if group >= 4 {
-                    words[group % 4] = schedule(words, group);
+        for turn in 0..4 {
+            // Four groups of four rounds: so short that the compiler unrolls it, which keeps the
+            // words in registers.
+            for group in 0..4 {
+                let constants = round_constants(4 * turn + group);
+                for lane in 0..N {
+                    let words = &mut words[lane];
+                    if turn > 0 {
+                        words[group] = schedule(words, group);
+                    }
+                    let input = _mm_add_epi32(words[group], constants);
+                    cdgh[lane] = _mm_sha256rnds2_epu32(cdgh[lane], abef[lane], input);
+                    let input = _mm_shuffle_epi32(input, 0x0E);
+                    abef[lane] = _mm_sha256rnds2_epu32(abef[lane], cdgh[lane], input);
                 }
-                let input = _mm_add_epi32(words[group % 4], round_constants(group));
-                cdgh[lane] = _mm_sha256rnds2_epu32(cdgh[lane], abef[lane], input);
-                let input = _mm_shuffle_epi32(input, 0x0E);
-                abef[lane] = _mm_sha256rnds2_epu32(abef[lane], cdgh[lane], input);
             }
         }
         for lane in 0..N {
@@ -94,7 +99,7 @@ unsafe fn compress<const N: usize>(
     }
 }
 
-/// The next four words of the message schedule, for the rounds `4 * group ..`.
+/// The next four words of the message schedule; they replace the oldest, `words[group]`.
 #[inline]
 #[target_feature(enable = "sha,sse2,ssse3,sse4.1")]
 fn schedule(words: &[__m128i; 4], group: usize) -> __m128i {
