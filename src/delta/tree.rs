@@ -272,6 +272,14 @@ mod tests {
     }
 
     #[test]
+    fn a_known_vector_of_seven_leaves() {
+        // Computed with Python's hashlib from the text of BEP 52: seven leaves and one missing.
+        let bytes: Vec<u8> = (0..=250).cycle().take(400 * 251).collect();
+        let expected = "100400-0db876ca3fcf80ec8f09bbeb929f4192e75de6c88fc4ac537851e0373f5c3293";
+        assert_eq!(content_id(&bytes).to_string(), expected);
+    }
+
+    #[test]
     fn a_petabyte_hole_costs_no_more_than_its_height() {
         // 2^50 zero bytes are 2^36 leaves, a complete tree: its root is the memoised subtree.
         let mut hole = TreeHasher::new();
