@@ -4,6 +4,8 @@
 
 mod sha256;
 #[cfg(target_arch = "x86_64")]
+mod sha256_avx512;
+#[cfg(target_arch = "x86_64")]
 mod sha256_x86;
 mod tree;
 

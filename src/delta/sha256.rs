@@ -7,6 +7,8 @@ use sha2::Digest as _;
 use sha2::digest::generic_array::GenericArray;
 
 #[cfg(target_arch = "x86_64")]
+use super::sha256_avx512::{WIDE_LANES, Wide};
+#[cfg(target_arch = "x86_64")]
 use super::sha256_x86::Kernel;
 
 /// Bytes that one compression takes.
@@ -127,6 +129,41 @@ impl Message {
         (self.length % BLOCK_BYTES as u64) as usize
     }
 }
+
+/// The digests of `bytes` cut into pieces of `piece_bytes`, a whole number of blocks, all at once; or
+/// `None` where that is not faster than [`hash_pair`]: on this processor, or for so few pieces.
+/// Takes at most [`RUN_PIECES_MAX`] pieces; the last one is as long as the others.
+pub(super) fn hash_run(bytes: &[u8], piece_bytes: usize) -> Option<Vec<[u8; 32]>> {
+    let count = bytes.len() / piece_bytes;
+    if !(RUN_PIECES_MIN..=RUN_PIECES_MAX).contains(&count) {
+        return None;
+    }
+    #[cfg(target_arch = "x86_64")]
+    if let Some(wide) = Wide::detect() {
+        let mut states = [INITIAL_STATE; WIDE_LANES];
+        // Lanes without a piece of their own repeat the last one: a full run costs no more.
+        let pieces = std::array::from_fn(|lane| {
+            let start = lane.min(count - 1) * piece_bytes;
+            &bytes[start..start + piece_bytes]
+        });
+        wide.compress(&mut states, &pieces);
+        let finish = |state: &[u32; 8]| {
+            let message = Message {
+                state: *state,
+                length: piece_bytes as u64,
+                ..Message::new()
+            };
+            message.finish()
+        };
+        return Some(states[..count].iter().map(finish).collect());
+    }
+    None
+}
+
+/// Pieces from which sixteen lanes beat two: 3.1 against 1.9 GB/s, measured on Sapphire Rapids.
+pub(super) const RUN_PIECES_MIN: usize = 11;
+/// Pieces that advance at once.
+pub(super) const RUN_PIECES_MAX: usize = 16;
 
 /// Feeds `blocks`, a whole number of them, to one message.
 fn compress(state: &mut [u32; 8], blocks: &[u8]) {
@@ -274,6 +311,18 @@ mod tests {
         compress(&mut fast, &bytes);
         compress_portable(&mut portable, &bytes);
         assert_eq!(fast, portable);
+    }
+
+    #[test]
+    fn a_run_gives_the_reference_digests() {
+        let bytes = pattern(16 * 256, 13);
+        for count in 0..=RUN_PIECES_MAX {
+            let run = &bytes[..count * 256];
+            if let Some(digests) = hash_run(run, 256) {
+                let expected: Vec<_> = run.chunks(256).map(digest).collect();
+                assert_eq!(digests, expected, "{count}");
+            }
+        }
     }
 
     #[test]
