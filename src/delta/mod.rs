@@ -1,0 +1,13 @@
+//! The content tree: what a file contains, as one hash that can be compared part by part.
+//!
+//! Layer 1: pure over slices. Nothing here opens a file, reads a clock or starts a thread.
+
+mod sha256;
+#[cfg(target_arch = "x86_64")]
+mod sha256_avx512;
+#[cfg(target_arch = "x86_64")]
+mod sha256_x86;
+mod tree;
+
+pub use sha256::{digest, hash_pair};
+pub use tree::{TreeHasher, content_id};

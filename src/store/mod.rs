@@ -1,0 +1,5 @@
+//! The only code that touches files.
+
+mod map;
+
+pub use map::Window;
