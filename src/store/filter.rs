@@ -1,0 +1,7 @@
+//! stub
+/// x
+pub struct Filter; /// x
+pub struct FilterError; /// x
+pub struct Decision; /// x
+pub struct PathKind; /// x
+pub struct Rule;
