@@ -61,7 +61,10 @@ impl Book {
     pub(super) fn decode(content: &[u8]) -> Result<Book, String> {
         let version: StoredVersion = serde_json::from_slice(content).map_err(|e| e.to_string())?;
         if version.version != BOOK_VERSION {
-            return Err(format!("version {}, but this syncline knows {BOOK_VERSION}", version.version));
+            return Err(format!(
+                "version {}, but this syncline knows {BOOK_VERSION}",
+                version.version
+            ));
         }
         let stored: StoredBook = serde_json::from_slice(content).map_err(|e| e.to_string())?;
         stored.into_book()
@@ -169,8 +172,15 @@ impl StoredBook {
         check_count("invites", self.invites.len(), INVITES_MAX)?;
         check_count("devices", self.devices.len(), DEVICES_MAX)?;
         check_count("servers", self.servers.len(), DEVICES_MAX)?;
-        let invites = self.invites.into_iter().map(load_invite).collect::<Result<_, _>>()?;
-        let mut book = Book { invites, ..Book::default() };
+        let invites = self
+            .invites
+            .into_iter()
+            .map(load_invite)
+            .collect::<Result<_, _>>()?;
+        let mut book = Book {
+            invites,
+            ..Book::default()
+        };
         for stored in self.devices {
             let (id, peer) = load_device(stored)?;
             if book.devices.insert(id, peer).is_some() {
@@ -178,7 +188,10 @@ impl StoredBook {
             }
         }
         for stored in self.servers {
-            let server = Server { id: load_id(&stored.id)?, name: load_name(stored.name)? };
+            let server = Server {
+                id: load_id(&stored.id)?,
+                name: load_name(stored.name)?,
+            };
             if stored.authority.len() > AUTHORITY_BYTES_MAX {
                 return Err("a server's address is too long".to_owned());
             }
@@ -192,7 +205,10 @@ impl StoredBook {
 
 fn load_invite(stored: StoredInvite) -> Result<Invite, String> {
     // A digest has the same form as a device id: 64 hexadecimal digits.
-    let digest: DeviceId = stored.secret_sha256.parse().map_err(|_| "an invite's digest is broken")?;
+    let digest: DeviceId = stored
+        .secret_sha256
+        .parse()
+        .map_err(|_| "an invite's digest is broken")?;
     Ok(Invite {
         secret_sha256: digest.0,
         share: load_share(&stored.share)?,
@@ -203,7 +219,11 @@ fn load_invite(stored: StoredInvite) -> Result<Invite, String> {
 }
 
 fn load_device(stored: StoredDevice) -> Result<(DeviceId, Peer), String> {
-    check_count("shares of a device", stored.shares.len(), SHARES_PER_DEVICE_MAX)?;
+    check_count(
+        "shares of a device",
+        stored.shares.len(),
+        SHARES_PER_DEVICE_MAX,
+    )?;
     let mut shares: Vec<(ShareName, Rights)> = Vec::with_capacity(stored.shares.len());
     for grant in stored.shares {
         let share = load_share(&grant.name)?;
@@ -244,10 +264,18 @@ fn load_name(text: String) -> Result<String, String> {
 }
 
 fn load_rights(stored: &[StoredRight]) -> Rights {
-    stored.iter().fold(Rights::NONE, |rights, right| match right {
-        StoredRight::Read => Rights { read: true, ..rights },
-        StoredRight::Write => Rights { write: true, ..rights },
-    })
+    stored
+        .iter()
+        .fold(Rights::NONE, |rights, right| match right {
+            StoredRight::Read => Rights {
+                read: true,
+                ..rights
+            },
+            StoredRight::Write => Rights {
+                write: true,
+                ..rights
+            },
+        })
 }
 
 fn store_rights(rights: Rights) -> Vec<StoredRight> {
@@ -323,7 +351,10 @@ mod tests {
             last_seen: None,
             shares: vec![(share, Rights::READ_WRITE)],
         };
-        let server = Server { id: DeviceId([3; 32]), name: "nas".to_owned() };
+        let server = Server {
+            id: DeviceId([3; 32]),
+            name: "nas".to_owned(),
+        };
         Book {
             invites: vec![invite],
             devices: BTreeMap::from([(DeviceId([2; 32]), peer)]),
@@ -343,7 +374,10 @@ mod tests {
     #[test]
     fn a_book_is_read_as_a_whole_or_not_at_all() {
         for length in 0..FROZEN.len() - 2 {
-            assert!(Book::decode(&FROZEN.as_bytes()[..length]).is_err(), "cut at {length}");
+            assert!(
+                Book::decode(&FROZEN.as_bytes()[..length]).is_err(),
+                "cut at {length}"
+            );
         }
         for (from, to) in [
             ("\"version\": 1", "\"version\": 2"),
@@ -353,7 +387,10 @@ mod tests {
             ("\"paired_at\"", "\"only_from\": \"home\", \"paired_at\""),
             ("1600", "-1"),
         ] {
-            assert!(Book::decode(FROZEN.replacen(from, to, 1).as_bytes()).is_err(), "{to}");
+            assert!(
+                Book::decode(FROZEN.replacen(from, to, 1).as_bytes()).is_err(),
+                "{to}"
+            );
         }
         let mut twice = book();
         twice.devices.get_mut(&DeviceId([2; 32])).unwrap().shares =
@@ -361,6 +398,10 @@ mod tests {
         assert!(Book::decode(&twice.encode()).unwrap_err().contains("twice"));
         let mut many = book();
         many.invites = vec![many.invites[0].clone(); INVITES_MAX + 1];
-        assert!(Book::decode(&many.encode()).unwrap_err().contains("1001 invites"));
+        assert!(
+            Book::decode(&many.encode())
+                .unwrap_err()
+                .contains("1001 invites")
+        );
     }
 }

@@ -44,13 +44,20 @@ pub enum StateError {
         source: io::Error,
     },
     /// Something else stands where the state directory should be.
-    #[error("{} is not a directory; move it away or choose another place with --home", shown(path))]
+    #[error(
+        "{} is not a directory; move it away or choose another place with --home",
+        shown(path)
+    )]
     NotDirectory {
         /// The place.
         path: PathBuf,
     },
     /// Other users could read a key or change what is trusted.
-    #[error("{} is open to other users (mode {mode:04o}); run: chmod {wanted:o} '{}'", shown(path), shown(path))]
+    #[error(
+        "{} is open to other users (mode {mode:04o}); run: chmod {wanted:o} '{}'",
+        shown(path),
+        shown(path)
+    )]
     Exposed {
         /// The file or directory.
         path: PathBuf,
@@ -60,7 +67,10 @@ pub enum StateError {
         wanted: u32,
     },
     /// The directory belongs to somebody else.
-    #[error("{} belongs to another user (uid {owner}); choose another place with --home", shown(path))]
+    #[error(
+        "{} belongs to another user (uid {owner}); choose another place with --home",
+        shown(path)
+    )]
     Foreign {
         /// The directory.
         path: PathBuf,
@@ -112,14 +122,19 @@ impl Home {
     pub fn open(path: &Path) -> Result<Home, StateError> {
         let path = std::path::absolute(path).map_err(io_error("find", path))?;
         create_private_directory(&path)?;
-        Ok(Home { path, trust_cache: RefCell::default() })
+        Ok(Home {
+            path,
+            trust_cache: RefCell::default(),
+        })
     }
 
     /// `$XDG_STATE_HOME/syncline`, or `~/.local/state/syncline`; `None` without a home directory.
     #[must_use]
     pub fn default_path() -> Option<PathBuf> {
         let absolute = |name: &str| {
-            std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute())
+            std::env::var_os(name)
+                .map(PathBuf::from)
+                .filter(|path| path.is_absolute())
         };
         let state = absolute("XDG_STATE_HOME")
             .or_else(|| absolute("HOME").map(|home| home.join(".local/state")));
@@ -135,7 +150,10 @@ impl Home {
     /// What this device calls itself: the host name up to its first dot, at most 64 bytes.
     #[must_use]
     pub fn device_name(&self) -> String {
-        let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        let host = rustix::system::uname()
+            .nodename()
+            .to_string_lossy()
+            .into_owned();
         display_name(host.split('.').next().unwrap_or_default())
     }
 
@@ -177,14 +195,19 @@ impl Home {
     /// The servers that run now with this state directory. Files that a crash left are removed.
     #[must_use]
     pub fn running(&self) -> Vec<RunningServer> {
-        running::list(&self.run_directory()).into_iter().map(|(server, _)| server).collect()
+        running::list(&self.run_directory())
+            .into_iter()
+            .map(|(server, _)| server)
+            .collect()
     }
 
     /// The secret that a running server shares with commands of the same user.
     #[must_use]
     pub fn control_secret(&self, pid: u32) -> Option<Secret> {
         let mut servers = running::list(&self.run_directory()).into_iter();
-        servers.find(|(server, _)| server.pid == pid).map(|(_, secret)| secret)
+        servers
+            .find(|(server, _)| server.pid == pid)
+            .map(|(_, secret)| secret)
     }
 
     /// Invites, paired devices and known servers.
@@ -201,7 +224,12 @@ impl Home {
         let file = options.open(&path).map_err(io_error("open", &path))?;
         loop {
             match flock(&file, FlockOperation::LockExclusive) {
-                Ok(()) => return Ok(HomeLock { home: self, _file: file }),
+                Ok(()) => {
+                    return Ok(HomeLock {
+                        home: self,
+                        _file: file,
+                    });
+                }
                 Err(rustix::io::Errno::INTR) => {}
                 Err(errno) => return Err(io_error("lock", &path)(errno.into())),
             }
@@ -290,7 +318,9 @@ pub(super) fn read_bounded(
     bytes_max: u64,
 ) -> Result<Option<(Vec<u8>, File)>, StateError> {
     let mut options = OpenOptions::new();
-    options.read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
+    options
+        .read(true)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
     let file = match options.open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -302,7 +332,10 @@ pub(super) fn read_bounded(
         return Err(io_error("read", path)(error));
     }
     let mut content = Vec::new();
-    (&file).take(bytes_max).read_to_end(&mut content).map_err(io_error("read", path))?;
+    (&file)
+        .take(bytes_max)
+        .read_to_end(&mut content)
+        .map_err(io_error("read", path))?;
     Ok(Some((content, file)))
 }
 
@@ -317,13 +350,21 @@ pub(super) fn refuse_bits(
     if mode & refused == 0 {
         return Ok(());
     }
-    Err(StateError::Exposed { path: path.to_owned(), mode, wanted })
+    Err(StateError::Exposed {
+        path: path.to_owned(),
+        mode,
+        wanted,
+    })
 }
 
 fn create_private_directory(path: &Path) -> Result<(), StateError> {
     match std::fs::metadata(path) {
         Ok(metadata) if metadata.is_dir() => {}
-        Ok(_) => return Err(StateError::NotDirectory { path: path.to_owned() }),
+        Ok(_) => {
+            return Err(StateError::NotDirectory {
+                path: path.to_owned(),
+            });
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             if let Some(parent) = path.parent() {
                 std::fs::create_dir_all(parent).map_err(io_error("create", parent))?;
@@ -336,7 +377,9 @@ fn create_private_directory(path: &Path) -> Result<(), StateError> {
             }
         }
         Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
-            return Err(StateError::NotDirectory { path: path.to_owned() });
+            return Err(StateError::NotDirectory {
+                path: path.to_owned(),
+            });
         }
         Err(error) => return Err(io_error("open", path)(error)),
     }
@@ -344,7 +387,10 @@ fn create_private_directory(path: &Path) -> Result<(), StateError> {
     let metadata = directory.metadata().map_err(io_error("open", path))?;
     let user = rustix::process::geteuid();
     if !user.is_root() && metadata.uid() != user.as_raw() {
-        return Err(StateError::Foreign { path: path.to_owned(), owner: metadata.uid() });
+        return Err(StateError::Foreign {
+            path: path.to_owned(),
+            owner: metadata.uid(),
+        });
     }
     refuse_bits(path, &directory, 0o022, 0o700)
 }
@@ -361,8 +407,15 @@ pub(super) fn display_name(text: &str) -> String {
     name
 }
 
-pub(super) fn io_error(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StateError {
-    move |source| StateError::Io { operation, path: path.to_owned(), source }
+pub(super) fn io_error(
+    operation: &'static str,
+    path: &Path,
+) -> impl FnOnce(io::Error) -> StateError {
+    move |source| StateError::Io {
+        operation,
+        path: path.to_owned(),
+        source,
+    }
 }
 
 fn shown(path: &Path) -> String {
@@ -424,7 +477,9 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let home = Home::open(place.path()).unwrap();
         let first = home.identity_or_create(&mut || identity(1)).unwrap();
-        let again = home.identity_or_create(&mut || panic!("made twice")).unwrap();
+        let again = home
+            .identity_or_create(&mut || panic!("made twice"))
+            .unwrap();
         assert_eq!(first, again);
         assert_eq!(mode(&place.path().join(KEY_FILE)), 0o600);
         chmod(&place.path().join(KEY_FILE), 0o640);
@@ -442,7 +497,10 @@ mod tests {
         assert!(!place.path().join(KEY_FILE).exists());
         // A crash between the two files: the certificate alone does not count.
         std::fs::write(place.path().join(CERTIFICATE_FILE), b"old").unwrap();
-        assert_eq!(home.identity_or_create(&mut || identity(3)).unwrap(), identity(3).unwrap());
+        assert_eq!(
+            home.identity_or_create(&mut || identity(3)).unwrap(),
+            identity(3).unwrap()
+        );
         std::fs::remove_file(place.path().join(CERTIFICATE_FILE)).unwrap();
         let error = home.identity_or_create(&mut || identity(4)).unwrap_err();
         assert!(matches!(error, StateError::Damaged { .. }), "{error}");
@@ -461,7 +519,10 @@ mod tests {
                 home.identity_or_create(&mut make).unwrap()
             };
             let threads: Vec<_> = (0..8).map(|_| scope.spawn(start)).collect();
-            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+            threads
+                .into_iter()
+                .map(|thread| thread.join().unwrap())
+                .collect()
         });
         assert_eq!(calls.load(Ordering::SeqCst), 1);
         assert!(seen.iter().all(|identity| *identity == seen[0]));

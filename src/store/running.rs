@@ -45,12 +45,11 @@ const RUN_FILES_MAX: usize = 1024;
 
 impl RunFile {
     /// Writes, locks and publishes a run file in `directory`.
-    pub(super) fn create(
-        directory: &Path,
-        running: &RunningServer,
-    ) -> Result<RunFile, StateError> {
+    pub(super) fn create(directory: &Path, running: &RunningServer) -> Result<RunFile, StateError> {
         let control = random_secret().map_err(io_error("draw randomness for", directory))?;
-        let tag = &random_secret().map_err(io_error("draw randomness for", directory))?.to_hex()[..8];
+        let tag = &random_secret()
+            .map_err(io_error("draw randomness for", directory))?
+            .to_hex()[..8];
         let path = directory.join(format!("{}-{tag}.json", running.pid));
         let staged = directory.join(format!("{}-{tag}.new", running.pid));
         let content = serde_json::to_vec(&StoredRun::new(running, &control))
@@ -66,7 +65,11 @@ impl RunFile {
             let _ = std::fs::remove_file(&staged);
             return Err(io_error("write", &path)(source));
         }
-        Ok(RunFile { path, control, _file: file })
+        Ok(RunFile {
+            path,
+            control,
+            _file: file,
+        })
     }
 
     /// A random secret that only commands of the same user can know.
@@ -92,7 +95,9 @@ pub(super) fn list(directory: &Path) -> Vec<(RunningServer, Secret)> {
         let path = name.path();
         match probe(&path) {
             Liveness::Stale => drop(std::fs::remove_file(&path)),
-            Liveness::Live if path.extension() == Some("json".as_ref()) => servers.extend(read(&path)),
+            Liveness::Live if path.extension() == Some("json".as_ref()) => {
+                servers.extend(read(&path))
+            }
             Liveness::Live | Liveness::Unknown => {}
         }
     }
@@ -110,7 +115,9 @@ enum Liveness {
 /// may be removed without a race.
 fn probe(path: &Path) -> Liveness {
     let mut options = OpenOptions::new();
-    options.read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
+    options
+        .read(true)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
     let Ok(file) = options.open(path) else {
         return Liveness::Unknown;
     };
@@ -126,13 +133,20 @@ fn probe(path: &Path) -> Liveness {
 }
 
 fn is_young(file: &File) -> bool {
-    let modified = file.metadata().and_then(|metadata| metadata.modified()).ok();
-    modified.and_then(|time| time.elapsed().ok()).is_none_or(|age| age.as_secs() < 60)
+    let modified = file
+        .metadata()
+        .and_then(|metadata| metadata.modified())
+        .ok();
+    modified
+        .and_then(|time| time.elapsed().ok())
+        .is_none_or(|age| age.as_secs() < 60)
 }
 
 fn read(path: &Path) -> Option<(RunningServer, Secret)> {
     let (content, _) = read_bounded(path, RUN_FILE_BYTES_MAX).ok()??;
-    serde_json::from_slice::<StoredRun>(&content).ok()?.into_running()
+    serde_json::from_slice::<StoredRun>(&content)
+        .ok()?
+        .into_running()
 }
 
 fn random_secret() -> io::Result<Secret> {
@@ -203,9 +217,18 @@ impl StoredRun {
             Some(text) => Some(text.parse().ok()?),
             None => None,
         };
-        let shares = self.shares.into_iter().map(share).collect::<Option<Vec<_>>>()?;
-        let server =
-            RunningServer { pid: self.pid, listen: self.listen, plain: self.plain, device, shares };
+        let shares = self
+            .shares
+            .into_iter()
+            .map(share)
+            .collect::<Option<Vec<_>>>()?;
+        let server = RunningServer {
+            pid: self.pid,
+            listen: self.listen,
+            plain: self.plain,
+            device,
+            shares,
+        };
         Some((server, Secret::from_hex(&self.control)?))
     }
 }
@@ -220,7 +243,10 @@ mod tests {
     fn server(pid: u32) -> RunningServer {
         RunningServer {
             pid,
-            listen: vec!["127.0.0.1:7171".parse().unwrap(), "[::1]:7171".parse().unwrap()],
+            listen: vec![
+                "127.0.0.1:7171".parse().unwrap(),
+                "[::1]:7171".parse().unwrap(),
+            ],
             plain: false,
             device: Some(DeviceId([7; 32])),
             shares: vec![(
@@ -254,7 +280,10 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let home = Home::open(place.path()).unwrap();
         let live = home.announce(&server(7)).unwrap();
-        assert_eq!(std::fs::metadata(&live.path).unwrap().mode() & 0o7777, 0o600);
+        assert_eq!(
+            std::fs::metadata(&live.path).unwrap().mode() & 0o7777,
+            0o600
+        );
         // What a killed server leaves: the file without the lock.
         let stale = live.path.with_file_name("9-00000000.json");
         std::fs::copy(&live.path, &stale).unwrap();

@@ -8,7 +8,8 @@
 //! Several processes may change the file at once: each change re-reads it under the home's lock.
 
 use super::book::{
-    AUTHORITY_BYTES_MAX, Book, DEVICES_MAX, INVITES_MAX, Invite, Peer, SHARES_PER_DEVICE_MAX, Server,
+    AUTHORITY_BYTES_MAX, Book, DEVICES_MAX, INVITES_MAX, Invite, Peer, SHARES_PER_DEVICE_MAX,
+    Server,
 };
 use super::home::{Home, StateError, display_name, io_error, read_bounded, refuse_bits};
 use crate::model::{DeviceId, Rights, Secret, ShareName};
@@ -120,7 +121,12 @@ impl<'h> Trust<'h> {
         };
         self.change(|book| {
             book.invites.retain(|invite| invite.expires > created);
-            check_room("open invites", book.invites.len(), INVITES_MAX, "wait until some expire")?;
+            check_room(
+                "open invites",
+                book.invites.len(),
+                INVITES_MAX,
+                "wait until some expire",
+            )?;
             book.invites.push(invite);
             Ok(Changed::Yes(()))
         })?;
@@ -174,8 +180,14 @@ impl<'h> Trust<'h> {
     /// [`StateError`] when the file cannot be read as a whole; the caller denies.
     pub fn rights(&self, device: &DeviceId, share: &ShareName) -> Result<Rights, StateError> {
         self.load(|book| {
-            let grants = book.devices.get(device).map_or(&[][..], |peer| &peer.shares);
-            let rights = grants.iter().find(|(name, _)| name == share).map(|(_, rights)| *rights);
+            let grants = book
+                .devices
+                .get(device)
+                .map_or(&[][..], |peer| &peer.shares);
+            let rights = grants
+                .iter()
+                .find(|(name, _)| name == share)
+                .map(|(_, rights)| *rights);
             rights.unwrap_or(Rights::NONE)
         })
     }
@@ -213,12 +225,17 @@ impl<'h> Trust<'h> {
                 return Ok(Changed::No(false));
             };
             let before = peer.shares.len();
-            peer.shares.retain(|(name, _)| share.is_some_and(|share| share != name));
+            peer.shares
+                .retain(|(name, _)| share.is_some_and(|share| share != name));
             let taken = peer.shares.len() < before || share.is_none();
             if peer.shares.is_empty() {
                 book.devices.remove(id);
             }
-            Ok(if taken { Changed::Yes(true) } else { Changed::No(false) })
+            Ok(if taken {
+                Changed::Yes(true)
+            } else {
+                Changed::No(false)
+            })
         })
     }
 
@@ -241,7 +258,13 @@ impl<'h> Trust<'h> {
         if due {
             // A failure costs a record only; the next minute tries again.
             let known = |book: &mut Book| book.devices.contains_key(id);
-            let _ = self.change(|book| Ok(if known(book) { Changed::Yes(()) } else { Changed::No(()) }));
+            let _ = self.change(|book| {
+                Ok(if known(book) {
+                    Changed::Yes(())
+                } else {
+                    Changed::No(())
+                })
+            });
         }
     }
 
@@ -270,7 +293,10 @@ impl<'h> Trust<'h> {
             let error = io::Error::other("the server's address is too long");
             return Err(io_error("remember a server in", &self.path())(error));
         }
-        let server = Server { id: *id, name: display_name(name) };
+        let server = Server {
+            id: *id,
+            name: display_name(name),
+        };
         self.change(|book| {
             if book.servers.get(authority) == Some(&server) {
                 return Ok(Changed::No(()));
@@ -300,7 +326,10 @@ impl<'h> Trust<'h> {
     fn load<T>(&self, look: impl FnOnce(&Book) -> T) -> Result<T, StateError> {
         self.refresh()?;
         let cache = self.home.trust_cache.borrow();
-        let read = cache.read.as_ref().expect("refresh fills the cache or fails");
+        let read = cache
+            .read
+            .as_ref()
+            .expect("refresh fills the cache or fails");
         match &read.content {
             Ok(book) => Ok(look(book)),
             Err(reason) => Err(StateError::Damaged {
@@ -320,7 +349,11 @@ impl<'h> Trust<'h> {
             Err(error) => return Err(io_error("open", &path)(error)),
         };
         let mut cache = self.home.trust_cache.borrow_mut();
-        if cache.read.as_ref().is_some_and(|read| read.identity == identity) {
+        if cache
+            .read
+            .as_ref()
+            .is_some_and(|read| read.identity == identity)
+        {
             return Ok(());
         }
         // What cannot be read must not leave the old trust in force.
@@ -363,7 +396,11 @@ enum Changed<T> {
 impl CachedBook {
     fn read(path: &std::path::Path) -> Result<CachedBook, StateError> {
         let Some((content, file)) = read_bounded(path, TRUST_BYTES_MAX)? else {
-            return Ok(CachedBook { identity: None, _held: None, content: Ok(Book::default()) });
+            return Ok(CachedBook {
+                identity: None,
+                _held: None,
+                content: Ok(Book::default()),
+            });
         };
         let metadata = file.metadata().map_err(io_error("read", path))?;
         refuse_bits(path, &file, 0o022, 0o600)?;
@@ -377,7 +414,8 @@ impl CachedBook {
 
 impl FileIdentity {
     fn of(metadata: &Metadata) -> FileIdentity {
-        let nanoseconds = |seconds: i64, rest: i64| i128::from(seconds) * 1_000_000_000 + i128::from(rest);
+        let nanoseconds =
+            |seconds: i64, rest: i64| i128::from(seconds) * 1_000_000_000 + i128::from(rest);
         FileIdentity([
             i128::from(metadata.dev()),
             i128::from(metadata.ino()),
@@ -421,7 +459,12 @@ fn grant(
         *held = held.union(rights);
         return Ok(*held);
     }
-    check_room("shares for this device", peer.shares.len(), SHARES_PER_DEVICE_MAX, remedy)?;
+    check_room(
+        "shares for this device",
+        peer.shares.len(),
+        SHARES_PER_DEVICE_MAX,
+        remedy,
+    )?;
     peer.shares.push((share.clone(), rights));
     Ok(rights)
 }
@@ -443,7 +486,8 @@ fn digest(secret: &Secret) -> [u8; 32] {
 }
 
 fn unix_seconds(time: SystemTime) -> u64 {
-    time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |duration| duration.as_secs())
+    time.duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, |duration| duration.as_secs())
 }
 
 #[cfg(test)]
