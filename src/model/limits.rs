@@ -27,6 +27,8 @@ pub const BATCH_ENTRIES_MAX: usize = 4096;
 pub const FILTER_RULES_MAX: usize = 1024;
 /// Bytes in one filter rule.
 pub const FILTER_RULE_BYTES_MAX: usize = 1024;
+/// Bytes in all filter rules of one request; times the bytes of a path it bounds a decision.
+pub const FILTER_BYTES_MAX: usize = 64 * 1024;
 /// Sources in one request to pull.
 pub const SOURCES_MAX: usize = 1024;
 /// Bytes of a file; the largest offset that file systems take.
