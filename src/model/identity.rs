@@ -18,7 +18,9 @@ impl DeviceId {
     #[must_use]
     pub fn short(&self) -> String {
         const ALPHABET: &[u8; 32] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
-        let bits = self.0[..5].iter().fold(0u64, |bits, &byte| bits << 8 | u64::from(byte));
+        let bits = self.0[..5]
+            .iter()
+            .fold(0u64, |bits, &byte| bits << 8 | u64::from(byte));
         let letter = |index: u32| char::from(ALPHABET[(bits >> (35 - 5 * index) & 31) as usize]);
         let half = |from: u32| (from..from + 4).map(letter).collect::<String>();
         format!("{}-{}", half(0), half(4))
@@ -63,7 +65,9 @@ pub struct ShareName(String);
 
 /// Text that cannot name a share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a share's name has 1 to 128 bytes, none of them / # ? % or control characters, and no leading dot")]
+#[error(
+    "a share's name has 1 to 128 bytes, none of them / # ? % or control characters, and no leading dot"
+)]
 pub struct ShareNameError;
 
 impl ShareName {
@@ -113,11 +117,20 @@ pub struct Rights {
 
 impl Rights {
     /// Nothing.
-    pub const NONE: Rights = Rights { read: false, write: false };
+    pub const NONE: Rights = Rights {
+        read: false,
+        write: false,
+    };
     /// List and fetch only.
-    pub const READ: Rights = Rights { read: true, write: false };
+    pub const READ: Rights = Rights {
+        read: true,
+        write: false,
+    };
     /// Everything.
-    pub const READ_WRITE: Rights = Rights { read: true, write: true };
+    pub const READ_WRITE: Rights = Rights {
+        read: true,
+        write: true,
+    };
 
     /// Whether `right` is among these.
     #[must_use]
@@ -131,7 +144,10 @@ impl Rights {
     /// Whatever either grants.
     #[must_use]
     pub fn union(self, other: Rights) -> Rights {
-        Rights { read: self.read || other.read, write: self.write || other.write }
+        Rights {
+            read: self.read || other.read,
+            write: self.write || other.write,
+        }
     }
 
     /// The bits as they stand on the wire: 1 read, 2 write.
@@ -143,7 +159,10 @@ impl Rights {
     /// The rights of wire bits; `None` when a bit is set that has no meaning.
     #[must_use]
     pub fn from_bits(bits: u8) -> Option<Rights> {
-        (bits < 4).then_some(Rights { read: bits & 1 != 0, write: bits & 2 != 0 })
+        (bits < 4).then_some(Rights {
+            read: bits & 1 != 0,
+            write: bits & 2 != 0,
+        })
     }
 }
 
@@ -200,7 +219,16 @@ mod tests {
     #[test]
     fn share_names_that_would_break_a_link_are_refused() {
         assert!(ShareName::parse("My Share").is_ok());
-        for bad in ["", ".hidden", "a/b", "a#b", "a?b", "50%", "a\nb", &"x".repeat(129)] {
+        for bad in [
+            "",
+            ".hidden",
+            "a/b",
+            "a#b",
+            "a?b",
+            "50%",
+            "a\nb",
+            &"x".repeat(129),
+        ] {
             assert_eq!(ShareName::parse(bad), Err(ShareNameError), "{bad:?}");
         }
     }

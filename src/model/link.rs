@@ -67,7 +67,8 @@ impl Link {
     /// Whether text means to be a link (starts with the scheme), so that it is never taken for a file.
     #[must_use]
     pub fn looks_like(text: &str) -> bool {
-        text.get(..SCHEME.len()).is_some_and(|start| start.eq_ignore_ascii_case(SCHEME))
+        text.get(..SCHEME.len())
+            .is_some_and(|start| start.eq_ignore_ascii_case(SCHEME))
     }
 
     /// `HOST:PORT`, with brackets around an IPv6 address.
@@ -83,7 +84,10 @@ impl Link {
     /// The link without its fragment: fit for logs.
     #[must_use]
     pub fn without_secret(&self) -> Link {
-        Link { secret: None, ..self.clone() }
+        Link {
+            secret: None,
+            ..self.clone()
+        }
     }
 }
 
@@ -112,8 +116,18 @@ impl FromStr for Link {
             b"" => None,
             bytes => Some(RelPath::parse(bytes).map_err(LinkError::Path)?),
         };
-        let secret = fragment.filter(|text| !text.is_empty()).map(parse_fragment).transpose()?;
-        Ok(Link { host, port, share, path, trailing_slash, secret })
+        let secret = fragment
+            .filter(|text| !text.is_empty())
+            .map(parse_fragment)
+            .transpose()?;
+        Ok(Link {
+            host,
+            port,
+            share,
+            path,
+            trailing_slash,
+            secret,
+        })
     }
 }
 
