@@ -1,14 +1,45 @@
-//! The only code that touches files: roots, staging, publishing, the state directory, filters.
+//! The only code that touches files: roots, scans, staging, publishing, durability, locks, mappings,
+//! the state directory, filters.
+//!
+//! Layer 2. Every path from outside is a [`RelPath`](crate::model::RelPath) that is resolved beneath
+//! a [`Root`]; nothing here follows a symbolic link below one. Nothing here knows about connections.
 
+mod barrier;
 mod book;
+mod calendar;
+mod conflict;
+mod error;
+mod facts;
 mod filter;
 mod glob;
 mod home;
+mod lock;
+mod map;
+mod meta;
+mod private;
+mod publish;
+mod resolve;
+mod root;
 mod running;
+mod scan;
+mod source;
+mod staged;
+mod staging;
 mod trust;
 
+pub use barrier::Barrier;
+pub use error::{FileError, Operation};
+pub use facts::{Found, FoundKind, Identity};
 pub use filter::{Decision, Filter, FilterError, PathKind, Rule};
 pub use glob::GlobError;
 pub use home::{Home, StateError};
+pub use lock::{LockError, ShareLock};
+pub use map::Window;
+pub use publish::{Expected, Published, publish};
+pub use root::{MadeDirectory, Root};
 pub use running::{RunFile, RunningServer};
+pub use scan::{Keep, Scan, ScanItem, Shape};
+pub use source::{Extent, SourceFile};
+pub use staged::{Sealed, StagedFile};
+pub use staging::{Room, Staging, Sweep};
 pub use trust::{Device, Redeemed, Stamp, Trust};

@@ -1,0 +1,109 @@
+//! The names of conflict copies: `report.sync-conflict-20261120-214731-laptop.docx`.
+//!
+//! Makes names only, touches no file. Invariant: the name is legal and no longer than the file system
+//! takes, and the extension stays, so that the copy opens with the same program.
+
+use crate::model::RelPath;
+use crate::model::limits::{NAME_BYTES_MAX, PATH_BYTES_MAX};
+
+/// A longer "extension" is taken for a part of the name.
+const EXTENSION_BYTES_MAX: usize = 32;
+
+/// Where the copy of what stood at `path` goes. `stamp` is a date, `author` says whose version it is;
+/// `number` tells copies of one second apart and shows from 2 on. `None` when no legal path is left.
+pub(super) fn conflict_path(
+    path: &RelPath,
+    stamp: &str,
+    author: &str,
+    number: u32,
+) -> Option<RelPath> {
+    let (parent, name) = path.split_last();
+    let (stem, extension) = split_extension(name);
+    let counted = if number > 1 {
+        format!("-{number}")
+    } else {
+        String::new()
+    };
+    let tag = format!(".sync-conflict-{stamp}-{author}{counted}");
+    let before = parent.map_or(0, |parent| parent.len() + 1);
+    let room = NAME_BYTES_MAX.min(PATH_BYTES_MAX.checked_sub(before)?);
+    let stem = shorten(stem, room.checked_sub(tag.len() + extension.len())?);
+    let mut bytes = Vec::with_capacity(before + stem.len() + tag.len() + extension.len());
+    if let Some(parent) = parent {
+        bytes.extend_from_slice(parent);
+        bytes.push(b'/');
+    }
+    for part in [stem, tag.as_bytes(), extension] {
+        bytes.extend_from_slice(part);
+    }
+    RelPath::parse(&bytes).ok()
+}
+
+/// `a.b.c` is `a.b` and `.c`; a leading dot starts no extension.
+fn split_extension(name: &[u8]) -> (&[u8], &[u8]) {
+    match name.iter().rposition(|&byte| byte == b'.') {
+        Some(at) if at > 0 && name.len() - at <= EXTENSION_BYTES_MAX => name.split_at(at),
+        _ => (name, b""),
+    }
+}
+
+/// The first bytes of `stem`, at most `room`, not ending within a UTF-8 character.
+fn shorten(stem: &[u8], room: usize) -> &[u8] {
+    if stem.len() <= room {
+        return stem;
+    }
+    let mut end = room;
+    while end > room.saturating_sub(3) && stem[end] & 0b1100_0000 == 0b1000_0000 {
+        end -= 1;
+    }
+    &stem[..end]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn named(path: &[u8], number: u32) -> String {
+        let path = conflict_path(
+            &RelPath::parse(path).unwrap(),
+            "20261120-214731",
+            "local",
+            number,
+        )
+        .unwrap();
+        String::from_utf8(path.as_bytes().to_vec()).unwrap()
+    }
+
+    #[test]
+    fn a_copy_keeps_its_directory_and_extension() {
+        assert_eq!(
+            named(b"a/report.docx", 1),
+            "a/report.sync-conflict-20261120-214731-local.docx"
+        );
+        assert_eq!(
+            named(b"x.tar.gz", 2),
+            "x.tar.sync-conflict-20261120-214731-local-2.gz"
+        );
+        assert_eq!(
+            named(b".profile", 1),
+            ".profile.sync-conflict-20261120-214731-local"
+        );
+        assert_eq!(
+            named(b"README", 1),
+            "README.sync-conflict-20261120-214731-local"
+        );
+    }
+
+    #[test]
+    fn the_longest_names_still_have_a_legal_copy() {
+        let long = "ä".repeat(125) + ".txt";
+        let copy = named(long.as_bytes(), 99);
+        assert!(
+            copy.len() <= NAME_BYTES_MAX && copy.ends_with("-local-99.txt"),
+            "{copy}"
+        );
+        let deep = [vec![b'd'; 250], vec![b'd'; 250]].join(&b'/');
+        let path = RelPath::parse(&[deep, vec![0xff; 255]].join(&b'/')).unwrap();
+        assert!(conflict_path(&path, "20261120-214731", "local", 1).is_some());
+    }
+}

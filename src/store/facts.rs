@@ -1,0 +1,94 @@
+//! What the file system knows about a name: kind, metadata, and the identity of its present state.
+//!
+//! Pure conversions from `stat`; opens nothing. Invariant: a mode that leaves here is masked to 0o777.
+
+use crate::model::{Meta, Timestamp};
+use rustix::fs::{FileType, Stat};
+
+/// What stands at a path (a symbolic link is not followed).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Found {
+    /// Its kind.
+    pub kind: FoundKind,
+    /// Its permission bits and modification time.
+    pub meta: Meta,
+    /// Its state, to tell later whether it changed.
+    pub identity: Identity,
+}
+
+/// The kind of what was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FoundKind {
+    /// A regular file.
+    File {
+        /// Length in bytes.
+        size: u64,
+    },
+    /// A directory.
+    Directory,
+    /// A symbolic link.
+    Symlink,
+    /// A FIFO, socket or device.
+    Special,
+}
+
+/// One state of one inode. Any write, truncation, replacement or change of metadata gives another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Identity {
+    dev: u64,
+    ino: u64,
+    size: u64,
+    mtime: Timestamp,
+    ctime: Timestamp,
+}
+
+impl Identity {
+    /// Whether this is the same inode with the same content as far as a `stat` tells, however its
+    /// name, mode and links changed. A rename changes the ctime, so after one only this can be asked.
+    #[must_use]
+    pub fn same_content(&self, other: &Identity) -> bool {
+        self.same_inode(other) && self.size == other.size && self.mtime == other.mtime
+    }
+
+    /// Whether both are states of one inode.
+    #[must_use]
+    pub fn same_inode(&self, other: &Identity) -> bool {
+        (self.dev, self.ino) == (other.dev, other.ino)
+    }
+}
+
+impl Found {
+    pub(super) fn of(stat: &Stat) -> Found {
+        let size = u64::try_from(stat.st_size).unwrap_or(0);
+        let kind = match FileType::from_raw_mode(stat.st_mode) {
+            FileType::RegularFile => FoundKind::File { size },
+            FileType::Directory => FoundKind::Directory,
+            FileType::Symlink => FoundKind::Symlink,
+            _ => FoundKind::Special,
+        };
+        let mtime = timestamp(stat.st_mtime, stat.st_mtime_nsec);
+        let ctime = timestamp(stat.st_ctime, stat.st_ctime_nsec);
+        let identity = Identity {
+            dev: stat.st_dev,
+            ino: stat.st_ino,
+            size,
+            mtime,
+            ctime,
+        };
+        Found {
+            kind,
+            meta: Meta {
+                mode: stat.st_mode & Meta::MODE_MASK,
+                mtime,
+            },
+            identity,
+        }
+    }
+}
+
+fn timestamp(seconds: i64, nanos: impl TryInto<u32>) -> Timestamp {
+    Timestamp {
+        seconds,
+        nanos: nanos.try_into().unwrap_or(0),
+    }
+}

@@ -1,0 +1,260 @@
+//! `StagedFile` and `Sealed`: content on its way into a root, under a name that nobody sees.
+//!
+//! Knows nothing of the final directory (that is `publish`). Invariant: until it is published, dropping
+//! either value removes the file from the disk.
+
+use super::error::{FileError, Operation};
+use super::meta;
+use super::staging::Session;
+use crate::model::{Meta, RelPath};
+use rustix::fd::AsFd;
+use rustix::fs::{AtFlags, unlinkat};
+use std::cell::Cell;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+/// A file that is being written.
+#[derive(Debug)]
+pub struct StagedFile {
+    file: File,
+    name: StagedName,
+    path: RelPath,
+    /// The length on the disk: what was reserved or written, whichever reaches further.
+    length: Cell<u64>,
+}
+
+/// A finished file or link that waits to be made durable and published. Holds no descriptor of its
+/// own, so thousands can wait.
+#[derive(Debug)]
+pub struct Sealed {
+    name: StagedName,
+    path: RelPath,
+    form: Form,
+}
+
+/// What is sealed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    File,
+    Symlink,
+}
+
+/// A name in a session's staging directory, removed from there on drop.
+#[derive(Debug)]
+pub(super) struct StagedName {
+    session: Arc<Session>,
+    name: String,
+    state: NameState,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum NameState {
+    Ours,
+    Released,
+}
+
+impl StagedFile {
+    pub(super) fn new(file: File, name: StagedName, path: &RelPath, reserved: u64) -> StagedFile {
+        StagedFile {
+            file,
+            name,
+            path: path.clone(),
+            length: Cell::new(reserved),
+        }
+    }
+
+    /// The open file, for reading back what was written.
+    #[must_use]
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// The path that it is meant for.
+    #[must_use]
+    pub fn path(&self) -> &RelPath {
+        &self.path
+    }
+
+    /// Writes all of `bytes` at `offset`. What is never written reads as zeros; in a sparse file it
+    /// takes no room.
+    ///
+    /// # Errors
+    /// When the disk is full or fails.
+    pub fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<(), FileError> {
+        self.file
+            .write_all_at(bytes, offset)
+            .map_err(|error| FileError::new(Operation::Write, &self.path, error))?;
+        self.length
+            .set(self.length.get().max(offset + bytes.len() as u64));
+        Ok(())
+    }
+
+    /// Ends the writing: exactly `length` bytes, mode and times as in `meta`.
+    ///
+    /// # Errors
+    /// When the file system refuses; the file is removed then.
+    pub fn seal(self, meta: &Meta, length: u64) -> Result<Sealed, FileError> {
+        let StagedFile {
+            file,
+            name,
+            path,
+            length: present,
+        } = self;
+        if present.get() != length {
+            file.set_len(length)
+                .map_err(|error| FileError::new(Operation::Write, &path, error))?;
+        }
+        meta::apply(file.as_fd(), meta)
+            .map_err(|errno| FileError::new(Operation::SetMeta, &path, errno))?;
+        Ok(Sealed {
+            name,
+            path,
+            form: Form::File,
+        })
+    }
+}
+
+impl Sealed {
+    pub(super) fn symlink(name: StagedName, path: &RelPath) -> Sealed {
+        Sealed {
+            name,
+            path: path.clone(),
+            form: Form::Symlink,
+        }
+    }
+
+    /// The path that it is meant for.
+    #[must_use]
+    pub fn path(&self) -> &RelPath {
+        &self.path
+    }
+
+    pub(super) fn form(&self) -> Form {
+        self.form
+    }
+
+    pub(super) fn name(&self) -> &StagedName {
+        &self.name
+    }
+
+    pub(super) fn into_parts(self) -> (StagedName, RelPath) {
+        (self.name, self.path)
+    }
+}
+
+impl StagedName {
+    pub(super) fn new(session: Arc<Session>, name: String) -> StagedName {
+        StagedName {
+            session,
+            name,
+            state: NameState::Ours,
+        }
+    }
+
+    pub(super) fn session(&self) -> &Arc<Session> {
+        &self.session
+    }
+
+    pub(super) fn as_str(&self) -> &str {
+        &self.name
+    }
+
+    /// What stands under the name is no longer ours to remove: it was renamed away, or it is a file
+    /// of the user's that was displaced to here.
+    pub(super) fn release(&mut self) {
+        self.state = NameState::Released;
+    }
+
+    pub(super) fn is_released(&self) -> bool {
+        self.state == NameState::Released
+    }
+
+    /// What stands under the name is ours, or was agreed to go.
+    pub(super) fn reclaim(&mut self) {
+        self.state = NameState::Ours;
+    }
+}
+
+impl Drop for StagedName {
+    fn drop(&mut self) {
+        if self.state == NameState::Ours {
+            // Failing leaves a file that the next sweep removes.
+            let _ = unlinkat(
+                self.session.directory(),
+                self.name.as_str(),
+                AtFlags::empty(),
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::model::{ItemCode, Meta, RelPath, Timestamp};
+    use crate::store::{Room, Root, Staging};
+    use std::os::unix::fs::MetadataExt;
+
+    const META: Meta = Meta {
+        mode: 0o4751,
+        mtime: Timestamp {
+            seconds: 1_500_000_000,
+            nanos: 5,
+        },
+    };
+
+    fn path() -> RelPath {
+        RelPath::parse(b"final").unwrap()
+    }
+
+    /// A sparse file stays sparse, and offsets past 4 GiB land where they should.
+    #[test]
+    fn a_far_write_into_a_sparse_file_takes_little_room() {
+        let dir = tempfile::tempdir().unwrap();
+        let staging = Staging::new(&Root::open(dir.path()).unwrap());
+        let far = (4 << 30) + 12_345;
+        let staged = staging.create(&path(), Room::Sparse).unwrap();
+        staged.write_at(far, b"end").unwrap();
+        let copy = staged.file().try_clone().unwrap();
+        let sealed = staged.seal(&META, far + 1_000_000).unwrap();
+        let found = copy.metadata().unwrap();
+        assert_eq!(found.len(), far + 1_000_000);
+        assert!(found.blocks() * 512 < 1 << 20, "{} blocks", found.blocks());
+        assert_eq!(found.mode() & 0o7777, 0o751);
+        assert_eq!((found.mtime(), found.mtime_nsec()), (1_500_000_000, 5));
+        drop(sealed);
+        assert_eq!(copy.metadata().unwrap().nlink(), 0);
+    }
+
+    #[test]
+    fn a_reserved_file_is_cut_to_what_was_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let staging = Staging::new(&Root::open(dir.path()).unwrap());
+        let staged = staging.create(&path(), Room::Reserve(1 << 20)).unwrap();
+        let copy = staged.file().try_clone().unwrap();
+        assert_eq!(copy.metadata().unwrap().blocks() * 512, 1 << 20);
+        staged.write_at(0, b"short").unwrap();
+        let _sealed = staged.seal(&META, 5).unwrap();
+        assert_eq!(copy.metadata().unwrap().len(), 5);
+        assert!(copy.metadata().unwrap().blocks() * 512 <= 64 << 10);
+    }
+
+    /// Row 47: a full disk shows before any byte has travelled, and nothing is left behind.
+    #[test]
+    fn room_that_the_disk_does_not_have_is_refused_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::open(dir.path()).unwrap();
+        let staging = Staging::new(&root);
+        let too_much = root.free_bytes().unwrap() + (1 << 40);
+        let error = staging
+            .create(&path(), Room::Reserve(too_much))
+            .unwrap_err();
+        assert!(
+            matches!(error.code(), ItemCode::DiskFull | ItemCode::TooLarge),
+            "{error}"
+        );
+        assert_eq!(error.path(), b"final");
+        drop(staging);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+}

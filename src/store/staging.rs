@@ -1,0 +1,404 @@
+//! `Staging`: where content is written before it gets its name: `.syncline/staging/SESSION/NUMBER`.
+//!
+//! Never touches a file outside that directory. Each session holds a lock on its own directory as long
+//! as it lives, so that anyone may sweep: what is not locked is left over from a crash. Invariant: when
+//! the last file of a session is published or dropped, its directory is gone, and the root looks as if
+//! Syncline had never been there.
+
+use super::error::{FileError, Operation};
+use super::meta;
+use super::private::{enter_private, make_and_enter, open_private, remove_private_if_empty};
+use super::resolve::enter;
+use super::root::Root;
+use super::staged::{Sealed, StagedFile, StagedName};
+use crate::model::{Meta, RelPath};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fs::{
+    AtFlags, Dir, FallocateFlags, FlockOperation, Mode, OFlags, fallocate, flock, fstat, mkdirat,
+    openat, statat, symlinkat, unlinkat, utimensat,
+};
+use rustix::io::Errno;
+use std::cell::{Cell, RefCell};
+use std::fs::File;
+use std::io;
+use std::sync::Arc;
+
+/// Makes staged files below one root. The directories appear with the first file.
+#[derive(Debug)]
+pub struct Staging {
+    root: Arc<OwnedFd>,
+    session: RefCell<Option<Arc<Session>>>,
+    count: Cell<u64>,
+}
+
+/// How much room a new file should take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Room {
+    /// This many bytes now, so that a full disk shows at once and the file lies in one piece.
+    Reserve(u64),
+    /// Only what is written: gaps stay holes.
+    Sparse,
+}
+
+/// What a sweep did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Sweep {
+    /// Files that dead sessions had left and that are gone now.
+    pub removed: u64,
+}
+
+/// A session's own directory, locked.
+#[derive(Debug)]
+pub(super) struct Session {
+    root: Arc<OwnedFd>,
+    staging: OwnedFd,
+    directory: OwnedFd,
+    name: String,
+}
+
+const STAGING: &str = "staging";
+
+/// Another process may sweep or remove empty directories while a session starts.
+const RACES_MAX: u32 = 16;
+
+/// Below this, room is not reserved: the file is written in one call, which finds a full disk as
+/// early. Above, reserving is free: 1 GiB was written and flushed in 0.61 to 0.70 s with and without
+/// it on ext4, and in 0.2 s without the flush.
+const RESERVE_BYTES_MIN: u64 = 64 * 1024;
+
+impl Staging {
+    /// Staging below `root`; makes nothing yet.
+    #[must_use]
+    pub fn new(root: &Root) -> Staging {
+        Staging {
+            root: Arc::clone(root.directory()),
+            session: RefCell::new(None),
+            count: Cell::new(0),
+        }
+    }
+
+    /// A new empty file (0600) for what will be `path`, which is only used to name it in errors.
+    ///
+    /// # Errors
+    /// When the directory cannot be made, or there is not enough room.
+    pub fn create(&self, path: &RelPath, room: Room) -> Result<StagedFile, FileError> {
+        let flags =
+            OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let (opened, name) = self.make(path, |session, name| {
+            openat(session, name, flags, Mode::RUSR | Mode::WUSR)
+        })?;
+        let file = File::from(opened);
+        let reserved = match room {
+            Room::Reserve(size) if size > RESERVE_BYTES_MIN => reserve(&file, size)
+                .map_err(|errno| FileError::new(Operation::Write, path, errno))?,
+            Room::Reserve(_) | Room::Sparse => 0,
+        };
+        Ok(StagedFile::new(file, name, path, reserved))
+    }
+
+    /// A symbolic link with the text `target` for what will be `path`.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn symlink(&self, path: &RelPath, target: &[u8], meta: &Meta) -> Result<Sealed, FileError> {
+        let ((), name) = self.make(path, |session, name| symlinkat(target, session, name))?;
+        let times = meta::times_of(meta.mtime);
+        utimensat(
+            name.session().directory(),
+            name.as_str(),
+            &times,
+            AtFlags::SYMLINK_NOFOLLOW,
+        )
+        .map_err(|errno| FileError::new(Operation::SetMeta, path, errno))?;
+        Ok(Sealed::symlink(name, path))
+    }
+
+    /// Removes what sessions left that ended without cleaning up. Live ones, of any process, are
+    /// known by their locks and left alone.
+    ///
+    /// # Errors
+    /// When the staging directory is there and cannot be read.
+    pub fn sweep(&self) -> Result<Sweep, FileError> {
+        let mut swept = Sweep::default();
+        match self.sweep_sessions(&mut swept) {
+            Ok(()) | Err(Errno::NOENT) => Ok(swept),
+            Err(errno) => Err(FileError::at(
+                Operation::Remove,
+                b".syncline/staging",
+                errno,
+            )),
+        }
+    }
+
+    /// Ends the session. Its directory goes with the last staged file that is still around.
+    pub fn retire(&self) {
+        self.session.borrow_mut().take();
+    }
+
+    /// Makes something under a fresh name, in a fresh session if ours was removed by someone.
+    fn make<T>(
+        &self,
+        path: &RelPath,
+        mut call: impl FnMut(BorrowedFd<'_>, &str) -> Result<T, Errno>,
+    ) -> Result<(T, StagedName), FileError> {
+        let mut outcome = Errno::NOENT;
+        for _ in 0..2 {
+            let session = self
+                .session()
+                .map_err(|error| FileError::new(Operation::Stage, path, error))?;
+            let name = format!("{:x}", self.count.replace(self.count.get() + 1));
+            match call(session.directory(), &name) {
+                Ok(made) => return Ok((made, StagedName::new(session, name))),
+                Err(errno) => outcome = errno,
+            }
+            if outcome != Errno::NOENT {
+                break;
+            }
+            self.retire();
+        }
+        Err(FileError::new(Operation::Stage, path, outcome))
+    }
+
+    fn session(&self) -> io::Result<Arc<Session>> {
+        let mut session = self.session.borrow_mut();
+        if let Some(session) = &*session {
+            return Ok(Arc::clone(session));
+        }
+        let started = Arc::new(Session::start(&self.root)?);
+        *session = Some(Arc::clone(&started));
+        Ok(started)
+    }
+
+    fn sweep_sessions(&self, swept: &mut Sweep) -> Result<(), Errno> {
+        let private = enter_private(self.root.as_fd())?;
+        let staging = enter(private.as_fd(), STAGING.as_bytes(), OFlags::RDONLY)?;
+        for entry in Dir::read_from(&staging)? {
+            let entry = entry?;
+            let name = entry.file_name().to_bytes();
+            if name != b"." && name != b".." {
+                sweep_session(staging.as_fd(), name, swept)?;
+            }
+        }
+        remove_if_empty(self.root.as_fd());
+        Ok(())
+    }
+}
+
+impl Session {
+    fn start(root: &Arc<OwnedFd>) -> io::Result<Session> {
+        for _ in 0..RACES_MAX {
+            let private = open_private(root.as_fd())?;
+            let staging = match make_and_enter(private.as_fd(), STAGING.as_bytes()) {
+                Err(Errno::NOENT) => continue,
+                other => other?,
+            };
+            let mut random = [0; 8];
+            getrandom::fill(&mut random).map_err(|error| io::Error::other(error.to_string()))?;
+            let name = format!("{:016x}", u64::from_ne_bytes(random));
+            match mkdirat(&staging, name.as_str(), Mode::RWXU) {
+                Ok(()) => {}
+                Err(Errno::NOENT | Errno::EXIST) => continue,
+                Err(errno) => return Err(errno.into()),
+            }
+            if let Some(directory) = claim(staging.as_fd(), &name)? {
+                return Ok(Session {
+                    root: Arc::clone(root),
+                    staging,
+                    directory,
+                    name,
+                });
+            }
+        }
+        Err(Errno::AGAIN.into())
+    }
+
+    /// The directory of the staged files.
+    pub(super) fn directory(&self) -> BorrowedFd<'_> {
+        self.directory.as_fd()
+    }
+
+    /// The root whose staging this is.
+    pub(super) fn root(&self) -> BorrowedFd<'_> {
+        self.root.as_fd()
+    }
+
+    /// The name of the session's directory, unique per session.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        let _ = unlinkat(&self.staging, self.name.as_str(), AtFlags::REMOVEDIR);
+        remove_if_empty(self.root.as_fd());
+    }
+}
+
+/// Opens and locks the directory of a new session; `None` when a sweep took it for a dead one.
+fn claim(staging: BorrowedFd<'_>, name: &str) -> Result<Option<OwnedFd>, Errno> {
+    let directory = match enter(staging, name.as_bytes(), OFlags::RDONLY) {
+        Err(Errno::NOENT) => return Ok(None),
+        other => other?,
+    };
+    // A file system without locks lets sessions live unlocked; there, nobody can sweep either.
+    if flock(&directory, FlockOperation::NonBlockingLockExclusive) == Err(Errno::WOULDBLOCK) {
+        return Ok(None);
+    }
+    let ours = fstat(&directory)?;
+    match statat(staging, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(stat) if (stat.st_dev, stat.st_ino) == (ours.st_dev, ours.st_ino) => Ok(Some(directory)),
+        Ok(_) | Err(Errno::NOENT) => Ok(None),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// Removes one session that nobody holds the lock of. Anything unexpected in there stays.
+fn sweep_session(staging: BorrowedFd<'_>, name: &[u8], swept: &mut Sweep) -> Result<(), Errno> {
+    let Ok(directory) = enter(staging, name, OFlags::RDONLY) else {
+        return Ok(());
+    };
+    if flock(&directory, FlockOperation::NonBlockingLockExclusive).is_err() {
+        return Ok(());
+    }
+    for entry in Dir::read_from(&directory)? {
+        let entry = entry?;
+        let file = entry.file_name();
+        if file.to_bytes() != b"."
+            && file.to_bytes() != b".."
+            && unlinkat(&directory, file, AtFlags::empty()).is_ok()
+        {
+            swept.removed += 1;
+        }
+    }
+    let _ = unlinkat(staging, name, AtFlags::REMOVEDIR);
+    Ok(())
+}
+
+fn remove_if_empty(root: BorrowedFd<'_>) {
+    if let Ok(private) = enter_private(root) {
+        let _ = unlinkat(&private, STAGING, AtFlags::REMOVEDIR);
+        remove_private_if_empty(root);
+    }
+}
+
+/// Takes room for `size` bytes and makes the file that long.
+///
+/// Returns the length that the file has now: 0 where the file system cannot reserve.
+fn reserve(file: &File, size: u64) -> Result<u64, Errno> {
+    loop {
+        match fallocate(file, FallocateFlags::empty(), 0, size) {
+            Ok(()) => return Ok(size),
+            Err(Errno::INTR) => {}
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => return Ok(0),
+            Err(errno) => return Err(errno),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Timestamp;
+    use std::fs;
+
+    const META: Meta = Meta {
+        mode: 0o644,
+        mtime: Timestamp {
+            seconds: 7,
+            nanos: 0,
+        },
+    };
+
+    fn path() -> RelPath {
+        RelPath::parse(b"f").unwrap()
+    }
+
+    fn entries(dir: &std::path::Path) -> usize {
+        fs::read_dir(dir).unwrap().count()
+    }
+
+    /// A pull leaves nothing of ours in the user's folder, in whatever order things end.
+    #[test]
+    fn nothing_is_left_when_the_last_of_a_session_goes() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::open(dir.path()).unwrap();
+        let staging = Staging::new(&root);
+        assert_eq!(
+            entries(dir.path()),
+            0,
+            "nothing is made before it is needed"
+        );
+        let staged = staging.create(&path(), Room::Sparse).unwrap();
+        let sealed = staging
+            .create(&path(), Room::Sparse)
+            .unwrap()
+            .seal(&META, 0)
+            .unwrap();
+        let link = staging.symlink(&path(), b"../anywhere", &META).unwrap();
+        drop(staging);
+        drop(staged);
+        drop(link);
+        assert_eq!(entries(dir.path()), 1);
+        drop(sealed);
+        assert_eq!(entries(dir.path()), 0);
+    }
+
+    #[test]
+    fn other_data_in_the_private_directory_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join(".syncline")).unwrap();
+        fs::write(dir.path().join(".syncline/index"), b"x").unwrap();
+        let staging = Staging::new(&Root::open(dir.path()).unwrap());
+        drop(staging.create(&path(), Room::Sparse).unwrap());
+        staging.retire();
+        assert_eq!(entries(&dir.path().join(".syncline")), 1);
+    }
+
+    /// A sweep removes what a crash left and nothing of a session that lives.
+    #[test]
+    fn a_sweep_takes_dead_sessions_only() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::open(dir.path()).unwrap();
+        let living = Staging::new(&root);
+        let staged = living.create(&path(), Room::Sparse).unwrap();
+        let dead = dir.path().join(".syncline/staging/0123456789abcdef");
+        fs::create_dir(&dead).unwrap();
+        fs::write(dead.join("0"), b"left").unwrap();
+        fs::write(dead.join("1"), b"left").unwrap();
+        let other = Staging::new(&root);
+        assert_eq!(other.sweep().unwrap(), Sweep { removed: 2 });
+        assert!(!dead.exists());
+        staged.write_at(0, b"still ours").unwrap();
+        drop((staged, living));
+        assert_eq!(other.sweep().unwrap(), Sweep::default());
+        assert_eq!(entries(dir.path()), 0);
+    }
+
+    /// A user who cleans up `.syncline` during a transfer stops nothing that starts later.
+    #[test]
+    fn a_session_that_was_removed_is_started_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let staging = Staging::new(&Root::open(dir.path()).unwrap());
+        drop(staging.create(&path(), Room::Sparse).unwrap());
+        fs::remove_dir_all(dir.path().join(".syncline")).unwrap();
+        staging
+            .create(&path(), Room::Sparse)
+            .unwrap()
+            .write_at(0, b"x")
+            .unwrap();
+    }
+
+    /// Row 3 of the threats: a planted link in the place of our own directory is not written through.
+    #[test]
+    fn a_link_in_the_place_of_the_private_directory_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let canary = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink(canary.path(), dir.path().join(".syncline")).unwrap();
+        let staging = Staging::new(&Root::open(dir.path()).unwrap());
+        let error = staging.create(&path(), Room::Sparse).unwrap_err();
+        assert_eq!(error.code(), crate::model::ItemCode::Escapes);
+        assert!(staging.sweep().is_err());
+        assert_eq!(entries(canary.path()), 0);
+    }
+}
