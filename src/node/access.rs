@@ -42,6 +42,11 @@ impl Access {
         Access { home, own, failures: HashMap::new() }
     }
 
+    /// The server's own device.
+    pub(crate) fn own(&self) -> Option<DeviceId> {
+        self.own
+    }
+
     pub(crate) fn home(&self) -> &Home {
         &self.home
     }

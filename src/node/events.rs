@@ -253,6 +253,12 @@ pub enum JobError {
         /// What and where.
         reason: String,
     },
+    /// A filter rule that cannot be used.
+    #[error("a filter rule cannot be used: {reason}")]
+    Filter {
+        /// Which, and why.
+        reason: String,
+    },
     /// Interrupted by a signal or the host.
     #[error("interrupted")]
     Interrupted {

@@ -9,6 +9,8 @@ mod client;
 mod commit;
 mod content;
 mod events;
+#[cfg(feature = "tls")]
+mod identity;
 mod ledger;
 mod local;
 mod options;

@@ -10,6 +10,7 @@ use crate::conn::{Event, Machine};
 use crate::model::limits::{PING_INTERVAL_MS, PREAUTH_FRAME_BYTES_MAX};
 use crate::model::{CloseCode, DeviceId, Fault, Tick};
 use crate::reactor::{Activity, Context};
+use crate::store::Stamp;
 use crate::wire::{Decoder, WireError};
 
 /// The machine of one connection, as it lies in the reactor's slab.
@@ -27,6 +28,11 @@ pub(crate) struct Session {
     /// Server: the index of the open share.
     pub(crate) share: Option<usize>,
     pub(crate) liveness: Liveness,
+    /// Server: the state of the trust file that the rights were decided on.
+    pub(crate) stamp: Option<Stamp>,
+    /// When the running transfer began, and what had crossed the wire by then.
+    pub(crate) began: Tick,
+    pub(crate) wire_before: (u64, u64),
 }
 
 /// The running transfer.
@@ -58,6 +64,9 @@ impl Peer {
                 device: None,
                 share: None,
                 liveness: Liveness::default(),
+                stamp: None,
+                began: Tick(0),
+                wire_before: (0, 0),
             },
         }
     }

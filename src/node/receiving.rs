@@ -87,7 +87,7 @@ enum Phase {
     Pruning(Prune),
     /// The last barrier runs; then this is said.
     Closing(Finish),
-    Ended,
+    Ended(Finish),
 }
 
 /// Offers judged in one visit.
@@ -131,9 +131,12 @@ impl Receiving {
         Ok(Activity::Idle)
     }
 
-    /// Whether the finish was said.
-    pub(crate) fn is_ended(&self) -> bool {
-        matches!(self.phase, Phase::Ended)
+    /// How it ended, once the finish was said.
+    pub(crate) fn ended(&self) -> Option<Finish> {
+        match self.phase {
+            Phase::Ended(finish) => Some(finish),
+            _ => None,
+        }
     }
 
     fn judge(&mut self, receiver: &mut Receiver, books: &mut Books<'_>) -> Result<Activity, Fault> {
@@ -483,7 +486,8 @@ impl Receiving {
                 if let Err(code) = durable {
                     ledger.failed(b".", code);
                 }
-                if let Phase::Closing(finish) = std::mem::replace(&mut self.phase, Phase::Ended) {
+                if let Phase::Closing(finish) = self.phase {
+                    self.phase = Phase::Ended(finish);
                     receiver.finish(finish);
                 }
             }
@@ -519,7 +523,7 @@ impl Receiving {
 
     fn begin_closing(&mut self, finish: Finish, receiver: &mut Receiver, books: &mut Books<'_>) {
         if self.plan.dry_run {
-            self.phase = Phase::Ended;
+            self.phase = Phase::Ended(finish);
             return receiver.finish(finish);
         }
         let directories = std::mem::take(&mut self.directories);

@@ -107,6 +107,12 @@ impl FileError {
         }
     }
 
+    /// What happened, without the path: the end of a sentence for the user.
+    #[must_use]
+    pub fn reason(&self) -> String {
+        self.code().reason().to_owned()
+    }
+
     /// What the system said, if it was the system that refused.
     #[must_use]
     pub fn system(&self) -> Option<&io::Error> {

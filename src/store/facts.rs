@@ -1,9 +1,11 @@
 //! What the file system knows about a name: kind, metadata, and the identity of its present state.
 //!
-//! Pure conversions from `stat`; opens nothing. Invariant: a mode that leaves here is masked to 0o777.
+//! Conversions from `stat`; opens nothing. Invariant: a mode that leaves here is masked to 0o777.
 
+use super::error::{FileError, Operation};
 use crate::model::{Meta, Timestamp};
-use rustix::fs::{FileType, Stat};
+use rustix::fs::{FileType, Stat, stat};
+use std::path::Path;
 
 /// What stands at a path (a symbolic link is not followed).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,6 +86,15 @@ impl Found {
             identity,
         }
     }
+}
+
+/// What stands at an operator's own path, links followed.
+///
+/// # Errors
+/// When it is absent or cannot be examined.
+pub fn inspect(path: &Path) -> Result<Found, FileError> {
+    let stat = stat(path).map_err(|errno| FileError::at_path(Operation::Examine, path, errno))?;
+    Ok(Found::of(&stat))
 }
 
 fn timestamp(seconds: i64, nanos: impl TryInto<u32>) -> Timestamp {

@@ -29,7 +29,7 @@ mod trust;
 
 pub use barrier::Barrier;
 pub use error::{FileError, Operation};
-pub use facts::{Found, FoundKind, Identity};
+pub use facts::{Found, FoundKind, Identity, inspect};
 pub use filter::{Decision, Filter, FilterError, PathKind, Rule};
 pub use glob::GlobError;
 pub use home::{Home, StateError};

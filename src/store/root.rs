@@ -14,7 +14,7 @@ use crate::model::limits::SYMLINK_BYTES_MAX;
 use crate::model::{ItemCode, Meta, RelPath};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{
-    AtFlags, CWD, Mode, OFlags, fstatvfs, mkdirat, openat, readlinkat, statat, unlinkat,
+    AtFlags, CWD, Mode, OFlags, fstat, fstatvfs, mkdirat, openat, readlinkat, statat, unlinkat,
 };
 use rustix::io::Errno;
 use std::cell::RefCell;
@@ -81,6 +81,36 @@ impl Root {
         std::fs::create_dir_all(path)
             .map_err(|error| FileError::at_path(Operation::MakeDirectory, path, error))?;
         Root::open(path)
+    }
+
+    /// The same root for another thread: the same directory, with a cache of its own.
+    #[must_use]
+    pub fn share(&self) -> Root {
+        Root {
+            path: self.path.clone(),
+            directory: Arc::clone(&self.directory),
+            resolver: self.resolver,
+            parents: RefCell::default(),
+        }
+    }
+
+    /// What the root itself is.
+    ///
+    /// # Errors
+    /// When it cannot be examined.
+    pub fn own(&self) -> Result<Found, FileError> {
+        let stat = fstat(&self.directory)
+            .map_err(|errno| FileError::at_path(Operation::Examine, &self.path, errno))?;
+        Ok(Found::of(&stat))
+    }
+
+    /// Sets mode and time of the root itself.
+    ///
+    /// # Errors
+    /// When it is not ours.
+    pub fn set_own_meta(&self, meta: &Meta) -> Result<(), FileError> {
+        meta::apply(self.directory.as_fd(), meta)
+            .map_err(|errno| FileError::at_path(Operation::SetMeta, &self.path, errno))
     }
 
     /// The path that it was opened by.

@@ -59,7 +59,7 @@ pub enum Keep {
 }
 
 /// The caller's filter.
-pub type Filter<'a> = &'a mut dyn FnMut(&RelPath, Shape) -> Keep;
+pub(super) type Filter<'a> = &'a mut dyn FnMut(&RelPath, Shape) -> Keep;
 
 #[derive(Debug)]
 enum State {

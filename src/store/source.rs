@@ -87,6 +87,12 @@ impl SourceFile {
         })
     }
 
+    /// Whether it takes less room on the disk than its length: it has holes (or is compressed).
+    #[must_use]
+    pub fn is_sparse(&self) -> bool {
+        self.layout == Layout::Sparse
+    }
+
     /// Length in bytes when it was opened.
     #[must_use]
     pub fn size(&self) -> u64 {
