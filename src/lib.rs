@@ -1,3 +1,4 @@
 //! Syncline moves and syncs files between machines.
 
 pub mod model;
+pub mod reactor;
