@@ -1,0 +1,443 @@
+//! Owns the loop: one [`Reactor::turn`] waits for events once and does a bounded amount of work. It
+//! never waits while work is left, and never works while none is.
+//!
+//! 1. Wait: not at all with work in the line, else until an event, the next timer or the time-out.
+//! 2. Note what is ready; deliver signals, results of the helper thread, and timers.
+//! 3. Accept, at most [`ACCEPTS_PER_TURN`].
+//! 4. Visit the connections that stood in line at the start, each within its quantum of bytes and
+//!    time; who is not done goes to the end of the line.
+//!
+//! Invariant: a pass over the line ends after [`PASS_MICROS`] and one visit, so timers and new peers
+//! are never later than that, however many connections have work.
+
+use super::closed::Closed;
+use super::connection::{Connection, Outcome, Phase, Visit};
+use super::context::{Context, Shared, Timer};
+use super::durable::Durable;
+use super::handler::Handler;
+use super::listener::{Accepted, Listeners, REST_MS};
+use super::signals::Signals;
+use super::source::{ConnId, Slots, Source};
+use super::stream::{ClientSecurity, Scratch, Security, Stream};
+use crate::model::limits::{ACCEPTS_PER_TURN, CONNECTIONS_MAX, HANDSHAKE_TIMEOUT_MS};
+use mio::net::TcpStream;
+use mio::{Events, Interest, Poll, Waker};
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Microseconds after which a pass over the line of ready connections makes way for events.
+const PASS_MICROS: u64 = 8_000;
+/// Bytes of the one buffer that all connections are read into. A bulk frame's worth of leaves per
+/// system call, and it stays in the second-level cache until it is hashed and written.
+const READ_BUFFER_BYTES: usize = 256 * 1024;
+/// Events fetched per poll.
+const EVENTS_MAX: usize = 1024;
+
+/// What a reactor is made with.
+#[derive(Debug, Clone)]
+pub struct ReactorOptions {
+    /// Connections that may be open at a time; others are closed when they are accepted.
+    pub connections_max: usize,
+    /// Bytes a second over all connections, in each direction; `None` for no limit.
+    pub bytes_per_second: Option<u64>,
+    /// Jobs that may wait for the helper thread; 0 for no such thread.
+    pub durable_queue: usize,
+    /// Take SIGINT and SIGTERM as events. One reactor of a process may do so.
+    pub handle_signals: bool,
+}
+
+impl Default for ReactorOptions {
+    fn default() -> ReactorOptions {
+        ReactorOptions {
+            connections_max: CONNECTIONS_MAX,
+            bytes_per_second: None,
+            durable_queue: 64,
+            handle_signals: false,
+        }
+    }
+}
+
+/// What the loop has done since it was made.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Turns, each with one wait for events.
+    pub turns: u64,
+    /// Visits to connections.
+    pub visits: u64,
+    /// Connections accepted and kept.
+    pub accepted: u64,
+    /// Connections closed when they were accepted: over the cap, refused by the host, or without
+    /// descriptors.
+    pub turned_away: u64,
+    /// Microseconds of work in the longest turn, without the waiting.
+    pub longest_turn_micros: u64,
+}
+
+struct Slot<M> {
+    connection: Connection,
+    machine: M,
+}
+
+/// The poll loop: sockets, timers, signals and the helper thread, with a machine `M` of the host
+/// for each connection.
+pub struct Reactor<M> {
+    poll: Poll,
+    events: Events,
+    slots: Slots<Slot<M>>,
+    listeners: Listeners,
+    accepting: bool,
+    signals: Option<Signals>,
+    shared: Shared,
+    scratch: Scratch,
+    connections_max: usize,
+    counters: Counters,
+}
+
+impl<M> Reactor<M> {
+    /// Makes a reactor.
+    ///
+    /// # Errors
+    /// When the system gives no descriptors or no thread.
+    pub fn new(options: &ReactorOptions) -> io::Result<Reactor<M>> {
+        let poll = Poll::new()?;
+        let signals = if options.handle_signals { Some(Signals::register(poll.registry())?) } else { None };
+        let durable = match options.durable_queue {
+            0 => None,
+            capacity => {
+                let waker = Arc::new(Waker::new(poll.registry(), Source::Waker.token())?);
+                Some(Durable::start(capacity, waker)?)
+            }
+        };
+        Ok(Reactor {
+            poll,
+            events: Events::with_capacity(EVENTS_MAX),
+            slots: Slots::new(),
+            listeners: Listeners::new(),
+            accepting: true,
+            signals,
+            shared: Shared::new(durable, options.bytes_per_second),
+            scratch: Scratch::new(READ_BUFFER_BYTES),
+            connections_max: options.connections_max,
+            counters: Counters::default(),
+        })
+    }
+
+    /// Listens on `address`; gives the listener's number and the address, with the port it got.
+    ///
+    /// # Errors
+    /// What the system says: the port is in use, the address is not one of this machine, …
+    pub fn listen(&mut self, address: SocketAddr, security: Security) -> io::Result<(usize, SocketAddr)> {
+        self.listeners.open(self.poll.registry(), address, security)
+    }
+
+    /// Begins to connect; `established` or `closed` tells how it went.
+    ///
+    /// # Errors
+    /// What the system says at once: no route, no descriptors, too many connections.
+    pub fn connect(&mut self, address: SocketAddr, security: &ClientSecurity, machine: M) -> io::Result<ConnId> {
+        if self.slots.len() >= self.connections_max {
+            return Err(io::Error::other("too many connections"));
+        }
+        let socket = TcpStream::connect(address)?;
+        let stream = Stream::connecting(socket, security).map_err(io::Error::other)?;
+        self.shared.set_now(Instant::now());
+        self.insert(Connection::new(stream, address, Phase::Connecting), machine)
+    }
+
+    /// One turn: waits at most `timeout` (never longer than the next timer; not at all with work
+    /// in line), then does a bounded amount of work. Without a time-out it waits for events.
+    ///
+    /// # Errors
+    /// When polling itself fails, which means a bug or a system out of resources.
+    pub fn turn(&mut self, timeout: Option<Duration>, handler: &mut impl Handler<M>) -> io::Result<()> {
+        self.wait(timeout)?;
+        let begun = Instant::now();
+        self.shared.set_now(begun);
+        self.counters.turns += 1;
+        self.note_events(handler);
+        self.fire_timers(handler);
+        self.accept(handler);
+        self.visit_ready(begun, handler);
+        self.close_requested(handler);
+        let micros = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.counters.longest_turn_micros = self.counters.longest_turn_micros.max(micros);
+        Ok(())
+    }
+
+    /// When the next turn is due even without an event: now with work in line, else at the next
+    /// timer. `None` when only events can bring work.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Instant> {
+        if self.has_work() {
+            return Some(Instant::now());
+        }
+        self.shared.timers.next().and_then(|tick| self.shared.instant_of(tick))
+    }
+
+    /// Accepts nobody until [`Reactor::resume_accepting`]; peers wait in the kernel's backlog.
+    pub fn pause_accepting(&mut self) {
+        self.accepting = false;
+    }
+
+    /// Accepts again.
+    pub fn resume_accepting(&mut self) {
+        self.accepting = true;
+    }
+
+    /// Closes every listener; open connections go on.
+    pub fn close_listeners(&mut self) {
+        self.listeners.close();
+    }
+
+    /// Open connections, in any phase.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// The ids of all open connections.
+    #[must_use]
+    pub fn connection_ids(&self) -> Vec<ConnId> {
+        self.slots.ids()
+    }
+
+    /// Runs `action` on a connection outside of a turn; `None` when it is gone.
+    pub fn with<R>(&mut self, id: ConnId, action: impl FnOnce(&mut Context<'_>, &mut M) -> R) -> Option<R> {
+        let slot = self.slots.get_mut(id)?;
+        self.shared.set_now(Instant::now());
+        self.shared.ready.push(id);
+        let mut cx = Context { id, connection: &mut slot.connection, shared: &mut self.shared };
+        Some(action(&mut cx, &mut slot.machine))
+    }
+
+    /// What does not depend on a connection: timers, jobs, wake-ups.
+    pub fn shared(&mut self) -> &mut Shared {
+        self.shared.set_now(Instant::now());
+        &mut self.shared
+    }
+
+    /// Whether [`Shared::stop`] was called.
+    #[must_use]
+    pub fn is_stopped(&self) -> bool {
+        self.shared.stopping
+    }
+
+    /// Figures for a host's metrics.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    fn has_work(&self) -> bool {
+        self.shared.ready.len() > 0
+            || !self.shared.to_close.is_empty()
+            || self.shared.closing_listeners
+            || self.accepting && self.listeners.any_ready()
+    }
+
+    fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        let until_deadline = self.next_deadline().map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        let timeout = match (timeout, until_deadline) {
+            (Some(timeout), Some(deadline)) => Some(timeout.min(deadline)),
+            (timeout, deadline) => timeout.or(deadline),
+        };
+        match self.poll.poll(&mut self.events, timeout) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                self.events.clear();
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
+    fn note_events(&mut self, handler: &mut impl Handler<M>) {
+        let (mut has_signals, mut has_results) = (false, false);
+        for event in &self.events {
+            match Source::of(event.token()) {
+                Source::Waker => has_results = true,
+                Source::Signals => has_signals = true,
+                Source::Listener(index) => self.listeners.note(index),
+                Source::Connection { index, generation_low } => {
+                    let Some((id, slot)) = self.slots.find(index, generation_low) else { continue };
+                    let is_over = event.is_error() || event.is_read_closed() && event.is_write_closed();
+                    slot.connection.readable |= event.is_readable() || event.is_read_closed() || is_over;
+                    slot.connection.writable |= event.is_writable() || is_over;
+                    self.shared.ready.push(id);
+                }
+            }
+        }
+        if has_signals && let Some(signals) = &mut self.signals {
+            for signal in signals.pending() {
+                handler.signal(&mut self.shared, signal);
+            }
+        }
+        if has_results {
+            // Bounded by the queue: a job that a callback submits here finds room for one round.
+            while let Some((ticket, result)) = self.shared.poll_durable() {
+                handler.durable(&mut self.shared, ticket, result);
+            }
+        }
+    }
+
+    fn fire_timers(&mut self, handler: &mut impl Handler<M>) {
+        let now = self.shared.now();
+        self.shared.timers.advance(now);
+        // Not more than are due at the start: a callback may set the next one for now.
+        for _ in 0..self.shared.timers.due() {
+            match self.shared.timers.pop() {
+                Some(Timer::Connection(id)) => self.fire_deadline(id, handler),
+                Some(Timer::Host(key)) => {
+                    self.shared.forget_host_timer(key);
+                    handler.timer(&mut self.shared, key);
+                }
+                Some(Timer::Listener(index)) => self.listeners.rested(index),
+                Some(Timer::Throttle) => self.shared.release_throttled(),
+                None => return,
+            }
+        }
+    }
+
+    fn fire_deadline(&mut self, id: ConnId, handler: &mut impl Handler<M>) {
+        let Some(slot) = self.slots.get_mut(id) else { return };
+        slot.connection.forget_timer();
+        match slot.connection.phase {
+            Phase::Open => {
+                self.shared.ready.push(id);
+                let mut cx = Context { id, connection: &mut slot.connection, shared: &mut self.shared };
+                handler.deadline(&mut cx, &mut slot.machine);
+            }
+            Phase::Connecting | Phase::Accepted | Phase::Handshaking => {
+                self.finish(id, Closed::HandshakeTimeout, handler);
+            }
+            Phase::Flushing | Phase::Parting | Phase::Lingering => self.finish(id, Closed::Local, handler),
+        }
+    }
+
+    fn accept(&mut self, handler: &mut impl Handler<M>) {
+        let mut left = if self.accepting { ACCEPTS_PER_TURN } else { 0 };
+        for index in 0..self.listeners.len() {
+            while left > 0 && self.listeners.is_ready(index) {
+                left -= 1;
+                match self.listeners.accept(index, left) {
+                    Accepted::Stream(socket, peer) => self.admit(index, socket, peer, handler),
+                    Accepted::Skipped => {}
+                    Accepted::Nobody => break,
+                    Accepted::Exhausted { dropped } => {
+                        log::warn!("out of descriptors or memory: turned {dropped} connections away");
+                        self.counters.turned_away += dropped as u64;
+                        let when = self.shared.now() + REST_MS;
+                        self.shared.timers.set(when, Timer::Listener(index));
+                        left = left.saturating_sub(dropped);
+                    }
+                }
+            }
+        }
+    }
+
+    fn admit(&mut self, index: usize, socket: TcpStream, peer: SocketAddr, handler: &mut impl Handler<M>) {
+        if self.slots.len() >= self.connections_max {
+            self.counters.turned_away += 1;
+            return;
+        }
+        let id = self.slots.next_id();
+        let Some(machine) = handler.accepted(&mut self.shared, index, id, peer) else {
+            self.counters.turned_away += 1;
+            return;
+        };
+        let stream = match Stream::accepted(socket, self.listeners.security(index)) {
+            Ok(stream) => stream,
+            Err(why) => return handler.closed(&mut self.shared, id, machine, why),
+        };
+        match self.insert(Connection::new(stream, peer, Phase::Accepted), machine) {
+            Ok(_) => self.counters.accepted += 1,
+            Err(error) => log::warn!("{peer}: cannot be polled: {error}"),
+        }
+    }
+
+    /// Puts a connection into a slot, under the reactor's own deadline for the handshake.
+    fn insert(&mut self, mut connection: Connection, machine: M) -> io::Result<ConnId> {
+        let id = self.slots.next_id();
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        self.poll.registry().register(connection.stream.socket(), id.token(), interest)?;
+        self.shared.ready.open(id);
+        self.shared.ready.push(id);
+        let deadline = self.shared.now() + HANDSHAKE_TIMEOUT_MS;
+        connection.set_timer(id, &mut self.shared, Some(deadline));
+        let inserted = self.slots.insert(Slot { connection, machine });
+        debug_assert_eq!(inserted, id);
+        Ok(id)
+    }
+
+    fn visit_ready(&mut self, begun: Instant, handler: &mut impl Handler<M>) {
+        let mut now = begun;
+        for _ in 0..self.shared.ready.len() {
+            let Some((id, is_woken)) = self.shared.ready.pop() else { break };
+            self.visit(id, is_woken, now, handler);
+            now = Instant::now();
+            self.shared.set_now(now);
+            if now.duration_since(begun) >= Duration::from_micros(PASS_MICROS) {
+                break;
+            }
+        }
+    }
+
+    fn visit(&mut self, id: ConnId, is_woken: bool, now: Instant, handler: &mut impl Handler<M>) {
+        let Some(slot) = self.slots.get_mut(id) else { return };
+        self.counters.visits += 1;
+        let visit = Visit {
+            id,
+            connection: &mut slot.connection,
+            machine: &mut slot.machine,
+            shared: &mut self.shared,
+            scratch: &mut self.scratch,
+            handler,
+        };
+        match visit.run(now, is_woken) {
+            Outcome::Waits => {}
+            Outcome::HasMore => self.shared.ready.push(id),
+            Outcome::Starved => self.shared.wait_for_bandwidth(id),
+            Outcome::Closed(why) => self.finish(id, why, handler),
+        }
+    }
+
+    fn close_requested(&mut self, handler: &mut impl Handler<M>) {
+        while let Some(id) = self.shared.to_close.pop() {
+            self.finish(id, Closed::Local, handler);
+        }
+        if std::mem::take(&mut self.shared.closing_listeners) {
+            self.close_listeners();
+        }
+    }
+
+    /// Removes a connection and tells the host.
+    fn finish(&mut self, id: ConnId, why: Closed, handler: &mut impl Handler<M>) {
+        let Some(Slot { mut connection, machine }) = self.slots.remove(id) else { return };
+        connection.set_timer(id, &mut self.shared, None);
+        self.shared.ready.close(id);
+        drop(connection);
+        handler.closed(&mut self.shared, id, machine, why);
+    }
+}
+
+impl<M> AsFd for Reactor<M> {
+    /// The poll's descriptor: readable when an event waits. A host that polls it also has to run a
+    /// turn at [`Reactor::next_deadline`].
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.poll.registry().as_fd()
+    }
+}
+
+impl<M> AsRawFd for Reactor<M> {
+    fn as_raw_fd(&self) -> RawFd {
+        self.poll.as_raw_fd()
+    }
+}
+
+impl<M> std::fmt::Debug for Reactor<M> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Reactor({} connections, {:?})", self.slots.len(), self.counters)
+    }
+}
