@@ -39,7 +39,11 @@ const ADDRESSES_MAX: usize = 4096;
 
 impl Access {
     pub(crate) fn new(home: Home, own: Option<DeviceId>) -> Access {
-        Access { home, own, failures: HashMap::new() }
+        Access {
+            home,
+            own,
+            failures: HashMap::new(),
+        }
     }
 
     /// The server's own device.
@@ -52,16 +56,34 @@ impl Access {
     }
 
     /// Lets a visitor in, or says why not.
-    pub(crate) fn decide(&mut self, open: &Open, visitor: &Visitor<'_>, now: Tick) -> Result<Opened, Fault> {
+    pub(crate) fn decide(
+        &mut self,
+        open: &Open,
+        visitor: &Visitor<'_>,
+        now: Tick,
+    ) -> Result<Opened, Fault> {
         let is_owner = visitor.device.is_some() && visitor.device == self.own;
         let Some(share) = &open.share else {
-            return if is_owner { Ok(Opened { rights: Rights::NONE, paired: false }) } else { Err(refused()) };
+            return if is_owner {
+                Ok(Opened {
+                    rights: Rights::NONE,
+                    paired: false,
+                })
+            } else {
+                Err(refused())
+            };
         };
         let Some(open_rights) = visitor.open_rights else {
             return Err(self.failed(visitor.address, open.secret.as_ref(), now));
         };
-        let owner_rights = if is_owner { Rights::READ_WRITE } else { Rights::NONE };
-        let mut rights = open_rights.union(owner_rights).union(self.rights(visitor.device, share)?);
+        let owner_rights = if is_owner {
+            Rights::READ_WRITE
+        } else {
+            Rights::NONE
+        };
+        let mut rights = open_rights
+            .union(owner_rights)
+            .union(self.rights(visitor.device, share)?);
         let mut paired = false;
         if let (Some(secret), Some(device)) = (&open.secret, &visitor.device)
             && !is_owner
@@ -87,14 +109,21 @@ impl Access {
     }
 
     /// The rights that a device has by pairing, as they are now.
-    pub(crate) fn rights(&self, device: Option<DeviceId>, share: &ShareName) -> Result<Rights, Fault> {
+    pub(crate) fn rights(
+        &self,
+        device: Option<DeviceId>,
+        share: &ShareName,
+    ) -> Result<Rights, Fault> {
         let Some(device) = device else {
             return Ok(Rights::NONE);
         };
         if Some(device) == self.own {
             return Ok(Rights::READ_WRITE);
         }
-        self.home.trust().rights(&device, share).map_err(|error| undecided(&error))
+        self.home
+            .trust()
+            .rights(&device, share)
+            .map_err(|error| undecided(&error))
     }
 
     fn redeem(
@@ -108,9 +137,15 @@ impl Access {
         if let Some(failures) = self.failures.get(&visitor.address)
             && failures.until > now
         {
-            return Err(Fault::new(CloseCode::Busy, "too many wrong secrets from this address; wait a while"));
+            return Err(Fault::new(
+                CloseCode::Busy,
+                "too many wrong secrets from this address; wait a while",
+            ));
         }
-        let redeemed = self.home.trust().redeem(secret, share, device, visitor.name, SystemTime::now());
+        let redeemed =
+            self.home
+                .trust()
+                .redeem(secret, share, device, visitor.name, SystemTime::now());
         redeemed.map_err(|error| undecided(&error))
     }
 
@@ -120,7 +155,10 @@ impl Access {
             if self.failures.len() >= ADDRESSES_MAX {
                 self.failures.clear();
             }
-            let failures = self.failures.entry(address).or_insert(Failures { count: 0, until: Tick(0) });
+            let failures = self.failures.entry(address).or_insert(Failures {
+                count: 0,
+                until: Tick(0),
+            });
             failures.count = failures.count.saturating_add(1);
             if failures.count >= AUTH_FAILURES_MAX {
                 let doublings = (failures.count - AUTH_FAILURES_MAX).min(6);
@@ -132,7 +170,10 @@ impl Access {
 }
 
 fn refused() -> Fault {
-    Fault::new(CloseCode::Refused, "this device is not paired with such a share, or the link was used or has expired")
+    Fault::new(
+        CloseCode::Refused,
+        "this device is not paired with such a share, or the link was used or has expired",
+    )
 }
 
 /// Deciding failed: nobody gets in on a doubt, and nobody outside learns why.

@@ -39,7 +39,10 @@ impl Agreement {
             }
             Scope::Named(names) => {
                 let first = path.components().next().unwrap_or_default();
-                names.iter().any(|name| **name == *first).then(|| path.clone())
+                names
+                    .iter()
+                    .any(|name| **name == *first)
+                    .then(|| path.clone())
             }
             Scope::Renamed { offered, local } => {
                 let is_it = path == offered && !matches!(entry.kind, Kind::Directory);
@@ -69,21 +72,45 @@ mod tests {
     }
 
     fn file(text: &str) -> Entry {
-        let meta = Meta { mode: 0o644, mtime: Timestamp { seconds: 0, nanos: 0 } };
-        Entry { path: path(text), kind: Kind::File { size: 1 }, meta }
+        let meta = Meta {
+            mode: 0o644,
+            mtime: Timestamp {
+                seconds: 0,
+                nanos: 0,
+            },
+        };
+        Entry {
+            path: path(text),
+            kind: Kind::File { size: 1 },
+            meta,
+        }
     }
 
     #[test]
     fn only_what_was_agreed_is_accepted() {
         let accept = |scope: Scope, entry: &str| {
-            Agreement::new(scope, Filter::new(&[]).unwrap()).accept(&file(entry)).ok()
+            Agreement::new(scope, Filter::new(&[]).unwrap())
+                .accept(&file(entry))
+                .ok()
         };
         assert_eq!(accept(Scope::Below(None), "a/b"), Some(path("a/b")));
-        assert_eq!(accept(Scope::Below(Some(path("a"))), "a/b"), Some(path("a/b")));
+        assert_eq!(
+            accept(Scope::Below(Some(path("a"))), "a/b"),
+            Some(path("a/b"))
+        );
         assert_eq!(accept(Scope::Below(Some(path("a"))), "ab"), None);
-        assert_eq!(accept(Scope::Named(vec![b"a".as_slice().into()]), "a/b"), Some(path("a/b")));
-        assert_eq!(accept(Scope::Named(vec![b"a".as_slice().into()]), ".bashrc"), None);
-        let renamed = || Scope::Renamed { offered: path("a"), local: path("b") };
+        assert_eq!(
+            accept(Scope::Named(vec![b"a".as_slice().into()]), "a/b"),
+            Some(path("a/b"))
+        );
+        assert_eq!(
+            accept(Scope::Named(vec![b"a".as_slice().into()]), ".bashrc"),
+            None
+        );
+        let renamed = || Scope::Renamed {
+            offered: path("a"),
+            local: path("b"),
+        };
         assert_eq!(accept(renamed(), "a"), Some(path("b")));
         assert_eq!(accept(renamed(), "b"), None);
     }

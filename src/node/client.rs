@@ -14,7 +14,9 @@ use super::server::random_seed;
 use crate::conn::{Event, Machine};
 use crate::model::limits::HANDSHAKE_TIMEOUT_MS;
 use crate::model::{CloseCode, DeviceId, Fault, Link, Rights, Tick};
-use crate::reactor::{Activity, ClientSecurity, Closed, ConnId, Context, Handler, Reactor, ReactorOptions, Shared};
+use crate::reactor::{
+    Activity, ClientSecurity, Closed, ConnId, Context, Handler, Reactor, ReactorOptions, Shared,
+};
 use crate::store::{Filter, Home, Rule};
 use crate::wire::{
     Begin, BeginFlags, Brake, Direction, Finish, Open, Opened, RemovedReader, TargetKind, features,
@@ -79,17 +81,25 @@ impl Client {
     ///
     /// # Errors
     /// A [`JobError`] for what can be known without the server: sources, state directory, host name.
-    pub fn start(options: ClientOptions, job: Job, transfer: TransferOptions) -> Result<Client, JobError> {
-        let home = Home::open(&options.home).map_err(|error| JobError::State { reason: error.to_string() })?;
+    pub fn start(
+        options: ClientOptions,
+        job: Job,
+        transfer: TransferOptions,
+    ) -> Result<Client, JobError> {
+        let home = Home::open(&options.home).map_err(|error| JobError::State {
+            reason: error.to_string(),
+        })?;
         if let Job::Push { sources, .. } = &job {
             Sources::open(sources)?;
         }
         let filter = filter_of(&transfer.filters)?;
         let link = job.link().clone();
-        let known = home.known_server(&link.authority());
+        let known = home.trust().known_server(&link.authority());
         let expected = match &link.secret {
             Some(secret) => Some(secret.server),
-            None => known.map_err(|error| JobError::State { reason: error.to_string() })?,
+            None => known.map_err(|error| JobError::State {
+                reason: error.to_string(),
+            })?,
         };
         let addresses = resolve(&link)?;
         let security = security(&options, &home, expected)?;
@@ -98,8 +108,9 @@ impl Client {
             handle_signals: options.handle_signals,
             ..ReactorOptions::default()
         };
-        let reactor = Reactor::new(&reactor_options)
-            .map_err(|error| JobError::State { reason: format!("no event loop: {error}") })?;
+        let reactor = Reactor::new(&reactor_options).map_err(|error| JobError::State {
+            reason: format!("no event loop: {error}"),
+        })?;
         let node = ClientNode {
             options,
             job,
@@ -156,7 +167,9 @@ impl Client {
         let error = JobError::Interrupted { signal };
         for id in ids {
             let node = &mut self.node;
-            self.reactor.with(id, |cx, peer| node.end(cx, &mut peer.session, Err(error.clone())));
+            self.reactor.with(id, |cx, peer| {
+                node.end(cx, &mut peer.session, Err(error.clone()))
+            });
         }
         if !matches!(self.node.phase, Phase::Closing(_) | Phase::Finished) {
             self.node.finish(Err(error), Summary::default());
@@ -168,15 +181,24 @@ impl Client {
         let Some(address) = self.node.addresses.get(self.node.address).copied() else {
             let reason = "its name has no usable address".to_owned();
             let authority = self.node.job.link().authority();
-            return self.node.finish(Err(JobError::Connect { authority, reason }), Summary::default());
+            return self.node.finish(
+                Err(JobError::Connect { authority, reason }),
+                Summary::default(),
+            );
         };
-        let peer = Peer::new(Machine::client(&self.node.home.device_name(), self.node.open()), Audience::User);
+        let peer = Peer::new(
+            Machine::client(&self.node.home.device_name(), self.node.open()),
+            Audience::User,
+        );
         match self.reactor.connect(address, &self.node.security, peer) {
             Ok(id) => self.node.phase = Phase::Connected(id),
             Err(error) => {
                 let authority = self.node.job.link().authority();
                 let reason = error.to_string();
-                self.node.finish(Err(JobError::Connect { authority, reason }), Summary::default());
+                self.node.finish(
+                    Err(JobError::Connect { authority, reason }),
+                    Summary::default(),
+                );
             }
         }
     }
@@ -201,7 +223,13 @@ impl Job {
 }
 
 impl Handler<Peer> for ClientNode {
-    fn accepted(&mut self, _shared: &mut Shared, _listener: usize, _id: ConnId, _peer: SocketAddr) -> Option<Peer> {
+    fn accepted(
+        &mut self,
+        _shared: &mut Shared,
+        _listener: usize,
+        _id: ConnId,
+        _peer: SocketAddr,
+    ) -> Option<Peer> {
         None
     }
 
@@ -214,12 +242,15 @@ impl Handler<Peer> for ClientNode {
 
     fn received(&mut self, cx: &mut Context<'_>, peer: &mut Peer, bytes: &[u8]) {
         peer.session.liveness.heard(cx.now());
-        let result = peer.receive(bytes, |session, event| match session.transfer_event(event, &mut self.core) {
-            Some(event) => self.event(cx, session, event),
-            None => Ok(()),
+        let result = peer.receive(bytes, |session, event| {
+            match session.transfer_event(event, &mut self.core) {
+                Some(event) => self.event(cx, session, event),
+                None => Ok(()),
+            }
         });
         self.after(cx, &mut peer.session, result.map(|()| Activity::More));
-        cx.wake(cx.id());
+        let id = cx.id();
+        cx.wake(id);
     }
 
     fn ready(&mut self, cx: &mut Context<'_>, peer: &mut Peer) -> Activity {
@@ -261,10 +292,17 @@ impl Handler<Peer> for ClientNode {
         match std::mem::replace(&mut self.phase, Phase::Waiting) {
             Phase::Finished => self.phase = Phase::Finished,
             Phase::Connected(id) => {
-                self.phase = Phase::Closing(Err(JobError::Interrupted { signal: Some(signal) }));
+                self.phase = Phase::Closing(Err(JobError::Interrupted {
+                    signal: Some(signal),
+                }));
                 shared.close(id);
             }
-            _ => self.finish(Err(JobError::Interrupted { signal: Some(signal) }), Summary::default()),
+            _ => self.finish(
+                Err(JobError::Interrupted {
+                    signal: Some(signal),
+                }),
+                Summary::default(),
+            ),
         }
     }
 
@@ -277,33 +315,53 @@ impl Handler<Peer> for ClientNode {
 
 impl ClientNode {
     fn timeout_ms(&self) -> u64 {
-        u64::try_from(self.options.timeout.as_millis()).unwrap_or(u64::MAX).max(1)
+        u64::try_from(self.options.timeout.as_millis())
+            .unwrap_or(u64::MAX)
+            .max(1)
     }
 
     fn open(&self) -> Open {
         let link = self.job.link();
         let wanted = match &self.job {
-            Job::Push { .. } => Rights { read: false, write: true },
+            Job::Push { .. } => Rights {
+                read: false,
+                write: true,
+            },
             Job::Pull { .. } => Rights::READ,
             Job::Status { .. } => Rights::NONE,
         };
         // The secret is worth nothing to anyone but the server of the fingerprint beside it.
-        let secret = link.secret.as_ref().and_then(|secret| secret.invite.clone());
+        let secret = link
+            .secret
+            .as_ref()
+            .and_then(|secret| secret.invite.clone());
         let secret = if self.options.plain { None } else { secret };
-        Open { share: Some(link.share.clone()), secret, wanted }
+        Open {
+            share: Some(link.share.clone()),
+            secret,
+            wanted,
+        }
     }
 
-    fn event(&mut self, cx: &mut Context<'_>, session: &mut Session, event: Event<'_>) -> Result<(), Fault> {
+    fn event(
+        &mut self,
+        cx: &mut Context<'_>,
+        session: &mut Session,
+        event: Event<'_>,
+    ) -> Result<(), Fault> {
         let result = match event {
             Event::Opened(opened) => self.opened(cx, session, opened),
             Event::Ready(kind) => self.ready_for(cx, session, kind),
             Event::StatusReply(json) => {
-                self.events.push(ClientEvent::Status(String::from_utf8_lossy(json).into_owned()));
+                self.events.push(ClientEvent::Status(
+                    String::from_utf8_lossy(json).into_owned(),
+                ));
                 self.end(cx, session, Ok(()));
                 Ok(())
             }
             Event::Removed(payload) => {
-                let mut paths = RemovedReader::new(payload).map_err(|error| Fault::protocol(error.to_string()))?;
+                let mut paths = RemovedReader::new(payload)
+                    .map_err(|error| Fault::protocol(error.to_string()))?;
                 while let Ok(Some(path)) = paths.next_path() {
                     session.ledger.item(&path, Action::Deleted, 0);
                 }
@@ -323,17 +381,32 @@ impl ClientNode {
         Ok(())
     }
 
-    fn opened(&mut self, cx: &mut Context<'_>, session: &mut Session, opened: Opened) -> Result<(), JobError> {
+    fn opened(
+        &mut self,
+        cx: &mut Context<'_>,
+        session: &mut Session,
+        opened: Opened,
+    ) -> Result<(), JobError> {
         let link = self.job.link();
         let name = session.machine.peer_name().to_owned();
         let first_use = session.device.is_some() && self.expected.is_none();
         if let Some(device) = &session.device {
-            let remembered = self.home.remember_server(&link.authority(), device, &name);
-            remembered.map_err(|error| JobError::State { reason: error.to_string() })?;
+            let remembered = self
+                .home
+                .trust()
+                .remember_server(&link.authority(), device, &name);
+            remembered.map_err(|error| JobError::State {
+                reason: error.to_string(),
+            })?;
             self.expected = Some(*device);
         }
         if !self.connected_once {
-            self.events.push(ClientEvent::Connected { server: session.device, name, paired: opened.paired, first_use });
+            self.events.push(ClientEvent::Connected {
+                server: session.device,
+                name,
+                paired: opened.paired,
+                first_use,
+            });
         }
         self.connected_once = true;
         self.attempt = 0;
@@ -341,12 +414,23 @@ impl ClientNode {
         match &self.job {
             Job::Status { .. } => session.machine.status_query(),
             Job::Push { sources, target } => {
-                let scopes = if self.transfer.delete { Sources::open(sources)?.scopes(target)? } else { Vec::new() };
-                let begin = Begin { target: target.path.clone(), scopes, ..self.begin(Direction::Push) };
+                let scopes = if self.transfer.delete {
+                    Sources::open(sources)?.scopes(target)?
+                } else {
+                    Vec::new()
+                };
+                let begin = Begin {
+                    target: target.path.clone(),
+                    scopes,
+                    ..self.begin(Direction::Push)
+                };
                 session.machine.begin(begin);
             }
             Job::Pull { links, .. } => {
-                let begin = Begin { sources: pull_sources(links), ..self.begin(Direction::Pull) };
+                let begin = Begin {
+                    sources: pull_sources(links),
+                    ..self.begin(Direction::Pull)
+                };
                 session.machine.begin(begin);
             }
         }
@@ -359,10 +443,19 @@ impl ClientNode {
             FilterRule::Exclude(text) => crate::wire::Rule::Exclude(text.clone()),
             FilterRule::Include(text) => crate::wire::Rule::Include(text.clone()),
         };
-        let TransferOptions { dry_run, checksum, delete, .. } = self.transfer;
+        let TransferOptions {
+            dry_run,
+            checksum,
+            delete,
+            ..
+        } = self.transfer;
         Begin {
             direction,
-            flags: BeginFlags { dry_run, checksum, delete },
+            flags: BeginFlags {
+                dry_run,
+                checksum,
+                delete,
+            },
             brake: match self.transfer.max_delete {
                 MaxDelete::Default => Brake::Default,
                 MaxDelete::Count(count) => Brake::Count(count),
@@ -377,7 +470,12 @@ impl ClientNode {
     }
 
     /// The server is ready: the local end is set up.
-    fn ready_for(&mut self, cx: &mut Context<'_>, session: &mut Session, kind: TargetKind) -> Result<(), JobError> {
+    fn ready_for(
+        &mut self,
+        cx: &mut Context<'_>,
+        session: &mut Session,
+        kind: TargetKind,
+    ) -> Result<(), JobError> {
         let filter = self.filter.clone();
         match &self.job {
             Job::Push { sources, target } => {
@@ -385,10 +483,20 @@ impl ClientNode {
                 self.tell_mappings(plan.mappings);
                 let holes = session.machine.features() & features::HOLES != 0;
                 let checksum = self.transfer.checksum;
-                let plan = SendingPlan { trees: plan.trees, filter, checksum, holes, top: plan.top };
+                let plan = SendingPlan {
+                    trees: plan.trees,
+                    filter,
+                    checksum,
+                    holes,
+                    top: plan.top,
+                };
                 session.transfer = Some(Transfer::Sending(Box::new(Sending::new(plan))));
             }
-            Job::Pull { links, target, target_is_directory } => {
+            Job::Pull {
+                links,
+                target,
+                target_is_directory,
+            } => {
                 let target = PullTarget {
                     path: target,
                     is_directory: *target_is_directory,
@@ -410,8 +518,14 @@ impl ClientNode {
         let delete = match self.transfer.delete {
             false => None,
             true => {
-                let seed = random_seed().map_err(|error| JobError::State { reason: error.to_string() })?;
-                Some(DeletePlan { scopes: plan.scopes, brake: self.transfer.max_delete, seed })
+                let seed = random_seed().map_err(|error| JobError::State {
+                    reason: error.to_string(),
+                })?;
+                Some(DeletePlan {
+                    scopes: plan.scopes,
+                    brake: self.transfer.max_delete,
+                    seed,
+                })
             }
         };
         let plan = ReceivingPlan {
@@ -427,22 +541,34 @@ impl ClientNode {
 
     fn tell_mappings(&mut self, mappings: Vec<super::options::Mapping>) {
         if self.earlier == Summary::default() {
-            self.events.extend(mappings.into_iter().map(ClientEvent::Mapped));
+            self.events
+                .extend(mappings.into_iter().map(ClientEvent::Mapped));
         }
     }
 
     /// What follows a burst of input or a step.
-    fn after(&mut self, cx: &mut Context<'_>, session: &mut Session, result: Result<Activity, Fault>) {
+    fn after(
+        &mut self,
+        cx: &mut Context<'_>,
+        session: &mut Session,
+        result: Result<Activity, Fault>,
+    ) {
         if let Err(fault) = result {
             let authority = self.job.link().authority();
-            let error = JobError::NotSyncline { authority, reason: fault.text.clone() };
+            let error = JobError::NotSyncline {
+                authority,
+                reason: fault.text.clone(),
+            };
             session.machine.close(&fault);
             return self.end(cx, session, Err(error));
         }
         self.core.committer.pump(cx);
         session.flush(cx);
         self.report(cx.now(), &mut session.ledger);
-        session.wire_before = (cx.bytes_sent() + cx.outbound_bytes() as u64, cx.bytes_received());
+        session.wire_before = (
+            cx.bytes_sent() + cx.outbound_bytes() as u64,
+            cx.bytes_received(),
+        );
         if let Some(Transfer::Receiving(receiving)) = &session.transfer
             && let Some(finish) = receiving.ended()
         {
@@ -455,7 +581,8 @@ impl ClientNode {
         self.events.append(&mut ledger.take_events());
         if now.since(self.reported) >= PROGRESS_MS {
             self.reported = now;
-            self.events.push(ClientEvent::Progress(ledger.progress.clone()));
+            self.events
+                .push(ClientEvent::Progress(ledger.progress.clone()));
         }
     }
 
@@ -471,13 +598,22 @@ impl ClientNode {
         };
         self.phase = Phase::Closing(result);
         session.close(cx, &Fault::new(code, ""));
-        session.wire_before = (cx.bytes_sent() + cx.outbound_bytes() as u64, cx.bytes_received());
+        session.wire_before = (
+            cx.bytes_sent() + cx.outbound_bytes() as u64,
+            cx.bytes_received(),
+        );
     }
 
     fn verdict(&self, finish: Finish) -> Result<(), JobError> {
         match finish {
             Finish::Done { .. } => Ok(()),
-            Finish::MassDelete { deletions, existing } => Err(JobError::MassDelete { deletions, existing }),
+            Finish::MassDelete {
+                deletions,
+                existing,
+            } => Err(JobError::MassDelete {
+                deletions,
+                existing,
+            }),
             Finish::Incomplete => Err(JobError::IncompleteSource),
         }
     }
@@ -485,7 +621,10 @@ impl ClientNode {
     fn closed_by(&self, fault: Fault) -> JobError {
         match fault.code {
             CloseCode::NotFound => JobError::NotFound { path: fault.text },
-            code => JobError::Closed { code, text: fault.text },
+            code => JobError::Closed {
+                code,
+                text: fault.text,
+            },
         }
     }
 
@@ -504,9 +643,11 @@ impl ClientNode {
                 (JobError::Connect { authority, reason }, false)
             }
             Closed::WrongServer { .. } => (JobError::WrongServer { authority }, false),
-            Closed::NotTls | Closed::IsTls | Closed::HungUp | Closed::NoCommonProtocol | Closed::Tls(_) => {
-                (JobError::NotSyncline { authority, reason }, false)
-            }
+            Closed::NotTls
+            | Closed::IsTls
+            | Closed::HungUp
+            | Closed::NoCommonProtocol
+            | Closed::Tls(_) => (JobError::NotSyncline { authority, reason }, false),
             _ if !self.connected_once => (JobError::NotSyncline { authority, reason }, false),
             _ => (JobError::Lost { authority, reason }, true),
         };
@@ -518,7 +659,11 @@ impl ClientNode {
         let wait = (RETRY_MS << (self.attempt - 1).min(4)) + jitter;
         shared.set_timer(RETRY_TIMER, shared.now() + wait);
         let wait = Duration::from_millis(wait);
-        self.events.push(ClientEvent::Retrying { attempt: self.attempt, wait, reason: error.to_string() });
+        self.events.push(ClientEvent::Retrying {
+            attempt: self.attempt,
+            wait,
+            reason: error.to_string(),
+        });
     }
 
     /// Adds the figures of an attempt that broke off: what travelled, not what was settled.
@@ -537,9 +682,14 @@ impl ClientNode {
         summary.files_transferred += self.earlier.files_transferred;
         summary.deleted += self.earlier.deleted;
         summary.elapsed = self.started.elapsed();
-        let result = if result.is_ok() && self.disk_full { Err(JobError::DiskFull) } else { result };
+        let result = if result.is_ok() && self.disk_full {
+            Err(JobError::DiskFull)
+        } else {
+            result
+        };
         self.phase = Phase::Finished;
-        self.events.push(ClientEvent::Finished(Outcome { summary, result }));
+        self.events
+            .push(ClientEvent::Finished(Outcome { summary, result }));
     }
 }
 
@@ -555,7 +705,10 @@ fn resolve(link: &Link) -> Result<Vec<SocketAddr>, JobError> {
         }
         Err(error) => error.to_string(),
     };
-    Err(JobError::Resolve { host: link.host.clone(), reason })
+    Err(JobError::Resolve {
+        host: link.host.clone(),
+        reason,
+    })
 }
 
 fn filter_of(rules: &[FilterRule]) -> Result<Filter, JobError> {
@@ -564,11 +717,17 @@ fn filter_of(rules: &[FilterRule]) -> Result<Filter, JobError> {
         FilterRule::Include(text) => Rule::Include(text.clone()),
     });
     let rules: Vec<Rule> = rules.collect();
-    Filter::new(&rules).map_err(|error| JobError::Filter { reason: error.to_string() })
+    Filter::new(&rules).map_err(|error| JobError::Filter {
+        reason: error.to_string(),
+    })
 }
 
 #[cfg(feature = "tls")]
-fn security(options: &ClientOptions, home: &Home, expected: Option<DeviceId>) -> Result<ClientSecurity, JobError> {
+fn security(
+    options: &ClientOptions,
+    home: &Home,
+    expected: Option<DeviceId>,
+) -> Result<ClientSecurity, JobError> {
     if options.plain {
         return Ok(ClientSecurity::Plain);
     }
@@ -577,9 +736,15 @@ fn security(options: &ClientOptions, home: &Home, expected: Option<DeviceId>) ->
 }
 
 #[cfg(not(feature = "tls"))]
-fn security(options: &ClientOptions, _home: &Home, _expected: Option<DeviceId>) -> Result<ClientSecurity, JobError> {
+fn security(
+    options: &ClientOptions,
+    _home: &Home,
+    _expected: Option<DeviceId>,
+) -> Result<ClientSecurity, JobError> {
     if options.plain {
         return Ok(ClientSecurity::Plain);
     }
-    Err(JobError::State { reason: "this build has no TLS; only --plain works".to_owned() })
+    Err(JobError::State {
+        reason: "this build has no TLS; only --plain works".to_owned(),
+    })
 }

@@ -43,9 +43,15 @@ pub(crate) struct Closing {
 #[derive(Debug)]
 pub(crate) enum Done {
     /// A commit ended.
-    File { file: u32, result: Result<Published, ItemCode> },
+    File {
+        file: u32,
+        result: Result<Published, ItemCode>,
+    },
     /// A closing ended; the paths whose metadata could not be set.
-    Closed { failed: Vec<(RelPath, ItemCode)>, durable: Result<(), ItemCode> },
+    Closed {
+        failed: Vec<(RelPath, ItemCode)>,
+        durable: Result<(), ItemCode>,
+    },
 }
 
 /// Gathers work per place and hands it to the helper thread.
@@ -80,7 +86,13 @@ const JOB_FILES_MAX: usize = 4096;
 impl Committer {
     pub(crate) fn new() -> Committer {
         let (sender, receiver) = mpsc::channel();
-        Committer { queues: Vec::new(), results: HashMap::new(), sender, receiver, next_ticket: 0 }
+        Committer {
+            queues: Vec::new(),
+            results: HashMap::new(),
+            sender,
+            receiver,
+            next_ticket: 0,
+        }
     }
 
     /// Queues a commit; call [`Committer::pump`] when a burst of them is over.
@@ -144,7 +156,10 @@ impl Committer {
 
     /// What was done for `owner` since it last asked.
     pub(crate) fn take_results(&mut self, owner: ConnId) -> Vec<Done> {
-        self.results.get_mut(&owner).map(std::mem::take).unwrap_or_default()
+        self.results
+            .get_mut(&owner)
+            .map(std::mem::take)
+            .unwrap_or_default()
     }
 
     /// The owner is gone. What it had queued is complete and verified, so it is still published;
@@ -160,7 +175,11 @@ impl Committer {
 
     fn collect(&mut self, shared: &mut Shared) {
         while let Ok(report) = self.receiver.try_recv() {
-            log::trace!("commit job {} done: {} results", report.ticket, report.done.len());
+            log::trace!(
+                "commit job {} done: {} results",
+                report.ticket,
+                report.done.len()
+            );
             for (owner, done) in report.done {
                 if let Some(results) = self.results.get_mut(&owner) {
                     results.push(done);
@@ -171,7 +190,10 @@ impl Committer {
     }
 
     fn queue(&mut self, place: &Rc<Place>) -> &mut Queue {
-        let at = self.queues.iter().position(|queue| Rc::ptr_eq(&queue.place, place));
+        let at = self
+            .queues
+            .iter()
+            .position(|queue| Rc::ptr_eq(&queue.place, place));
         let at = at.unwrap_or_else(|| {
             self.queues.push(Queue::new(place));
             self.queues.len() - 1
@@ -203,10 +225,16 @@ impl Queue {
     }
 
     fn take_work(&mut self) -> Work {
-        let rest = self.commits.split_off(self.commits.len().min(JOB_FILES_MAX));
+        let rest = self
+            .commits
+            .split_off(self.commits.len().min(JOB_FILES_MAX));
         let commits = std::mem::replace(&mut self.commits, rest);
         // A closing comes after all commits of its transfer, which are settled before it is queued.
-        let closings = if self.commits.is_empty() { std::mem::take(&mut self.closings) } else { Vec::new() };
+        let closings = if self.commits.is_empty() {
+            std::mem::take(&mut self.closings)
+        } else {
+            Vec::new()
+        };
         Work {
             root: self.place.root.share(),
             durability: self.place.durability,
@@ -228,14 +256,26 @@ struct Work {
 
 impl Work {
     fn run(self) -> Vec<(ConnId, Done)> {
-        let Work { root, durability, commits, closings, made } = self;
+        let Work {
+            root,
+            durability,
+            commits,
+            closings,
+            made,
+        } = self;
         let mut done = Vec::with_capacity(commits.len() + closings.len());
         let mut after = Barrier::new(&root);
         for path in &made {
             after.add_parent_of(path);
         }
         let staged = flush_staged(&root, durability, &commits);
-        for Commit { owner, file, sealed, expected } in commits {
+        for Commit {
+            owner,
+            file,
+            sealed,
+            expected,
+        } in commits
+        {
             let result = staged.and_then(|()| {
                 after.add_parent_of(sealed.path());
                 publish(&root, sealed, &expected).map_err(|error| {
@@ -245,7 +285,10 @@ impl Work {
             });
             done.push((owner, Done::File { file, result }));
         }
-        let failures: Vec<_> = closings.iter().map(|(_, closing)| close(&root, closing, &mut after)).collect();
+        let failures: Vec<_> = closings
+            .iter()
+            .map(|(_, closing)| close(&root, closing, &mut after))
+            .collect();
         let flushed = match durability {
             Durability::Barrier => flush(after),
             Durability::None => Ok(()),
@@ -258,7 +301,13 @@ impl Work {
             }
         }
         for ((owner, _), failed) in closings.into_iter().zip(failures) {
-            done.push((owner, Done::Closed { failed, durable: flushed }));
+            done.push((
+                owner,
+                Done::Closed {
+                    failed,
+                    durable: flushed,
+                },
+            ));
         }
         done
     }

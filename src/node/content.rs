@@ -30,7 +30,11 @@ const STEP_BYTES: usize = 1 << 20;
 
 impl Hashing {
     pub(crate) fn new(file: SourceFile) -> Hashing {
-        Hashing { file, hasher: TreeHasher::new(), offset: 0 }
+        Hashing {
+            file,
+            hasher: TreeHasher::new(),
+            offset: 0,
+        }
     }
 
     /// Reads and hashes up to a mebibyte; `scratch` is a buffer to reuse.

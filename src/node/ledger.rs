@@ -28,7 +28,10 @@ pub(crate) enum Audience {
 
 impl Ledger {
     pub(crate) fn new(audience: Audience) -> Ledger {
-        Ledger { audience, ..Ledger::default() }
+        Ledger {
+            audience,
+            ..Ledger::default()
+        }
     }
 
     /// A file was listed.
@@ -79,14 +82,22 @@ impl Ledger {
         if action == Action::Deleted {
             self.summary.deleted += 1;
         }
-        self.tell(|| ClientEvent::Item { path: path.clone(), action, size });
+        self.tell(|| ClientEvent::Item {
+            path: path.clone(),
+            action,
+            size,
+        });
     }
 
     /// An entry failed; the others go on.
     pub(crate) fn failed(&mut self, path: &[u8], code: ItemCode) {
         self.summary.failed += 1;
         self.disk_full |= code == ItemCode::DiskFull;
-        self.tell(|| ClientEvent::Failed { path: escape(path), code, warning: false });
+        self.tell(|| ClientEvent::Failed {
+            path: escape(path),
+            code,
+            warning: false,
+        });
     }
 
     /// A file that was counted as found failed.
@@ -97,7 +108,11 @@ impl Ledger {
 
     /// An entry is left out by design.
     pub(crate) fn left_out(&mut self, path: &[u8], code: ItemCode) {
-        self.tell(|| ClientEvent::Failed { path: escape(path), code, warning: true });
+        self.tell(|| ClientEvent::Failed {
+            path: escape(path),
+            code,
+            warning: true,
+        });
     }
 
     /// The events since the last call.

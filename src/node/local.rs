@@ -47,26 +47,38 @@ impl Sources {
     /// The directories of the share that a deletion may touch.
     pub(crate) fn scopes(&self, link: &Link) -> Result<Vec<Option<RelPath>>, JobError> {
         let directories = self.found.iter().filter(|source| source.file.is_none());
-        directories.map(|source| source.destination(link.path.as_ref())).collect()
+        directories
+            .map(|source| source.destination(link.path.as_ref()))
+            .collect()
     }
 
     /// Decides where each source goes, now that it is known what stands at the target.
     pub(crate) fn plan(self, link: &Link, kind: TargetKind) -> Result<PushPlan, JobError> {
         let target = link.path.as_ref();
         let alone = self.found.len() == 1;
-        let rename = alone && target.is_some() && !link.trailing_slash && kind != TargetKind::Directory;
+        let rename =
+            alone && target.is_some() && !link.trailing_slash && kind != TargetKind::Directory;
         let into_directory = !(rename && self.found[0].file.is_some());
         if into_directory && matches!(kind, TargetKind::File | TargetKind::Other) {
             let path = target.map_or_else(|| link.share.to_string(), RelPath::to_string);
-            return Err(JobError::Target { path, reason: "it is not a directory".to_owned() });
+            return Err(JobError::Target {
+                path,
+                reason: "it is not a directory".to_owned(),
+            });
         }
-        let mut plan = PushPlan { trees: Vec::new(), mappings: Vec::new(), top: None };
+        let mut plan = PushPlan {
+            trees: Vec::new(),
+            mappings: Vec::new(),
+            top: None,
+        };
         for source in self.found {
             let destination = match (rename && source.file.is_some(), target) {
                 (true, Some(target)) => Some(target.clone()),
                 _ => source.destination(target)?,
             };
-            let shown = destination.as_ref().map_or_else(String::new, |path| format!("/{path}"));
+            let shown = destination
+                .as_ref()
+                .map_or_else(String::new, |path| format!("/{path}"));
             let slash = if source.name.is_none() { "/" } else { "" };
             plan.mappings.push(Mapping {
                 source: source.given.clone(),
@@ -86,18 +98,33 @@ impl FoundSource {
     fn destination(&self, target: Option<&RelPath>) -> Result<Option<RelPath>, JobError> {
         match &self.name {
             None => Ok(target.cloned()),
-            Some(name) => name.below(target).map(Some).map_err(|error| source_error(&self.given, error)),
+            Some(name) => name
+                .below(target)
+                .map(Some)
+                .map_err(|error| source_error(&self.given, error)),
         }
     }
 
     fn into_tree(self, destination: Option<RelPath>) -> SourceTree {
         let whole = SourceTree::whole(self.root);
         match (self.file, self.name, destination) {
-            (Some(file), _, renamed) => SourceTree { start: Some(file), renamed, ..whole },
+            (Some(file), _, renamed) => SourceTree {
+                start: Some(file),
+                renamed,
+                ..whole
+            },
             (None, None, prefix) => SourceTree { prefix, ..whole },
             (None, Some(_), Some(path)) => {
-                let top = Entry { path: path.clone(), kind: Kind::Directory, meta: self.meta };
-                SourceTree { prefix: Some(path), top: Some(top), ..whole }
+                let top = Entry {
+                    path: path.clone(),
+                    kind: Kind::Directory,
+                    meta: self.meta,
+                };
+                SourceTree {
+                    prefix: Some(path),
+                    top: Some(top),
+                    ..whole
+                }
             }
             (None, Some(_), None) => whole,
         }
@@ -110,32 +137,64 @@ fn open_source(source: &Source) -> Result<FoundSource, JobError> {
         path: given.clone(),
         reason: error.reason(),
     })?;
-    let name = source.path.file_name().map(|name| RelPath::parse(name.as_bytes()));
-    let name = name.transpose().map_err(|error| source_error(&given, error))?;
-    let broken = |error: crate::store::FileError| JobError::Source { path: given.clone(), reason: error.reason() };
+    let name = source
+        .path
+        .file_name()
+        .map(|name| RelPath::parse(name.as_bytes()));
+    let name = name
+        .transpose()
+        .map_err(|error| source_error(&given, error))?;
+    let broken = |error: crate::store::FileError| JobError::Source {
+        path: given.clone(),
+        reason: error.reason(),
+    };
     match facts.kind {
         crate::store::FoundKind::Directory => {
             let root = Rc::new(Root::open(&source.path).map_err(broken)?);
             let name = if source.contents_only { None } else { name };
-            Ok(FoundSource { given, root, file: None, name, meta: facts.meta })
+            Ok(FoundSource {
+                given,
+                root,
+                file: None,
+                name,
+                meta: facts.meta,
+            })
         }
         crate::store::FoundKind::File { .. } => {
             // The file itself may be a link that the user named: what it leads to is meant.
-            let real = std::fs::canonicalize(&source.path)
-                .map_err(|error| JobError::Source { path: given.clone(), reason: error.to_string() })?;
+            let real = std::fs::canonicalize(&source.path).map_err(|error| JobError::Source {
+                path: given.clone(),
+                reason: error.to_string(),
+            })?;
             let (Some(parent), Some(file)) = (real.parent(), real.file_name()) else {
-                return Err(JobError::Source { path: given, reason: "it has no name".to_owned() });
+                return Err(JobError::Source {
+                    path: given,
+                    reason: "it has no name".to_owned(),
+                });
             };
             let root = Rc::new(Root::open(parent).map_err(broken)?);
-            let file = RelPath::parse(file.as_bytes()).map_err(|error| source_error(&given, error))?;
-            Ok(FoundSource { given, root, file: Some(file), name, meta: facts.meta })
+            let file =
+                RelPath::parse(file.as_bytes()).map_err(|error| source_error(&given, error))?;
+            Ok(FoundSource {
+                given,
+                root,
+                file: Some(file),
+                name,
+                meta: facts.meta,
+            })
         }
-        _ => Err(JobError::Source { path: given, reason: "it is neither a file nor a directory".to_owned() }),
+        _ => Err(JobError::Source {
+            path: given,
+            reason: "it is neither a file nor a directory".to_owned(),
+        }),
     }
 }
 
 fn source_error(given: &str, error: crate::model::PathError) -> JobError {
-    JobError::Source { path: given.to_owned(), reason: format!("its name cannot be used: {error}") }
+    JobError::Source {
+        path: given.to_owned(),
+        reason: format!("its name cannot be used: {error}"),
+    }
 }
 
 /// Where a pull goes.
@@ -168,55 +227,106 @@ pub(crate) struct PullTarget<'a> {
 
 impl PullTarget<'_> {
     /// Decides where things go; `kind` is what the only source is.
-    pub(crate) fn plan(&self, links: &[Link], kind: TargetKind, filter: Filter) -> Result<PullPlan, JobError> {
+    pub(crate) fn plan(
+        &self,
+        links: &[Link],
+        kind: TargetKind,
+        filter: Filter,
+    ) -> Result<PullPlan, JobError> {
         let shown = escape(self.path.as_os_str().as_bytes());
-        let target_error = |reason: String| JobError::Target { path: shown.clone(), reason };
+        let target_error = |reason: String| JobError::Target {
+            path: shown.clone(),
+            reason,
+        };
         let here = std::fs::metadata(self.path).ok();
         let is_directory = here.as_ref().is_some_and(std::fs::Metadata::is_dir);
         let single_file = links.len() == 1 && kind == TargetKind::File;
         let only_name = links[0].path.as_ref().map(|path| path.name().to_vec());
-        if let (true, Some(name), false) = (single_file, only_name, is_directory || self.is_directory) {
+        if let (true, Some(name), false) =
+            (single_file, only_name, is_directory || self.is_directory)
+        {
             return self.plan_renamed(&links[0], &name, filter);
         }
         if here.is_some() && !is_directory {
-            return Err(target_error("it is a file, and a directory is needed".to_owned()));
+            return Err(target_error(
+                "it is a file, and a directory is needed".to_owned(),
+            ));
         }
-        let root = self.open(self.path, is_directory).map_err(|error| target_error(error.reason()))?;
+        let root = self
+            .open(self.path, is_directory)
+            .map_err(|error| target_error(error.reason()))?;
         let mut names = Vec::new();
         let mut scopes = Vec::new();
         let mut mappings = Vec::new();
         for (link, source) in links.iter().zip(pull_sources(links)) {
-            let name = source.path.as_ref().filter(|_| !source.contents_only).map(|path| path.name().to_vec());
+            let name = source
+                .path
+                .as_ref()
+                .filter(|_| !source.contents_only)
+                .map(|path| path.name().to_vec());
             let target = match &name {
                 Some(name) => format!("{}/{}", shown.trim_end_matches('/'), escape(name)),
                 None => format!("{}/", shown.trim_end_matches('/')),
             };
-            mappings.push(Mapping { source: source_text(link), target, path: None });
+            mappings.push(Mapping {
+                source: source_text(link),
+                target,
+                path: None,
+            });
             let path = name.as_ref().and_then(|name| RelPath::parse(name).ok());
-            if path.is_some() == name.is_some() && (links.len() > 1 || kind == TargetKind::Directory) {
+            if path.is_some() == name.is_some()
+                && (links.len() > 1 || kind == TargetKind::Directory)
+            {
                 scopes.push(path);
             }
             names.push(name);
         }
-        let named: Option<Vec<Box<[u8]>>> = names.into_iter().map(|name| name.map(Into::into)).collect();
+        let named: Option<Vec<Box<[u8]>>> =
+            names.into_iter().map(|name| name.map(Into::into)).collect();
         let scope = named.map_or(Scope::Below(None), Scope::Named);
         let place = Place::new(root, self.durability);
-        Ok(PullPlan { place, agreement: Agreement::new(scope, filter), mappings, scopes })
+        Ok(PullPlan {
+            place,
+            agreement: Agreement::new(scope, filter),
+            mappings,
+            scopes,
+        })
     }
 
     fn plan_renamed(&self, link: &Link, name: &[u8], filter: Filter) -> Result<PullPlan, JobError> {
         let shown = escape(self.path.as_os_str().as_bytes());
-        let target_error = |reason: String| JobError::Target { path: shown.clone(), reason };
-        let file = self.path.file_name().ok_or_else(|| target_error("it has no name".to_owned()))?;
-        let local = RelPath::parse(file.as_bytes()).map_err(|error| target_error(error.to_string()))?;
+        let target_error = |reason: String| JobError::Target {
+            path: shown.clone(),
+            reason,
+        };
+        let file = self
+            .path
+            .file_name()
+            .ok_or_else(|| target_error("it has no name".to_owned()))?;
+        let local =
+            RelPath::parse(file.as_bytes()).map_err(|error| target_error(error.to_string()))?;
         let offered = RelPath::parse(name).map_err(|error| target_error(error.to_string()))?;
-        let parent = self.path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        let parent = self
+            .path
+            .parent()
+            .filter(|parent| !parent.as_os_str().is_empty());
         let parent = parent.unwrap_or(Path::new("."));
-        let root = self.open(parent, parent.is_dir()).map_err(|error| target_error(error.reason()))?;
-        let mapping = Mapping { source: source_text(link), target: shown, path: None };
+        let root = self
+            .open(parent, parent.is_dir())
+            .map_err(|error| target_error(error.reason()))?;
+        let mapping = Mapping {
+            source: source_text(link),
+            target: shown,
+            path: None,
+        };
         let agreement = Agreement::new(Scope::Renamed { offered, local }, filter);
         let place = Place::new(root, self.durability);
-        Ok(PullPlan { place, agreement, mappings: vec![mapping], scopes: Vec::new() })
+        Ok(PullPlan {
+            place,
+            agreement,
+            mappings: vec![mapping],
+            scopes: Vec::new(),
+        })
     }
 
     fn open(&self, path: &Path, exists: bool) -> Result<Root, crate::store::FileError> {
@@ -229,7 +339,14 @@ impl PullTarget<'_> {
 }
 
 fn source_text(link: &Link) -> String {
-    let path = link.path.as_ref().map_or_else(String::new, |path| format!("/{path}"));
-    let slash = if link.trailing_slash || link.path.is_none() { "/" } else { "" };
+    let path = link
+        .path
+        .as_ref()
+        .map_or_else(String::new, |path| format!("/{path}"));
+    let slash = if link.trailing_slash || link.path.is_none() {
+        "/"
+    } else {
+        ""
+    };
     format!("{}{path}{slash}", link.share)
 }

@@ -49,7 +49,10 @@ pub(crate) struct Core {
 
 impl Core {
     pub(crate) fn new() -> Core {
-        Core { committer: Committer::new(), scratch: Vec::new() }
+        Core {
+            committer: Committer::new(),
+            scratch: Vec::new(),
+        }
     }
 }
 
@@ -98,8 +101,17 @@ fn fault_of(error: WireError) -> Fault {
 
 impl Session {
     /// Deals with an event of a running transfer; gives back those that the role has to deal with.
-    pub(crate) fn transfer_event<'a>(&mut self, event: Event<'a>, core: &mut Core) -> Option<Event<'a>> {
-        let Session { machine, transfer, ledger, .. } = self;
+    pub(crate) fn transfer_event<'a>(
+        &mut self,
+        event: Event<'a>,
+        core: &mut Core,
+    ) -> Option<Event<'a>> {
+        let Session {
+            machine,
+            transfer,
+            ledger,
+            ..
+        } = self;
         let Some(Transfer::Receiving(receiving)) = transfer else {
             return Some(event);
         };
@@ -107,7 +119,11 @@ impl Session {
             receiving.handle_content(file, bytes, machine, ledger);
             return None;
         }
-        let mut books = Books { ledger, committer: &mut core.committer, scratch: &mut core.scratch };
+        let mut books = Books {
+            ledger,
+            committer: &mut core.committer,
+            scratch: &mut core.scratch,
+        };
         match event {
             Event::Start(start) => receiving.handle_start(&start, machine, &mut books),
             Event::Hole(hole) => receiving.handle_hole(&hole, books.ledger),
@@ -125,12 +141,27 @@ impl Session {
     }
 
     /// Moves the transfer on by a bounded amount and flushes what it has to say.
-    pub(crate) fn step(&mut self, cx: &mut Context<'_>, core: &mut Core) -> Result<Activity, Fault> {
-        let Session { machine, transfer, ledger, .. } = self;
+    pub(crate) fn step(
+        &mut self,
+        cx: &mut Context<'_>,
+        core: &mut Core,
+    ) -> Result<Activity, Fault> {
+        let Session {
+            machine,
+            transfer,
+            ledger,
+            ..
+        } = self;
         let activity = match transfer {
-            Some(Transfer::Sending(sending)) => sending.step(cx, machine, ledger, &mut core.scratch),
+            Some(Transfer::Sending(sending)) => {
+                sending.step(cx, machine, ledger, &mut core.scratch)
+            }
             Some(Transfer::Receiving(receiving)) => {
-                let mut books = Books { ledger, committer: &mut core.committer, scratch: &mut core.scratch };
+                let mut books = Books {
+                    ledger,
+                    committer: &mut core.committer,
+                    scratch: &mut core.scratch,
+                };
                 receiving.step(machine, &mut books)?
             }
             None => Activity::Idle,

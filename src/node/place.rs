@@ -14,6 +14,10 @@ pub(crate) struct Place {
 impl Place {
     pub(crate) fn new(root: Root, durability: Durability) -> Place {
         let staging = Staging::new(&root);
-        Place { root, staging, durability }
+        Place {
+            root,
+            staging,
+            durability,
+        }
     }
 }

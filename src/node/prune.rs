@@ -22,7 +22,10 @@ pub(crate) struct Offered {
 
 impl Offered {
     pub(crate) fn new(seed: u64) -> Offered {
-        Offered { seed, seen: HashSet::new() }
+        Offered {
+            seed,
+            seen: HashSet::new(),
+        }
     }
 
     pub(crate) fn insert(&mut self, path: &RelPath) {
@@ -79,7 +82,14 @@ const STEP_ENTRIES: usize = 256;
 
 impl Prune {
     pub(crate) fn new(scopes: Vec<Option<RelPath>>) -> Prune {
-        Prune { scopes, scan: None, existing: 0, doomed: Vec::new(), removing: false, deleted: 0 }
+        Prune {
+            scopes,
+            scan: None,
+            existing: 0,
+            doomed: Vec::new(),
+            removing: false,
+            deleted: 0,
+        }
     }
 
     /// Does a bounded part of the work.
@@ -98,13 +108,18 @@ impl Prune {
             };
         }
         if let Some(scope) = self.scopes.pop() {
-            let absent = scope.as_ref().is_some_and(|path| matches!(cx.root.probe(path), Ok(None)));
+            let absent = scope
+                .as_ref()
+                .is_some_and(|path| matches!(cx.root.probe(path), Ok(None)));
             self.scan = (!absent).then(|| cx.root.scan(scope.as_ref()));
             return Pruned::More;
         }
         let deletions = self.doomed.len() as u64;
         if !cx.brake.allows(deletions, self.existing) {
-            return Pruned::Over(Finish::MassDelete { deletions, existing: self.existing });
+            return Pruned::Over(Finish::MassDelete {
+                deletions,
+                existing: self.existing,
+            });
         }
         self.removing = true;
         Pruned::More
@@ -117,7 +132,11 @@ impl Prune {
                 Shape::Directory => PathKind::Directory,
                 Shape::Other => PathKind::Other,
             };
-            if cx.agreement.protects(path, kind) { Keep::No } else { Keep::Yes }
+            if cx.agreement.protects(path, kind) {
+                Keep::No
+            } else {
+                Keep::Yes
+            }
         };
         let more = scan.step(cx.root, &mut keep, STEP_ENTRIES, &mut found);
         for item in found {
@@ -139,9 +158,15 @@ impl Prune {
         for _ in 0..STEP_ENTRIES {
             // A walk lists a directory before what is in it, so from the back the innermost come first.
             let Some(path) = self.doomed.pop() else {
-                return Pruned::Over(Finish::Done { deleted: self.deleted });
+                return Pruned::Over(Finish::Done {
+                    deleted: self.deleted,
+                });
             };
-            let removed = if cx.dry_run { Ok(()) } else { cx.root.remove(&path) };
+            let removed = if cx.dry_run {
+                Ok(())
+            } else {
+                cx.root.remove(&path)
+            };
             match removed.map_err(|error| error.code()) {
                 Ok(()) => {
                     self.deleted += 1;

@@ -21,7 +21,9 @@ use crate::conn::{Check, Machine, Receiver};
 use crate::delta::{TreeHasher, content_id};
 use crate::model::{ContentId, Entry, Fault, ItemCode, Kind, Meta, RelPath};
 use crate::reactor::{Activity, ConnId};
-use crate::store::{Expected, FileError, Found, FoundKind, MadeDirectory, Published, Room, StagedFile, publish};
+use crate::store::{
+    Expected, FileError, Found, FoundKind, MadeDirectory, Published, Room, StagedFile, publish,
+};
 use crate::wire::{End, EndOutcome, Finish, Hole, Inline, ListEnd, SettledResult, Start, Verdict};
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
@@ -110,7 +112,11 @@ impl Receiving {
     }
 
     /// A bounded amount of work that no message carries: judging, settling, concluding.
-    pub(crate) fn step(&mut self, machine: &mut Machine, books: &mut Books<'_>) -> Result<Activity, Fault> {
+    pub(crate) fn step(
+        &mut self,
+        machine: &mut Machine,
+        books: &mut Books<'_>,
+    ) -> Result<Activity, Fault> {
         let Some(receiver) = machine.receiver() else {
             return Ok(Activity::Idle);
         };
@@ -161,7 +167,14 @@ impl Receiving {
     }
 
     /// Notes a verdict.
-    fn judged(&mut self, check: &Check, path: RelPath, verdict: Verdict, expected: Expected, ledger: &mut Ledger) {
+    fn judged(
+        &mut self,
+        check: &Check,
+        path: RelPath,
+        verdict: Verdict,
+        expected: Expected,
+        ledger: &mut Ledger,
+    ) {
         let size = check.size();
         let is_file = matches!(check.entry.kind, Kind::File { .. });
         if is_file {
@@ -171,8 +184,13 @@ impl Receiving {
             offered.insert(&path);
         }
         if check.entry.kind == Kind::Directory && !matches!(verdict, Verdict::Failed(_)) {
-            let touch = if verdict == Verdict::Have { Touch::Untouched } else { Touch::Touched };
-            self.directories.insert(path.clone(), (check.entry.meta, touch));
+            let touch = if verdict == Verdict::Have {
+                Touch::Untouched
+            } else {
+                Touch::Touched
+            };
+            self.directories
+                .insert(path.clone(), (check.entry.meta, touch));
         }
         match verdict {
             Verdict::Failed(code) if is_file => ledger.file_failed(&path, code),
@@ -183,7 +201,15 @@ impl Receiving {
                     ledger.transferred(size);
                     ledger.item(&path, action_of(verdict), size);
                 } else {
-                    self.wants.insert(check.file, Want { path, expected, verdict, size });
+                    self.wants.insert(
+                        check.file,
+                        Want {
+                            path,
+                            expected,
+                            verdict,
+                            size,
+                        },
+                    );
                 }
             }
             Verdict::Have if is_file => ledger.unchanged(size),
@@ -201,7 +227,12 @@ impl Receiving {
     }
 
     /// Compares an offered entry with what is here. `None`: a file has to be hashed first.
-    fn examine(&mut self, check: &Check, path: &RelPath, books: &mut Books<'_>) -> Option<(Verdict, Expected)> {
+    fn examine(
+        &mut self,
+        check: &Check,
+        path: &RelPath,
+        books: &mut Books<'_>,
+    ) -> Option<(Verdict, Expected)> {
         let found = match self.plan.place.root.probe(path) {
             Ok(found) => found,
             Err(error) => return Some(failed(&error)),
@@ -209,17 +240,25 @@ impl Receiving {
         let expected = found.map_or(Expected::Absent, |found| Expected::Present(found.identity));
         let judged = match &check.entry.kind {
             Kind::Directory => self.examine_directory(path, &check.entry, found, books),
-            Kind::Symlink { target } => self.examine_link(path, target, &check.entry, found, expected),
+            Kind::Symlink { target } => {
+                self.examine_link(path, target, &check.entry, found, expected)
+            }
             Kind::File { size } => match found.map(|found| (found, found.kind)) {
                 None => Ok(Verdict::WantNew),
                 Some((_, FoundKind::Directory | FoundKind::Special)) => Err(ItemCode::InTheWay),
                 Some((_, FoundKind::Symlink)) => Ok(Verdict::WantReplace),
-                Some((found, FoundKind::File { size: here })) if here == *size && self.plan.checksum => {
+                Some((found, FoundKind::File { size: here }))
+                    if here == *size && self.plan.checksum =>
+                {
                     return self.hash_first(check, path, found);
                 }
                 Some((found, FoundKind::File { size: here })) => {
                     let same = here == *size && found.meta.mtime == check.entry.meta.mtime;
-                    if same { self.keep(path, &check.entry, found) } else { Ok(Verdict::WantReplace) }
+                    if same {
+                        self.keep(path, &check.entry, found)
+                    } else {
+                        Ok(Verdict::WantReplace)
+                    }
                 }
             },
         };
@@ -239,10 +278,18 @@ impl Receiving {
             Some(_) => Err(ItemCode::InTheWay),
             None if self.plan.dry_run => Ok(Verdict::Created),
             None => {
-                self.make_parents(path, books).map_err(|error| error.code())?;
-                let made = self.plan.place.root.make_directory(path).map_err(|error| error.code())?;
+                self.make_parents(path, books)
+                    .map_err(|error| error.code())?;
+                let made = self
+                    .plan
+                    .place
+                    .root
+                    .make_directory(path)
+                    .map_err(|error| error.code())?;
                 if made == MadeDirectory::Created {
-                    books.committer.made_directory(&self.plan.place, path.clone());
+                    books
+                        .committer
+                        .made_directory(&self.plan.place, path.clone());
                 }
                 Ok(Verdict::Created)
             }
@@ -258,14 +305,24 @@ impl Receiving {
         expected: Expected,
     ) -> Result<Verdict, ItemCode> {
         let place = Rc::clone(&self.plan.place);
-        if let Some(Found { kind: FoundKind::Symlink, meta, .. }) = found
-            && place.root.read_link(path).is_ok_and(|here| *here == *target)
+        if let Some(Found {
+            kind: FoundKind::Symlink,
+            meta,
+            ..
+        }) = found
+            && place
+                .root
+                .read_link(path)
+                .is_ok_and(|here| *here == *target)
         {
             if meta.mtime == entry.meta.mtime {
                 return Ok(Verdict::Have);
             }
             if !self.plan.dry_run {
-                place.root.set_meta(path, &entry.meta).map_err(|error| error.code())?;
+                place
+                    .root
+                    .set_meta(path, &entry.meta)
+                    .map_err(|error| error.code())?;
             }
             return Ok(Verdict::Touched);
         }
@@ -277,8 +334,12 @@ impl Receiving {
         if !self.plan.dry_run {
             // A link is one inode without content: it is made and named on the spot, and becomes
             // durable with its directory at the last barrier.
-            let made = place.root.make_parents(path).and_then(|_| place.staging.symlink(path, target, &entry.meta));
-            made.and_then(|sealed| publish(&place.root, sealed, &expected)).map_err(|error| error.code())?;
+            let made = place
+                .root
+                .make_parents(path)
+                .and_then(|_| place.staging.symlink(path, target, &entry.meta));
+            made.and_then(|sealed| publish(&place.root, sealed, &expected))
+                .map_err(|error| error.code())?;
         }
         Ok(verdict)
     }
@@ -289,12 +350,21 @@ impl Receiving {
             return Ok(Verdict::Have);
         }
         if !self.plan.dry_run {
-            self.plan.place.root.set_meta(path, &entry.meta).map_err(|error| error.code())?;
+            self.plan
+                .place
+                .root
+                .set_meta(path, &entry.meta)
+                .map_err(|error| error.code())?;
         }
         Ok(Verdict::Touched)
     }
 
-    fn hash_first(&mut self, check: &Check, path: &RelPath, found: Found) -> Option<(Verdict, Expected)> {
+    fn hash_first(
+        &mut self,
+        check: &Check,
+        path: &RelPath,
+        found: Found,
+    ) -> Option<(Verdict, Expected)> {
         let expected = Expected::Present(found.identity);
         if check.root.is_none() {
             return Some((Verdict::WantReplace, expected));
@@ -329,18 +399,41 @@ impl Receiving {
             Err(error) => return Some(failed(&error)),
         };
         let expected = Expected::Present(found.identity);
-        let same = id.is_some_and(|ContentId { length, root }| length == check.size() && Some(root) == check.root);
-        let verdict = if same { self.keep(path, &check.entry, found) } else { Ok(Verdict::WantReplace) };
+        let same = id.is_some_and(|ContentId { length, root }| {
+            length == check.size() && Some(root) == check.root
+        });
+        let verdict = if same {
+            self.keep(path, &check.entry, found)
+        } else {
+            Ok(Verdict::WantReplace)
+        };
         Some((verdict.unwrap_or_else(Verdict::Failed), expected))
     }
 
-    pub(crate) fn handle_start(&mut self, start: &Start, machine: &mut Machine, books: &mut Books<'_>) {
-        let Some(receiver) = machine.receiver() else { return };
-        let room = if start.sparse { Room::Sparse } else { Room::Reserve(start.size) };
+    pub(crate) fn handle_start(
+        &mut self,
+        start: &Start,
+        machine: &mut Machine,
+        books: &mut Books<'_>,
+    ) {
+        let Some(receiver) = machine.receiver() else {
+            return;
+        };
+        let room = if start.sparse {
+            Room::Sparse
+        } else {
+            Room::Reserve(start.size)
+        };
         match self.stage(start.file, room, books) {
             Ok(staged) => {
                 let (file, meta) = (start.file, start.meta);
-                self.incoming = Some(Incoming { file, staged, hasher: TreeHasher::new(), offset: 0, meta });
+                self.incoming = Some(Incoming {
+                    file,
+                    staged,
+                    hasher: TreeHasher::new(),
+                    offset: 0,
+                    meta,
+                });
                 if let Some(want) = self.wants.get_mut(&file) {
                     want.size = start.size;
                     books.ledger.progress.current = Some(want.path.clone());
@@ -350,19 +443,47 @@ impl Receiving {
         }
     }
 
-    fn stage(&mut self, file: u32, room: Room, books: &mut Books<'_>) -> Result<StagedFile, ItemCode> {
-        let path = self.wants.get(&file).map(|want| want.path.clone()).ok_or(ItemCode::Other)?;
-        self.make_parents(&path, books).map_err(|error| error.code())?;
-        self.plan.place.staging.create(&path, room).map_err(|error| {
-            log::warn!("{error}");
-            error.code()
-        })
+    fn stage(
+        &mut self,
+        file: u32,
+        room: Room,
+        books: &mut Books<'_>,
+    ) -> Result<StagedFile, ItemCode> {
+        let path = self
+            .wants
+            .get(&file)
+            .map(|want| want.path.clone())
+            .ok_or(ItemCode::Other)?;
+        self.make_parents(&path, books)
+            .map_err(|error| error.code())?;
+        self.plan
+            .place
+            .staging
+            .create(&path, room)
+            .map_err(|error| {
+                log::warn!("{error}");
+                error.code()
+            })
     }
 
-    pub(crate) fn handle_content(&mut self, file: u32, bytes: &[u8], machine: &mut Machine, ledger: &mut Ledger) {
-        let Some(receiver) = machine.receiver() else { return };
+    pub(crate) fn handle_content(
+        &mut self,
+        file: u32,
+        bytes: &[u8],
+        machine: &mut Machine,
+        ledger: &mut Ledger,
+    ) {
+        let Some(receiver) = machine.receiver() else {
+            return;
+        };
         receiver.consumed(bytes.len() as u64);
-        let Some(incoming) = self.incoming.as_mut().filter(|incoming| incoming.file == file) else { return };
+        let Some(incoming) = self
+            .incoming
+            .as_mut()
+            .filter(|incoming| incoming.file == file)
+        else {
+            return;
+        };
         incoming.hasher.update(bytes);
         match incoming.staged.write_at(incoming.offset, bytes) {
             Ok(()) => {
@@ -377,7 +498,11 @@ impl Receiving {
     }
 
     pub(crate) fn handle_hole(&mut self, hole: &Hole, ledger: &mut Ledger) {
-        if let Some(incoming) = self.incoming.as_mut().filter(|incoming| incoming.file == hole.file) {
+        if let Some(incoming) = self
+            .incoming
+            .as_mut()
+            .filter(|incoming| incoming.file == hole.file)
+        {
             incoming.hasher.update_zeros(hole.length);
             incoming.offset += hole.length;
             ledger.skipped(hole.length);
@@ -385,7 +510,9 @@ impl Receiving {
     }
 
     pub(crate) fn handle_end(&mut self, end: &End, machine: &mut Machine, books: &mut Books<'_>) {
-        let Some(receiver) = machine.receiver() else { return };
+        let Some(receiver) = machine.receiver() else {
+            return;
+        };
         let incoming = self.incoming.take_if(|incoming| incoming.file == end.file);
         match (end.outcome, incoming) {
             (EndOutcome::Changed, _) => {}
@@ -395,7 +522,13 @@ impl Receiving {
                 }
             }
             (EndOutcome::Complete(root), Some(incoming)) => {
-                let Incoming { file, staged, hasher, offset, meta } = incoming;
+                let Incoming {
+                    file,
+                    staged,
+                    hasher,
+                    offset,
+                    meta,
+                } = incoming;
                 if hasher.finish().root == root {
                     self.commit(file, staged, &meta, offset, receiver, books);
                 } else {
@@ -408,24 +541,40 @@ impl Receiving {
         }
     }
 
-    pub(crate) fn handle_inline(&mut self, inline: &Inline<'_>, machine: &mut Machine, books: &mut Books<'_>) {
-        let Some(receiver) = machine.receiver() else { return };
+    pub(crate) fn handle_inline(
+        &mut self,
+        inline: &Inline<'_>,
+        machine: &mut Machine,
+        books: &mut Books<'_>,
+    ) {
+        let Some(receiver) = machine.receiver() else {
+            return;
+        };
         let (file, bytes) = (inline.file, inline.bytes);
         receiver.consumed(bytes.len() as u64);
         if content_id(bytes).root != inline.root {
             return receiver.settle(file, SettledResult::Resend);
         }
-        let staged = self.stage(file, Room::Reserve(bytes.len() as u64), books).and_then(|staged| {
-            staged.write_at(0, bytes).map_err(|error| error.code())?;
-            Ok(staged)
-        });
+        let staged = self
+            .stage(file, Room::Reserve(bytes.len() as u64), books)
+            .and_then(|staged| {
+                staged.write_at(0, bytes).map_err(|error| error.code())?;
+                Ok(staged)
+            });
         match staged {
             Ok(staged) => {
                 if let Some(want) = self.wants.get_mut(&file) {
                     want.size = bytes.len() as u64;
                 }
                 books.ledger.moved(bytes.len() as u64);
-                self.commit(file, staged, &inline.meta, bytes.len() as u64, receiver, books);
+                self.commit(
+                    file,
+                    staged,
+                    &inline.meta,
+                    bytes.len() as u64,
+                    receiver,
+                    books,
+                );
             }
             Err(code) => self.fail(file, code, receiver, books.ledger),
         }
@@ -444,12 +593,22 @@ impl Receiving {
         receiver: &mut Receiver,
         books: &mut Books<'_>,
     ) {
-        let Some(want) = self.wants.get(&file) else { return };
+        let Some(want) = self.wants.get(&file) else {
+            return;
+        };
         let (path, expected) = (want.path.clone(), want.expected);
         match staged.seal(meta, length) {
             Ok(sealed) => {
                 self.touch_parent(&path);
-                books.committer.push(&self.plan.place, Commit { owner: self.owner, file, sealed, expected });
+                books.committer.push(
+                    &self.plan.place,
+                    Commit {
+                        owner: self.owner,
+                        file,
+                        sealed,
+                        expected,
+                    },
+                );
             }
             Err(error) => {
                 log::warn!("{error}");
@@ -468,17 +627,28 @@ impl Receiving {
 
     fn done(&mut self, done: Done, receiver: &mut Receiver, ledger: &mut Ledger) {
         match done {
-            Done::File { file, result: Ok(published) } => {
-                let Some(want) = self.wants.remove(&file) else { return };
+            Done::File {
+                file,
+                result: Ok(published),
+            } => {
+                let Some(want) = self.wants.remove(&file) else {
+                    return;
+                };
                 if let Published::Displaced(copy) = published {
-                    log::warn!("{} was edited here meanwhile; that version is kept as {copy}", want.path);
+                    log::warn!(
+                        "{} was edited here meanwhile; that version is kept as {copy}",
+                        want.path
+                    );
                     ledger.item(&copy, Action::Created, 0);
                 }
                 ledger.transferred(want.size);
                 ledger.item(&want.path, action_of(want.verdict), want.size);
                 receiver.settle(file, SettledResult::Committed);
             }
-            Done::File { file, result: Err(code) } => self.fail(file, code, receiver, ledger),
+            Done::File {
+                file,
+                result: Err(code),
+            } => self.fail(file, code, receiver, ledger),
             Done::Closed { failed, durable } => {
                 for (path, code) in failed {
                     ledger.failed(path.as_bytes(), code);
@@ -500,13 +670,19 @@ impl Receiving {
         match &mut self.plan.delete {
             None => self.begin_closing(Finish::Done { deleted: 0 }, receiver, books),
             Some(_) if !listed => self.begin_closing(Finish::Incomplete, receiver, books),
-            Some(delete) => self.phase = Phase::Pruning(Prune::new(std::mem::take(&mut delete.scopes))),
+            Some(delete) => {
+                self.phase = Phase::Pruning(Prune::new(std::mem::take(&mut delete.scopes)))
+            }
         }
     }
 
     fn prune(&mut self, receiver: &mut Receiver, books: &mut Books<'_>) {
-        let Phase::Pruning(mut prune) = std::mem::replace(&mut self.phase, Phase::Receiving) else { return };
-        let (Some(delete), Some(offered)) = (&self.plan.delete, &self.offered) else { return };
+        let Phase::Pruning(mut prune) = std::mem::replace(&mut self.phase, Phase::Receiving) else {
+            return;
+        };
+        let (Some(delete), Some(offered)) = (&self.plan.delete, &self.offered) else {
+            return;
+        };
         let cx = PruneContext {
             root: &self.plan.place.root,
             agreement: &self.plan.agreement,
@@ -514,7 +690,11 @@ impl Receiving {
             brake: delete.brake,
             dry_run: self.plan.dry_run,
         };
-        let mut log = Removals { receiver, ledger: books.ledger, directories: &mut self.directories };
+        let mut log = Removals {
+            receiver,
+            ledger: books.ledger,
+            directories: &mut self.directories,
+        };
         match prune.step(&cx, &mut log) {
             Pruned::More => self.phase = Phase::Pruning(prune),
             Pruned::Over(finish) => self.begin_closing(finish, receiver, books),
@@ -527,11 +707,21 @@ impl Receiving {
             return receiver.finish(finish);
         }
         let directories = std::mem::take(&mut self.directories);
-        let touched = directories.into_iter().filter(|(_, (_, touch))| *touch == Touch::Touched);
+        let touched = directories
+            .into_iter()
+            .filter(|(_, (_, touch))| *touch == Touch::Touched);
         let metas: Vec<_> = touched.map(|(path, (meta, _))| (path, meta)).collect();
         let own = receiver.list_end().and_then(|ListEnd { top, .. }| top);
-        let changed = metas.iter().map(|(path, _)| Some(path.clone())).chain([self.plan.top.clone()]).collect();
-        let closing = Closing { metas, changed, own: own.map(|meta| (self.plan.top.clone(), meta)) };
+        let changed = metas
+            .iter()
+            .map(|(path, _)| Some(path.clone()))
+            .chain([self.plan.top.clone()])
+            .collect();
+        let closing = Closing {
+            metas,
+            changed,
+            own: own.map(|meta| (self.plan.top.clone(), meta)),
+        };
         books.committer.close(&self.plan.place, self.owner, closing);
         self.phase = Phase::Closing(finish);
     }
@@ -554,7 +744,10 @@ impl Receiving {
 }
 
 fn touch_parent(directories: &mut BTreeMap<RelPath, (Meta, Touch)>, path: &RelPath) {
-    if let Some((_, touch)) = path.parent().and_then(|parent| directories.get_mut(&parent)) {
+    if let Some((_, touch)) = path
+        .parent()
+        .and_then(|parent| directories.get_mut(&parent))
+    {
         *touch = Touch::Touched;
     }
 }

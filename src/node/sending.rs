@@ -112,8 +112,12 @@ impl Sending {
         let mut opened = 0;
         let mut reading = Activity::Idle;
         while cx.room() > 0 {
-            let Some(sender) = machine.sender() else { break };
-            let Some(step) = sender.next_read() else { break };
+            let Some(sender) = machine.sender() else {
+                break;
+            };
+            let Some(step) = sender.next_read() else {
+                break;
+            };
             reading = Activity::More;
             match step {
                 ReadStep::Open { origin, credit, .. } => {
@@ -121,7 +125,12 @@ impl Sending {
                     self.open(sender, &origin, credit, ledger, scratch);
                     cx.send_owned(machine.take_output());
                 }
-                ReadStep::Content { offset, remaining, credit, .. } => {
+                ReadStep::Content {
+                    offset,
+                    remaining,
+                    credit,
+                    ..
+                } => {
                     self.content(cx, machine, ledger, (offset, remaining, credit));
                 }
             }
@@ -135,7 +144,11 @@ impl Sending {
             // Called again as soon as the queue has fallen.
             return Activity::Idle;
         }
-        if reading == Activity::More { reading } else { listing }
+        if reading == Activity::More {
+            reading
+        } else {
+            listing
+        }
     }
 
     /// The receiver gave the current file up while it was on its way.
@@ -145,7 +158,12 @@ impl Sending {
         }
     }
 
-    fn list(&mut self, sender: &mut Sender, ledger: &mut Ledger, scratch: &mut Vec<u8>) -> Activity {
+    fn list(
+        &mut self,
+        sender: &mut Sender,
+        ledger: &mut Ledger,
+        scratch: &mut Vec<u8>,
+    ) -> Activity {
         if self.listed || sender.offer_room() == 0 {
             return Activity::Idle;
         }
@@ -167,7 +185,10 @@ impl Sending {
         if self.scan.is_none() && self.found.is_empty() {
             self.scan = Some(tree.root.scan(tree.start.as_ref()));
             if let Some(top) = &tree.top {
-                let origin = Origin { source: self.tree as u16, path: top.path.clone() };
+                let origin = Origin {
+                    source: self.tree as u16,
+                    path: top.path.clone(),
+                };
                 sender.offer(top, None, origin);
             }
         }
@@ -175,7 +196,9 @@ impl Sending {
             self.scan_more();
         }
         while sender.offer_room() > 0 && self.hashing.is_none() {
-            let Some(item) = self.found.pop_front() else { break };
+            let Some(item) = self.found.pop_front() else {
+                break;
+            };
             self.offer(sender, item, ledger);
         }
         if self.found.is_empty() && self.scan.is_none() {
@@ -208,7 +231,14 @@ impl Sending {
                     let local = entry.path.clone();
                     (renamed(&entry, path), local)
                 }
-                Err(_) => return self.cannot_offer(sender, ledger, entry.path.as_bytes(), ItemCode::BadPath),
+                Err(_) => {
+                    return self.cannot_offer(
+                        sender,
+                        ledger,
+                        entry.path.as_bytes(),
+                        ItemCode::BadPath,
+                    );
+                }
             },
             ScanItem::Special(path) => {
                 sender.source_failed(path.as_bytes(), ItemCode::Special);
@@ -219,7 +249,10 @@ impl Sending {
                 return self.cannot_offer(sender, ledger, error.path(), error.code());
             }
         };
-        let origin = Origin { source: self.tree as u16, path: entry.path.clone() };
+        let origin = Origin {
+            source: self.tree as u16,
+            path: entry.path.clone(),
+        };
         if let Kind::File { .. } = entry.kind {
             ledger.found();
             if self.checksum
@@ -232,7 +265,13 @@ impl Sending {
         sender.offer(&entry, None, origin);
     }
 
-    fn cannot_offer(&mut self, sender: &mut Sender, ledger: &mut Ledger, path: &[u8], code: ItemCode) {
+    fn cannot_offer(
+        &mut self,
+        sender: &mut Sender,
+        ledger: &mut Ledger,
+        path: &[u8],
+        code: ItemCode,
+    ) {
         self.complete = false;
         sender.source_failed(path, code);
         ledger.failed(path, code);
@@ -263,8 +302,13 @@ impl Sending {
         let sparse = self.holes && file.is_sparse();
         sender.start(file.size(), sparse, &file.meta());
         ledger.progress.current = Some(origin.path.clone());
-        self.outgoing =
-            Some(Outgoing { file, hasher: TreeHasher::new(), extent_end: 0, window: None, torn: false });
+        self.outgoing = Some(Outgoing {
+            file,
+            hasher: TreeHasher::new(),
+            extent_end: 0,
+            window: None,
+            torn: false,
+        });
     }
 
     /// Sends the next part of the started file: a frame of data, a hole, or its end.
@@ -279,10 +323,16 @@ impl Sending {
             debug_assert!(false, "a started file is open");
             return;
         };
-        let part = if remaining == 0 { Ok(Part::End) } else { outgoing.next_part(offset, remaining, credit, self.holes) };
+        let part = if remaining == 0 {
+            Ok(Part::End)
+        } else {
+            outgoing.next_part(offset, remaining, credit, self.holes)
+        };
         let pending = machine.take_output();
         cx.send_owned(pending);
-        let Some(sender) = machine.sender() else { return };
+        let Some(sender) = machine.sender() else {
+            return;
+        };
         match part {
             Ok(Part::Data(window, range)) => {
                 let length = range.len();
@@ -296,7 +346,10 @@ impl Sending {
                 ledger.skipped(length);
             }
             Ok(Part::End) => {
-                let outcome = self.outgoing.take().map_or(EndOutcome::Changed, Outgoing::finish);
+                let outcome = self
+                    .outgoing
+                    .take()
+                    .map_or(EndOutcome::Changed, Outgoing::finish);
                 sender.end(outcome);
             }
             Err(code) => {
@@ -317,9 +370,19 @@ enum Part {
 }
 
 impl Outgoing {
-    fn next_part(&mut self, offset: u64, remaining: u64, credit: u64, holes: bool) -> Result<Part, ItemCode> {
+    fn next_part(
+        &mut self,
+        offset: u64,
+        remaining: u64,
+        credit: u64,
+        holes: bool,
+    ) -> Result<Part, ItemCode> {
         if offset >= self.extent_end {
-            let extent = if holes { self.file.next_extent(offset) } else { Ok(Extent::Data { length: remaining }) };
+            let extent = if holes {
+                self.file.next_extent(offset)
+            } else {
+                Ok(Extent::Data { length: remaining })
+            };
             match extent.map_err(|error| error.code())? {
                 Extent::Data { length } => self.extent_end = offset + length.min(remaining),
                 Extent::Hole { length } => return Ok(Part::Hole(length.min(remaining))),
@@ -327,7 +390,9 @@ impl Outgoing {
                 Extent::End => return Err(ItemCode::Changing),
             }
         }
-        let wanted = (self.extent_end - offset).min(credit).min(FRAME_BYTES as u64) as usize;
+        let wanted = (self.extent_end - offset)
+            .min(credit)
+            .min(FRAME_BYTES as u64) as usize;
         let (window, from) = self.mapped(offset)?;
         let length = wanted.min(window.length - from);
         let mapped = Rc::clone(&window.window);
@@ -338,7 +403,8 @@ impl Outgoing {
 
     /// The window that holds `offset`, and where in it.
     fn mapped(&mut self, offset: u64) -> Result<(&MappedPart, usize), ItemCode> {
-        let holds = |part: &MappedPart| (part.start..part.start + part.length as u64).contains(&offset);
+        let holds =
+            |part: &MappedPart| (part.start..part.start + part.length as u64).contains(&offset);
         if !self.window.as_ref().is_some_and(holds) {
             self.torn |= self.window.take().is_some_and(|part| part.window.is_torn());
             let length = (self.extent_end - offset).min(WINDOW_BYTES as u64) as usize;
@@ -346,7 +412,11 @@ impl Outgoing {
                 log::info!("cannot map a file: {error}");
                 ItemCode::Io
             })?;
-            self.window = Some(MappedPart { window: Rc::new(window), start: offset, length });
+            self.window = Some(MappedPart {
+                window: Rc::new(window),
+                start: offset,
+                length,
+            });
         }
         let part = self.window.as_ref().expect("just filled");
         Ok((part, (offset - part.start) as usize))
@@ -392,7 +462,13 @@ fn keep_source(filter: &Filter, tree: &SourceTree, path: &RelPath, shape: Shape)
 }
 
 fn settle_reports(sender: &mut Sender, ledger: &mut Ledger) {
-    while let Some(Report { origin, size, is_file, settlement }) = sender.poll_report() {
+    while let Some(Report {
+        origin,
+        size,
+        is_file,
+        settlement,
+    }) = sender.poll_report()
+    {
         match settlement {
             Settlement::Wanted(verdict) => {
                 ledger.wanted(size);

@@ -15,12 +15,16 @@ use super::source_tree::SourceTree;
 use super::status::{LoopStatus, StatusReport, Totals};
 use crate::conn::{Event, Machine};
 use crate::model::limits::{
-    DRAIN_TIMEOUT_MS, HANDSHAKE_TIMEOUT_MS, IDLE_TIMEOUT_MS, PREAUTH_CONNECTIONS_MAX, STALL_TIMEOUT_MS,
+    DRAIN_TIMEOUT_MS, HANDSHAKE_TIMEOUT_MS, IDLE_TIMEOUT_MS, PREAUTH_CONNECTIONS_MAX,
+    STALL_TIMEOUT_MS,
 };
 use crate::model::{CloseCode, DeviceId, Fault, Kind, Meta, RelPath, Rights, ShareName, Tick};
-use crate::reactor::{Activity, Closed, ConnId, Context, Counters, Handler, Reactor, ReactorOptions, Security, Shared};
+use crate::reactor::{
+    Activity, Closed, ConnId, Context, Counters, Handler, Reactor, ReactorOptions, Security, Shared,
+};
 use crate::store::{
-    Filter, FilterError, FoundKind, Home, LockError, Root, Rule, RunFile, RunningServer, ShareLock, Stamp, StateError,
+    Filter, FilterError, FoundKind, Home, LockError, Root, Rule, RunFile, RunningServer, ShareLock,
+    Stamp, StateError,
 };
 use crate::wire::{Begin, Brake, Direction, Open, PullSource, TargetKind, features};
 use std::io;
@@ -101,6 +105,10 @@ struct ServerNode {
     draining: Draining,
     counters: Counters,
     connections: usize,
+    /// The rights of all connections are to be looked at again.
+    recheck: bool,
+    /// Draining has taken long enough.
+    cut: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -125,7 +133,9 @@ impl Server {
     /// # Errors
     /// A [`ServerError`] naming the first thing that does not work; nothing is left behind.
     pub fn bind(options: &ServerOptions) -> Result<Server, ServerError> {
-        let state = |error: StateError| ServerError::State { reason: error.to_string() };
+        let state = |error: StateError| ServerError::State {
+            reason: error.to_string(),
+        };
         let home = Home::open(&options.home).map_err(state)?;
         let shares = open_shares(options)?;
         let (security, own) = security(options, &home)?;
@@ -135,19 +145,29 @@ impl Server {
             handle_signals: options.handle_signals,
             ..ReactorOptions::default()
         };
-        let broken = |error: io::Error| ServerError::State { reason: error.to_string() };
+        let broken = |error: io::Error| ServerError::State {
+            reason: error.to_string(),
+        };
         let mut reactor = Reactor::new(&reactor_options).map_err(broken)?;
         let mut addresses = Vec::new();
         for &address in &options.listen {
             let listened = reactor.listen(address, security.clone());
-            addresses.push(listened.map_err(|source| ServerError::Listen { address, source })?.1);
+            addresses.push(
+                listened
+                    .map_err(|source| ServerError::Listen { address, source })?
+                    .1,
+            );
         }
         let running = RunningServer {
             pid: std::process::id(),
             listen: addresses.clone(),
             plain: options.plain,
             device: own,
-            shares: options.shares.iter().map(|share| (share.name.clone(), share.path.clone())).collect(),
+            shares: options
+                .shares
+                .iter()
+                .map(|share| (share.name.clone(), share.path.clone()))
+                .collect(),
         };
         let run_file = home.announce(&running).map_err(state)?;
         let name = home.device_name();
@@ -163,10 +183,19 @@ impl Server {
             draining: Draining::No,
             counters: Counters::default(),
             connections: 0,
+            recheck: false,
+            cut: false,
         };
         let now = reactor.shared().now();
-        reactor.shared().set_timer(REVOKE_TIMER, now + REVOKE_INTERVAL_MS);
-        Ok(Server { reactor, node, addresses, _run_file: run_file })
+        reactor
+            .shared()
+            .set_timer(REVOKE_TIMER, now + REVOKE_INTERVAL_MS);
+        Ok(Server {
+            reactor,
+            node,
+            addresses,
+            _run_file: run_file,
+        })
     }
 
     /// Where it listens, with the ports that were picked.
@@ -200,6 +229,14 @@ impl Server {
         self.reactor.turn(timeout, &mut self.node)?;
         for share in &self.node.shares {
             share.place.root.forget_parents();
+        }
+        if std::mem::take(&mut self.node.recheck) {
+            for id in self.reactor.connection_ids() {
+                self.reactor.shared().wake(id);
+            }
+        }
+        if std::mem::take(&mut self.node.cut) {
+            self.cut_all();
         }
         let quiet = self.reactor.connections() == 0 && self.node.core.committer.is_idle();
         if matches!(self.node.draining, Draining::Until(_)) && quiet {
@@ -269,25 +306,37 @@ fn open_shares(options: &ServerOptions) -> Result<Vec<Share>, ServerError> {
 
 fn open_share(wanted: &ShareOptions, options: &ServerOptions) -> Result<Share, ServerError> {
     let path = &wanted.path;
-    let broken = |reason: String| ServerError::Share { path: path.clone(), reason };
+    let broken = |reason: String| ServerError::Share {
+        path: path.clone(),
+        reason,
+    };
     let root = Root::open(path).map_err(|error| broken(error.reason()))?;
     let (lock, writable) = match ShareLock::acquire(&root) {
         Ok(lock) => (Some(lock), true),
         Err(LockError::ReadOnly) => (None, false),
         Err(LockError::Held { holder }) => {
-            return Err(ServerError::Locked { path: path.clone(), holder });
+            return Err(ServerError::Locked {
+                path: path.clone(),
+                holder,
+            });
         }
         Err(error) => return Err(broken(error.to_string())),
     };
     let place = Place::new(root, options.durability);
     if writable {
         match place.staging.sweep() {
-            Ok(swept) if swept.removed > 0 => log::info!("removed {} unfinished files of an earlier run", swept.removed),
+            Ok(swept) if swept.removed > 0 => log::info!(
+                "removed {} unfinished files of an earlier run",
+                swept.removed
+            ),
             Ok(_) => {}
             Err(error) => log::warn!("{error}"),
         }
     } else {
-        log::warn!("{} cannot be written to: it is served for reading only", path.display());
+        log::warn!(
+            "{} cannot be written to: it is served for reading only",
+            path.display()
+        );
     }
     Ok(Share {
         name: wanted.name.clone(),
@@ -300,7 +349,10 @@ fn open_share(wanted: &ShareOptions, options: &ServerOptions) -> Result<Share, S
 }
 
 #[cfg(feature = "tls")]
-fn security(options: &ServerOptions, home: &Home) -> Result<(Security, Option<DeviceId>), ServerError> {
+fn security(
+    options: &ServerOptions,
+    home: &Home,
+) -> Result<(Security, Option<DeviceId>), ServerError> {
     if options.plain {
         return Ok((Security::Plain, None));
     }
@@ -310,15 +362,26 @@ fn security(options: &ServerOptions, home: &Home) -> Result<(Security, Option<De
 }
 
 #[cfg(not(feature = "tls"))]
-fn security(options: &ServerOptions, _home: &Home) -> Result<(Security, Option<DeviceId>), ServerError> {
+fn security(
+    options: &ServerOptions,
+    _home: &Home,
+) -> Result<(Security, Option<DeviceId>), ServerError> {
     if options.plain {
         return Ok((Security::Plain, None));
     }
-    Err(ServerError::State { reason: "this build has no TLS; only --plain works".to_owned() })
+    Err(ServerError::State {
+        reason: "this build has no TLS; only --plain works".to_owned(),
+    })
 }
 
 impl Handler<Peer> for ServerNode {
-    fn accepted(&mut self, _shared: &mut Shared, _listener: usize, _id: ConnId, peer: SocketAddr) -> Option<Peer> {
+    fn accepted(
+        &mut self,
+        _shared: &mut Shared,
+        _listener: usize,
+        _id: ConnId,
+        peer: SocketAddr,
+    ) -> Option<Peer> {
         if self.unopened >= PREAUTH_CONNECTIONS_MAX {
             log::debug!("{peer} turned away: too many connections that have not said who they are");
             return None;
@@ -335,12 +398,15 @@ impl Handler<Peer> for ServerNode {
 
     fn received(&mut self, cx: &mut Context<'_>, peer: &mut Peer, bytes: &[u8]) {
         peer.session.liveness.heard(cx.now());
-        let result = peer.receive(bytes, |session, event| match session.transfer_event(event, &mut self.core) {
-            Some(event) => self.event(cx, session, event),
-            None => Ok(()),
+        let result = peer.receive(bytes, |session, event| {
+            match session.transfer_event(event, &mut self.core) {
+                Some(event) => self.event(cx, session, event),
+                None => Ok(()),
+            }
         });
         self.after(cx, &mut peer.session, result.map(|()| Activity::More));
-        cx.wake(cx.id());
+        let id = cx.id();
+        cx.wake(id);
     }
 
     fn ready(&mut self, cx: &mut Context<'_>, peer: &mut Peer) -> Activity {
@@ -398,21 +464,30 @@ impl Handler<Peer> for ServerNode {
             let stamp = self.access.home().trust().stamp().ok();
             if stamp != self.stamp {
                 self.stamp = stamp;
-                shared.wake_all();
+                self.recheck = true;
             }
             return shared.set_timer(REVOKE_TIMER, shared.now() + REVOKE_INTERVAL_MS);
         }
         if key == DRAIN_TIMER {
-            shared.close_all();
+            self.cut = true;
         }
     }
 }
 
 impl ServerNode {
     /// What follows a burst of input or a step: faults close, finished transfers are noted.
-    fn after(&mut self, cx: &mut Context<'_>, session: &mut Session, result: Result<Activity, Fault>) {
+    fn after(
+        &mut self,
+        cx: &mut Context<'_>,
+        session: &mut Session,
+        result: Result<Activity, Fault>,
+    ) {
         if let Err(fault) = result {
-            self.events.push(ServerEvent::Refused { peer: cx.peer_addr(), code: fault.code, text: fault.text.clone() });
+            self.events.push(ServerEvent::Refused {
+                peer: cx.peer_addr(),
+                code: fault.code,
+                text: fault.text.clone(),
+            });
             return session.close(cx, &fault);
         }
         self.core.committer.pump(cx);
@@ -422,7 +497,10 @@ impl ServerNode {
         {
             self.transfer_ended(cx, session);
         }
-        if session.machine.is_open() && !session.machine.is_transferring() && self.draining != Draining::No {
+        if session.machine.is_open()
+            && !session.machine.is_transferring()
+            && self.draining != Draining::No
+        {
             session.close(cx, &stopping());
         }
         self.check_rights(cx, session);
@@ -430,18 +508,34 @@ impl ServerNode {
 
     /// A device that was revoked is out, also in the middle of a transfer.
     fn check_rights(&mut self, cx: &mut Context<'_>, session: &mut Session) {
-        let (Some(index), true) = (session.share, session.stamp != self.stamp) else { return };
+        let (Some(index), true) = (session.share, session.stamp != self.stamp) else {
+            return;
+        };
         session.stamp = self.stamp;
         let share = &self.shares[index];
-        let now = self.access.rights(session.device, &share.name).map(|rights| rights.union(share.open));
+        let now = self
+            .access
+            .rights(session.device, &share.name)
+            .map(|rights| rights.union(share.open));
         let granted = session.machine.rights();
         let kept = now.is_ok_and(|now| now.union(granted) == now);
         if !kept {
-            session.close(cx, &Fault::new(CloseCode::Refused, "the rights of this device were taken back"));
+            session.close(
+                cx,
+                &Fault::new(
+                    CloseCode::Refused,
+                    "the rights of this device were taken back",
+                ),
+            );
         }
     }
 
-    fn event(&mut self, cx: &mut Context<'_>, session: &mut Session, event: Event<'_>) -> Result<(), Fault> {
+    fn event(
+        &mut self,
+        cx: &mut Context<'_>,
+        session: &mut Session,
+        event: Event<'_>,
+    ) -> Result<(), Fault> {
         match event {
             Event::Open(open) => self.open(cx, session, &open),
             Event::Begin(begin) => self.begin(cx, session, begin),
@@ -461,8 +555,16 @@ impl ServerNode {
         }
     }
 
-    fn open(&mut self, cx: &mut Context<'_>, session: &mut Session, open: &Open) -> Result<(), Fault> {
-        let index = self.shares.iter().position(|share| Some(&share.name) == open.share.as_ref());
+    fn open(
+        &mut self,
+        cx: &mut Context<'_>,
+        session: &mut Session,
+        open: &Open,
+    ) -> Result<(), Fault> {
+        let index = self
+            .shares
+            .iter()
+            .position(|share| Some(&share.name) == open.share.as_ref());
         let name = session.machine.peer_name().to_owned();
         let visitor = Visitor {
             address: cx.peer_addr().ip(),
@@ -472,14 +574,27 @@ impl ServerNode {
         };
         let opened = self.access.decide(open, &visitor, cx.now())?;
         if open.wanted.write && index.is_some_and(|index| !self.shares[index].writable) {
-            return Err(Fault::new(CloseCode::Forbidden, "this share is read-only on its server"));
+            return Err(Fault::new(
+                CloseCode::Forbidden,
+                "this share is read-only on its server",
+            ));
         }
-        if let (true, Some(device), Some(share)) = (opened.paired, session.device, open.share.clone()) {
-            self.events.push(ServerEvent::Paired { device, name, share, rights: opened.rights });
+        if let (true, Some(device), Some(share)) =
+            (opened.paired, session.device, open.share.clone())
+        {
+            self.events.push(ServerEvent::Paired {
+                device,
+                name,
+                share,
+                rights: opened.rights,
+            });
             self.stamp = self.access.home().trust().stamp().ok();
         }
         if let Some(device) = &session.device {
-            self.access.home().trust().touch_seen(device, std::time::SystemTime::now());
+            self.access
+                .home()
+                .trust()
+                .touch_seen(device, std::time::SystemTime::now());
         }
         session.share = index;
         session.stamp = self.stamp;
@@ -489,7 +604,12 @@ impl ServerNode {
         Ok(())
     }
 
-    fn begin(&mut self, cx: &mut Context<'_>, session: &mut Session, begin: Begin) -> Result<(), Fault> {
+    fn begin(
+        &mut self,
+        cx: &mut Context<'_>,
+        session: &mut Session,
+        begin: Begin,
+    ) -> Result<(), Fault> {
         let Some(index) = session.share else {
             return Err(Fault::protocol("a transfer without a share"));
         };
@@ -497,7 +617,8 @@ impl ServerNode {
             return Err(stopping());
         }
         let place = Rc::clone(&self.shares[index].place);
-        let filter = filter_of(&begin).map_err(|error| Fault::new(CloseCode::Limit, error.to_string()))?;
+        let filter =
+            filter_of(&begin).map_err(|error| Fault::new(CloseCode::Limit, error.to_string()))?;
         session.ledger = super::ledger::Ledger::new(Audience::Nobody);
         session.began = cx.now();
         session.wire_before = (cx.bytes_sent(), cx.bytes_received());
@@ -544,7 +665,11 @@ impl ServerNode {
 
     fn status(&mut self, session: &mut Session) {
         let is_owner = session.device.is_some() && session.device == self.access.own();
-        let visible = self.shares.iter().enumerate().filter(|(index, _)| is_owner || session.share == Some(*index));
+        let visible = self
+            .shares
+            .iter()
+            .enumerate()
+            .filter(|(index, _)| is_owner || session.share == Some(*index));
         let report = StatusReport {
             event: "status",
             name: &self.name,
@@ -553,7 +678,9 @@ impl ServerNode {
             shares: visible
                 .map(|(_, share)| {
                     let free = share.place.root.free_bytes().ok();
-                    share.totals.of_share(&share.name, session.machine.rights().to_string(), free)
+                    share
+                        .totals
+                        .of_share(&share.name, session.machine.rights().to_string(), free)
                 })
                 .collect(),
             loop_status: is_owner.then_some(LoopStatus {
@@ -570,7 +697,11 @@ impl ServerNode {
 
     fn give_up(&mut self, cx: &mut Context<'_>, session: &mut Session) {
         let fault = Fault::new(CloseCode::Timeout, "silent for too long");
-        self.events.push(ServerEvent::Refused { peer: cx.peer_addr(), code: fault.code, text: fault.text.clone() });
+        self.events.push(ServerEvent::Refused {
+            peer: cx.peer_addr(),
+            code: fault.code,
+            text: fault.text.clone(),
+        });
         session.close(cx, &fault);
         if cx.outbound_bytes() > 0 {
             cx.abort();
@@ -594,7 +725,9 @@ fn target_kind(root: &Root, path: Option<&RelPath>) -> Result<TargetKind, Fault>
     let Some(path) = path else {
         return Ok(TargetKind::Directory);
     };
-    let found = root.probe(path).map_err(|error| Fault::new(CloseCode::NotFound, error.reason()))?;
+    let found = root
+        .probe(path)
+        .map_err(|error| Fault::new(CloseCode::NotFound, error.reason()))?;
     Ok(match found.map(|found| found.kind) {
         None => TargetKind::Absent,
         Some(FoundKind::File { .. }) => TargetKind::File,
@@ -603,12 +736,22 @@ fn target_kind(root: &Root, path: Option<&RelPath>) -> Result<TargetKind, Fault>
     })
 }
 
-fn receive(owner: ConnId, place: Rc<Place>, begin: Begin, filter: Filter) -> Result<Transfer, Fault> {
+fn receive(
+    owner: ConnId,
+    place: Rc<Place>,
+    begin: Begin,
+    filter: Filter,
+) -> Result<Transfer, Fault> {
     let delete = match begin.flags.delete {
         false => None,
         true => {
-            let seed = random_seed().map_err(|error| Fault::new(CloseCode::Internal, error.to_string()))?;
-            Some(DeletePlan { scopes: begin.scopes, brake: brake_of(begin.brake), seed })
+            let seed = random_seed()
+                .map_err(|error| Fault::new(CloseCode::Internal, error.to_string()))?;
+            Some(DeletePlan {
+                scopes: begin.scopes,
+                brake: brake_of(begin.brake),
+                seed,
+            })
         }
     };
     let plan = ReceivingPlan {
@@ -622,11 +765,20 @@ fn receive(owner: ConnId, place: Rc<Place>, begin: Begin, filter: Filter) -> Res
     Ok(Transfer::Receiving(Box::new(Receiving::new(owner, plan))))
 }
 
-fn send(root: &Rc<Root>, begin: &Begin, filter: Filter, holes: bool) -> Result<(Transfer, TargetKind), Fault> {
+fn send(
+    root: &Rc<Root>,
+    begin: &Begin,
+    filter: Filter,
+    holes: bool,
+) -> Result<(Transfer, TargetKind), Fault> {
     let mut trees = Vec::new();
     let mut kind = TargetKind::Directory;
     let mut top: Option<Meta> = None;
-    for PullSource { path, contents_only } in &begin.sources {
+    for PullSource {
+        path,
+        contents_only,
+    } in &begin.sources
+    {
         kind = target_kind(root, path.as_ref())?;
         if kind == TargetKind::Absent {
             let path = path.as_ref().map_or_else(String::new, RelPath::to_string);
@@ -644,7 +796,11 @@ fn send(root: &Rc<Root>, begin: &Begin, filter: Filter, holes: bool) -> Result<(
             (Some(path), false) => path.parent(),
             (path, _) => path.clone(),
         };
-        trees.push(SourceTree { start: path.clone(), strip, ..SourceTree::whole(Rc::clone(root)) });
+        trees.push(SourceTree {
+            start: path.clone(),
+            strip,
+            ..SourceTree::whole(Rc::clone(root))
+        });
     }
     let alone = begin.sources.len() == 1;
     let plan = SendingPlan {
@@ -654,7 +810,10 @@ fn send(root: &Rc<Root>, begin: &Begin, filter: Filter, holes: bool) -> Result<(
         holes,
         top: top.filter(|_| alone),
     };
-    Ok((Transfer::Sending(Box::new(Sending::new(plan))), if alone { kind } else { TargetKind::Directory }))
+    Ok((
+        Transfer::Sending(Box::new(Sending::new(plan))),
+        if alone { kind } else { TargetKind::Directory },
+    ))
 }
 
 fn brake_of(brake: Brake) -> MaxDelete {

@@ -25,7 +25,14 @@ pub(crate) struct SourceTree {
 impl SourceTree {
     /// Everything below `root`, without anything in front.
     pub(crate) fn whole(root: Rc<Root>) -> SourceTree {
-        SourceTree { root, start: None, strip: None, prefix: None, renamed: None, top: None }
+        SourceTree {
+            root,
+            start: None,
+            strip: None,
+            prefix: None,
+            renamed: None,
+            top: None,
+        }
     }
 
     /// The path under which the receiver knows `local`; `None` for the stripped directory itself.
@@ -59,14 +66,21 @@ pub(crate) fn without_prefix(path: &RelPath, prefix: Option<&RelPath>) -> Option
     let Some(prefix) = prefix else {
         return Some(path.clone());
     };
-    let rest = path.as_bytes().strip_prefix(prefix.as_bytes())?.strip_prefix(b"/")?;
+    let rest = path
+        .as_bytes()
+        .strip_prefix(prefix.as_bytes())?
+        .strip_prefix(b"/")?;
     RelPath::parse(rest).ok()
 }
 
 /// An entry like `entry` under another path.
 pub(crate) fn renamed(entry: &Entry, path: RelPath) -> Entry {
     let kind: Kind = entry.kind.clone();
-    Entry { path, kind, meta: entry.meta }
+    Entry {
+        path,
+        kind,
+        meta: entry.meta,
+    }
 }
 
 #[cfg(test)]

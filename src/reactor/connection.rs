@@ -170,7 +170,10 @@ impl<M, H: Handler<M>> Visit<'_, M, H> {
     /// Visits the connection once.
     pub(super) fn run(mut self, now: Instant, is_woken: bool) -> Outcome {
         self.connection.more |= is_woken;
-        let mut quantum = Quantum { bytes: TURN_BYTES, until: now + Duration::from_micros(TURN_MICROS) };
+        let mut quantum = Quantum {
+            bytes: TURN_BYTES,
+            until: now + Duration::from_micros(TURN_MICROS),
+        };
         match self.rounds(&mut quantum) {
             Ok(outcome) => outcome,
             Err(why) => {
@@ -222,7 +225,11 @@ impl<M, H: Handler<M>> Visit<'_, M, H> {
             _ => return Ok(()),
         }
         // Without it a small message waits for the acknowledgement of the one before.
-        connection.stream.socket().set_nodelay(true).map_err(Closed::Reset)?;
+        connection
+            .stream
+            .socket()
+            .set_nodelay(true)
+            .map_err(Closed::Reset)?;
         connection.phase = Phase::Handshaking;
         connection.stream.start()?;
         self.establish()
@@ -245,13 +252,20 @@ impl<M, H: Handler<M>> Visit<'_, M, H> {
             return Ok(false);
         }
         let now_micros = self.shared.now_micros();
-        let allowed = self.shared.throttle.as_mut().map_or(usize::MAX, |throttle| throttle.up.allow(now_micros));
+        let allowed = self
+            .shared
+            .throttle
+            .as_mut()
+            .map_or(usize::MAX, |throttle| throttle.up.allow(now_micros));
         if allowed == 0 {
             *starved = true;
             return Ok(false);
         }
         let limit = quantum.bytes.min(allowed);
-        match connection.stream.flush(&mut connection.outbound, self.scratch, limit) {
+        match connection
+            .stream
+            .flush(&mut connection.outbound, self.scratch, limit)
+        {
             Ok(Flow::Moved(count)) => {
                 connection.sent += count as u64;
                 quantum.bytes = quantum.bytes.saturating_sub(count);
@@ -283,12 +297,19 @@ impl<M, H: Handler<M>> Visit<'_, M, H> {
             return Ok(false);
         }
         let now_micros = self.shared.now_micros();
-        let allowed = self.shared.throttle.as_mut().map_or(usize::MAX, |throttle| throttle.down.allow(now_micros));
+        let allowed = self
+            .shared
+            .throttle
+            .as_mut()
+            .map_or(usize::MAX, |throttle| throttle.down.allow(now_micros));
         if allowed == 0 {
             *starved = true;
             return Ok(false);
         }
-        match connection.stream.receive(self.scratch, quantum.bytes.min(allowed)) {
+        match connection
+            .stream
+            .receive(self.scratch, quantum.bytes.min(allowed))
+        {
             Ok(Flow::Moved(count)) => {
                 connection.received += count as u64;
                 quantum.bytes = quantum.bytes.saturating_sub(count);
@@ -314,7 +335,11 @@ impl<M, H: Handler<M>> Visit<'_, M, H> {
         let connection = &mut *self.connection;
         let bytes = connection.stream.arrived(self.scratch, count);
         if connection.phase == Phase::Open && connection.ask.is_none() && !bytes.is_empty() {
-            let mut cx = Context { id: self.id, connection, shared: self.shared };
+            let mut cx = Context {
+                id: self.id,
+                connection,
+                shared: self.shared,
+            };
             // `bytes` lie in the scratch buffers, which the context does not reach.
             self.handler.received(&mut cx, self.machine, bytes);
             self.note_fullness();
@@ -333,7 +358,11 @@ impl<M, H: Handler<M>> Visit<'_, M, H> {
             _ => {
                 // It may still read: what is queued gets one chance.
                 if connection.writable && connection.has_output() {
-                    let _ = connection.stream.flush(&mut connection.outbound, self.scratch, OUTBOUND_BYTES_MAX);
+                    let _ = connection.stream.flush(
+                        &mut connection.outbound,
+                        self.scratch,
+                        OUTBOUND_BYTES_MAX,
+                    );
                 }
                 Err(Closed::Peer)
             }
@@ -395,7 +424,11 @@ impl<M, H: Handler<M>> Visit<'_, M, H> {
     }
 
     fn call<R>(&mut self, callback: impl FnOnce(&mut H, &mut Context<'_>, &mut M) -> R) -> R {
-        let mut cx = Context { id: self.id, connection: self.connection, shared: self.shared };
+        let mut cx = Context {
+            id: self.id,
+            connection: self.connection,
+            shared: self.shared,
+        };
         let result = callback(self.handler, &mut cx, self.machine);
         self.note_fullness();
         result
@@ -423,6 +456,10 @@ fn is_connected(stream: &mut Stream) -> Result<bool, Closed> {
 
 impl std::fmt::Debug for Connection {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Connection({} {:?} {:?})", self.peer, self.phase, self.outbound)
+        write!(
+            f,
+            "Connection({} {:?} {:?})",
+            self.peer, self.phase, self.outbound
+        )
     }
 }

@@ -30,12 +30,19 @@ impl Durable {
         let thread = std::thread::Builder::new()
             .name("durable".to_owned())
             .spawn(move || work(&inbox, &outbox, &waker))?;
-        Ok(Durable { jobs: Some(jobs), results, thread: Some(thread) })
+        Ok(Durable {
+            jobs: Some(jobs),
+            results,
+            thread: Some(thread),
+        })
     }
 
     /// Queues a job, or gives it back when the queue is full.
     pub(super) fn submit(&self, ticket: u64, job: Job) -> Result<(), Job> {
-        let jobs = self.jobs.as_ref().expect("the sender is dropped only with the whole value");
+        let jobs = self
+            .jobs
+            .as_ref()
+            .expect("the sender is dropped only with the whole value");
         match jobs.try_send((ticket, job)) {
             Ok(()) => Ok(()),
             Err(TrySendError::Full((_, job)) | TrySendError::Disconnected((_, job))) => Err(job),
@@ -61,8 +68,8 @@ impl Drop for Durable {
 
 fn work(inbox: &Receiver<(u64, Job)>, outbox: &Sender<(u64, io::Result<()>)>, waker: &Waker) {
     while let Ok((ticket, job)) = inbox.recv() {
-        let result =
-            catch_unwind(AssertUnwindSafe(job)).unwrap_or_else(|_| Err(io::Error::other("a durable job panicked")));
+        let result = catch_unwind(AssertUnwindSafe(job))
+            .unwrap_or_else(|_| Err(io::Error::other("a durable job panicked")));
         if outbox.send((ticket, result)).is_err() {
             return;
         }

@@ -11,7 +11,10 @@ use rustls::crypto::{CryptoProvider, ring, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::version::TLS13;
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, OtherError, PeerIncompatible};
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, OtherError,
+    PeerIncompatible,
+};
 use rustls::{ServerConfig, SignatureScheme};
 use sha2::{Digest, Sha256};
 use std::fmt;
@@ -51,7 +54,8 @@ impl Identity {
     pub fn generate() -> Result<Identity, IdentityError> {
         let failed = |error: rcgen::Error| IdentityError::Generate(error.to_string());
         let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).map_err(failed)?;
-        let parameters = rcgen::CertificateParams::new(vec!["syncline".to_owned()]).map_err(failed)?;
+        let parameters =
+            rcgen::CertificateParams::new(vec!["syncline".to_owned()]).map_err(failed)?;
         let certificate = parameters.self_signed(&key).map_err(failed)?;
         Identity::from_der(certificate.der(), key.serialized_der())
     }
@@ -76,7 +80,13 @@ impl Identity {
         server.max_early_data_size = 0;
         server.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
         let server = Arc::new(server);
-        Ok(Identity(Arc::new(Inner { certificate, key: key_pkcs8.to_vec(), device, provider, server })))
+        Ok(Identity(Arc::new(Inner {
+            certificate,
+            key: key_pkcs8.to_vec(),
+            device,
+            provider,
+            server,
+        })))
     }
 
     /// The certificate, X.509 DER.
@@ -101,7 +111,10 @@ impl Identity {
         self.0.server.clone()
     }
 
-    pub(super) fn client_config(&self, expected: Option<DeviceId>) -> Result<Arc<ClientConfig>, rustls::Error> {
+    pub(super) fn client_config(
+        &self,
+        expected: Option<DeviceId>,
+    ) -> Result<Arc<ClientConfig>, rustls::Error> {
         let provider = self.0.provider.clone();
         let mut config = ClientConfig::builder_with_provider(provider.clone())
             .with_protocol_versions(&[&TLS13])?
@@ -126,7 +139,9 @@ impl fmt::Debug for Identity {
 pub(super) fn device_of(certificate: &CertificateDer<'_>) -> Result<DeviceId, rustls::Error> {
     let parsed = webpki::EndEntityCert::try_from(certificate)
         .map_err(|_| rustls::Error::InvalidCertificate(CertificateError::BadEncoding))?;
-    Ok(DeviceId(Sha256::digest(parsed.subject_public_key_info()).into()))
+    Ok(DeviceId(
+        Sha256::digest(parsed.subject_public_key_info()).into(),
+    ))
 }
 
 fn private_key(pkcs8: &[u8]) -> PrivateKeyDer<'static> {
@@ -136,7 +151,9 @@ fn private_key(pkcs8: &[u8]) -> PrivateKeyDer<'static> {
 /// ring, with the cipher first that this processor is fast at: AES-128 where it has instructions
 /// for it (4.6 GB/s here, against 3.9 for AES-256), else ChaCha20.
 fn provider() -> CryptoProvider {
-    use ring::cipher_suite::{TLS13_AES_128_GCM_SHA256, TLS13_AES_256_GCM_SHA384, TLS13_CHACHA20_POLY1305_SHA256};
+    use ring::cipher_suite::{
+        TLS13_AES_128_GCM_SHA256, TLS13_AES_256_GCM_SHA384, TLS13_CHACHA20_POLY1305_SHA256,
+    };
     #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
     let has_aes = std::arch::is_x86_feature_detected!("aes");
     #[cfg(target_arch = "aarch64")]
@@ -145,8 +162,15 @@ fn provider() -> CryptoProvider {
     let has_aes = false;
     let aes = [TLS13_AES_128_GCM_SHA256, TLS13_AES_256_GCM_SHA384];
     let chacha = [TLS13_CHACHA20_POLY1305_SHA256];
-    let cipher_suites = if has_aes { [&aes[..], &chacha].concat() } else { [&chacha[..], &aes].concat() };
-    CryptoProvider { cipher_suites, ..ring::default_provider() }
+    let cipher_suites = if has_aes {
+        [&aes[..], &chacha].concat()
+    } else {
+        [&chacha[..], &aes].concat()
+    };
+    CryptoProvider {
+        cipher_suites,
+        ..ring::default_provider()
+    }
 }
 
 /// The server's key is not the expected one.
@@ -201,11 +225,18 @@ impl ServerCertVerifier for PinnedServer {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
+        verify_tls13_signature(
+            message,
+            certificate,
+            signature,
+            &self.provider.signature_verification_algorithms,
+        )
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
+        self.provider
+            .signature_verification_algorithms
+            .supported_schemes()
     }
 }
 
@@ -241,7 +272,12 @@ impl ClientCertVerifier for AnyClient {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+        verify_tls13_signature(
+            message,
+            certificate,
+            signature,
+            &self.0.signature_verification_algorithms,
+        )
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
@@ -261,7 +297,10 @@ mod tests {
         let other = Identity::generate().unwrap();
         assert_ne!(other.device(), identity.device());
         let mixed = Identity::from_der(identity.cert_der(), other.key_der());
-        assert!(matches!(mixed, Err(IdentityError::Unusable(_))), "{mixed:?}");
+        assert!(
+            matches!(mixed, Err(IdentityError::Unusable(_))),
+            "{mixed:?}"
+        );
         for damaged in [&[][..], b"nonsense", &identity.cert_der()[..40]] {
             assert!(Identity::from_der(damaged, identity.key_der()).is_err());
             assert!(Identity::from_der(identity.cert_der(), damaged).is_err());

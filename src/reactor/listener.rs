@@ -31,7 +31,9 @@ pub(super) enum Accepted {
     /// Nobody waits.
     Nobody,
     /// No descriptors or memory; the listener should rest. So many peers were turned away.
-    Exhausted { dropped: usize },
+    Exhausted {
+        dropped: usize,
+    },
 }
 
 #[derive(Debug)]
@@ -50,7 +52,10 @@ pub(super) struct Listeners {
 
 impl Listeners {
     pub(super) fn new() -> Listeners {
-        Listeners { list: Vec::new(), spare: None }
+        Listeners {
+            list: Vec::new(),
+            spare: None,
+        }
     }
 
     /// Opens a listening socket; gives its number and the address it got.
@@ -66,7 +71,11 @@ impl Listeners {
         if self.spare.is_none() {
             self.spare = Some(File::open("/dev/null")?);
         }
-        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        let socket = Socket::new(
+            Domain::for_address(address),
+            Type::STREAM,
+            Some(Protocol::TCP),
+        )?;
         socket.set_reuse_address(true)?;
         socket.set_nonblocking(true)?;
         socket.bind(&address.into())?;
@@ -74,8 +83,17 @@ impl Listeners {
         let mut socket = TcpListener::from_std(socket.into());
         let bound = socket.local_addr()?;
         let index = self.list.len();
-        registry.register(&mut socket, Source::Listener(index).token(), Interest::READABLE)?;
-        self.list.push(Listener { socket, security, is_pending: false, rests: false });
+        registry.register(
+            &mut socket,
+            Source::Listener(index).token(),
+            Interest::READABLE,
+        )?;
+        self.list.push(Listener {
+            socket,
+            security,
+            is_pending: false,
+            rests: false,
+        });
         Ok((index, bound))
     }
 
@@ -104,7 +122,9 @@ impl Listeners {
 
     /// Whether peers may be accepted at listener `index` now.
     pub(super) fn is_ready(&self, index: usize) -> bool {
-        self.list.get(index).is_some_and(|listener| listener.is_pending && !listener.rests)
+        self.list
+            .get(index)
+            .is_some_and(|listener| listener.is_pending && !listener.rests)
     }
 
     pub(super) fn any_ready(&self) -> bool {
@@ -126,7 +146,9 @@ impl Listeners {
             }
             Err(error) if is_exhaustion(&error) => {
                 listener.rests = true;
-                Accepted::Exhausted { dropped: self.turn_away(index, drops_max) }
+                Accepted::Exhausted {
+                    dropped: self.turn_away(index, drops_max),
+                }
             }
             // ECONNABORTED, EINTR and the network errors that accept(2) passes on concern one peer.
             Err(_) => Accepted::Skipped,
@@ -155,5 +177,8 @@ impl Listeners {
 }
 
 fn is_exhaustion(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM)
+    )
 }

@@ -22,8 +22,14 @@ const RESCUE_BYTES: usize = 256 * 1024;
 const KEPT_SEGMENTS: usize = 8;
 
 enum Segment {
-    Owned { bytes: Vec<u8>, start: usize },
-    Shared { bytes: SharedBytes, range: Range<usize> },
+    Owned {
+        bytes: Vec<u8>,
+        start: usize,
+    },
+    Shared {
+        bytes: SharedBytes,
+        range: Range<usize>,
+    },
 }
 
 impl Segment {
@@ -73,7 +79,10 @@ impl Outbound {
                 bytes.extend_from_slice(more);
             }
             _ if more.is_empty() => {}
-            _ => self.segments.push_back(Segment::Owned { bytes: more.to_vec(), start: 0 }),
+            _ => self.segments.push_back(Segment::Owned {
+                bytes: more.to_vec(),
+                start: 0,
+            }),
         }
     }
 
@@ -88,7 +97,10 @@ impl Outbound {
 
     /// Appends a part of shared bytes without copying them.
     pub(super) fn push_shared(&mut self, bytes: SharedBytes, range: Range<usize>) {
-        assert!(range.end <= (*bytes).as_ref().len(), "the range lies within the shared bytes");
+        assert!(
+            range.end <= (*bytes).as_ref().len(),
+            "the range lies within the shared bytes"
+        );
         if range.is_empty() {
             return;
         }
@@ -183,7 +195,9 @@ impl Outbound {
     /// Copies the start of the first shared segment; `false` when no segment is shared.
     fn rescue(&mut self) -> bool {
         let is_shared = |segment: &Segment| matches!(segment, Segment::Shared { .. });
-        let Some(index) = self.segments.iter().take(SLICES_MAX).position(is_shared) else { return false };
+        let Some(index) = self.segments.iter().take(SLICES_MAX).position(is_shared) else {
+            return false;
+        };
         let segment = &mut self.segments[index];
         let slice = segment.as_slice();
         let copy = slice[..slice.len().min(RESCUE_BYTES)].to_vec();
@@ -192,13 +206,24 @@ impl Outbound {
         if rest_is_empty {
             self.segments.remove(index);
         }
-        self.segments.insert(index, Segment::Owned { bytes: copy, start: 0 });
+        self.segments.insert(
+            index,
+            Segment::Owned {
+                bytes: copy,
+                start: 0,
+            },
+        );
         true
     }
 }
 
 impl std::fmt::Debug for Outbound {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Outbound({} bytes in {} segments)", self.len, self.segments.len())
+        write!(
+            f,
+            "Outbound({} bytes in {} segments)",
+            self.len,
+            self.segments.len()
+        )
     }
 }

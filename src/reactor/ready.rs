@@ -30,7 +30,11 @@ impl Ready {
         if self.marks.len() <= index {
             self.marks.resize(index + 1, None);
         }
-        self.marks[index] = Some(Mark { generation: id.generation, queued: false, woken: false });
+        self.marks[index] = Some(Mark {
+            generation: id.generation,
+            queued: false,
+            woken: false,
+        });
     }
 
     /// Forgets a connection.
@@ -78,7 +82,10 @@ impl Ready {
     }
 
     fn mark(&mut self, id: ConnId) -> Option<&mut Mark> {
-        self.marks.get_mut(id.index as usize)?.as_mut().filter(|mark| mark.generation == id.generation)
+        self.marks
+            .get_mut(id.index as usize)?
+            .as_mut()
+            .filter(|mark| mark.generation == id.generation)
     }
 }
 
@@ -101,7 +108,11 @@ mod tests {
         assert_eq!(ready.pop(), Some((id(1, 1), true)));
         ready.push(id(1, 1));
         assert_eq!(ready.pop(), Some((id(0, 0), false)));
-        assert_eq!(ready.pop(), Some((id(1, 1), false)), "the wake-up was delivered once");
+        assert_eq!(
+            ready.pop(),
+            Some((id(1, 1), false)),
+            "the wake-up was delivered once"
+        );
         assert_eq!(ready.pop(), None);
     }
 

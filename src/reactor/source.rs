@@ -41,7 +41,10 @@ impl Source {
             Source::Waker => WAKER,
             Source::Signals => SIGNALS,
             Source::Listener(index) => LISTENER_LAST - index,
-            Source::Connection { index, generation_low } => generation_low << INDEX_BITS | index,
+            Source::Connection {
+                index,
+                generation_low,
+            } => generation_low << INDEX_BITS | index,
         })
     }
 
@@ -51,7 +54,10 @@ impl Source {
             WAKER => Source::Waker,
             SIGNALS => Source::Signals,
             LISTENER_FIRST..=LISTENER_LAST => Source::Listener(LISTENER_LAST - index),
-            index => Source::Connection { index, generation_low: token.0 >> INDEX_BITS },
+            index => Source::Connection {
+                index,
+                generation_low: token.0 >> INDEX_BITS,
+            },
         }
     }
 }
@@ -59,7 +65,11 @@ impl Source {
 impl ConnId {
     pub(super) fn token(self) -> Token {
         let generation_low = self.generation as usize & INDEX_MASK;
-        Source::Connection { index: self.index as usize, generation_low }.token()
+        Source::Connection {
+            index: self.index as usize,
+            generation_low,
+        }
+        .token()
     }
 }
 
@@ -72,7 +82,10 @@ pub(super) struct Slots<T> {
 
 impl<T> Slots<T> {
     pub(super) fn new() -> Slots<T> {
-        Slots { slab: Slab::new(), generation: 0 }
+        Slots {
+            slab: Slab::new(),
+            generation: 0,
+        }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -81,8 +94,12 @@ impl<T> Slots<T> {
 
     /// The id that the next [`Slots::insert`] gives out.
     pub(super) fn next_id(&self) -> ConnId {
-        let index = u32::try_from(self.slab.vacant_key()).expect("connections are capped far below u32::MAX");
-        ConnId { index, generation: self.generation }
+        let index = u32::try_from(self.slab.vacant_key())
+            .expect("connections are capped far below u32::MAX");
+        ConnId {
+            index,
+            generation: self.generation,
+        }
     }
 
     pub(super) fn insert(&mut self, value: T) -> ConnId {
@@ -106,7 +123,13 @@ impl<T> Slots<T> {
             return None;
         }
         let index = u32::try_from(index).ok()?;
-        Some((ConnId { index, generation: *generation }, value))
+        Some((
+            ConnId {
+                index,
+                generation: *generation,
+            },
+            value,
+        ))
     }
 
     pub(super) fn remove(&mut self, id: ConnId) -> Option<T> {
@@ -116,7 +139,10 @@ impl<T> Slots<T> {
 
     pub(super) fn ids(&self) -> Vec<ConnId> {
         let id = |(index, (generation, _)): (usize, &(u32, T))| {
-            u32::try_from(index).ok().map(|index| ConnId { index, generation: *generation })
+            u32::try_from(index).ok().map(|index| ConnId {
+                index,
+                generation: *generation,
+            })
         };
         self.slab.iter().filter_map(id).collect()
     }
@@ -136,13 +162,25 @@ mod tests {
         assert_eq!(slots.get_mut(first), None);
         assert_eq!(slots.remove(first), None);
         assert_eq!(slots.get_mut(second), Some(&mut "second"));
-        let Source::Connection { index, generation_low } = Source::of(first.token()) else { panic!("no connection") };
-        assert!(slots.find(index, generation_low).is_none(), "an event in flight is ignored too");
+        let Source::Connection {
+            index,
+            generation_low,
+        } = Source::of(first.token())
+        else {
+            panic!("no connection")
+        };
+        assert!(
+            slots.find(index, generation_low).is_none(),
+            "an event in flight is ignored too"
+        );
     }
 
     #[test]
     fn tokens_come_back_as_the_sources_they_were_made_from() {
-        let connection = Source::Connection { index: 16_383, generation_low: 77 };
+        let connection = Source::Connection {
+            index: 16_383,
+            generation_low: 77,
+        };
         let mut sources = vec![Source::Waker, Source::Signals, connection];
         sources.extend((0..LISTENERS_MAX).map(Source::Listener));
         for source in sources {

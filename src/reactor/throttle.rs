@@ -25,14 +25,24 @@ impl Bucket {
         let grain_bytes = (rate_bytes_s / 50).clamp(GRAIN_BYTES_MIN, GRAIN_BYTES_MAX);
         let burst_bytes = (rate_bytes_s / 10).max(grain_bytes);
         let tokens = i128::from(burst_bytes) * i128::from(MICROS);
-        Bucket { rate_bytes_s, burst_bytes, grain_bytes, tokens, at_micros: now_micros }
+        Bucket {
+            rate_bytes_s,
+            burst_bytes,
+            grain_bytes,
+            tokens,
+            at_micros: now_micros,
+        }
     }
 
     /// Bytes that may move now: 0, or at least a grain.
     pub(super) fn allow(&mut self, now_micros: u64) -> usize {
         self.fill(now_micros);
         let bytes = u64::try_from(self.tokens / i128::from(MICROS)).unwrap_or(0);
-        if bytes < self.grain_bytes { 0 } else { usize::try_from(bytes).unwrap_or(usize::MAX) }
+        if bytes < self.grain_bytes {
+            0
+        } else {
+            usize::try_from(bytes).unwrap_or(usize::MAX)
+        }
     }
 
     /// Counts bytes that moved.
@@ -79,7 +89,10 @@ mod tests {
             }
             let (burst, grain) = (bucket.burst_bytes, bucket.grain_bytes);
             assert!(moved <= rate * 10 + burst, "{rate}: {moved} bytes moved");
-            assert!(moved + grain + burst >= rate * 10, "{rate}: only {moved} bytes moved");
+            assert!(
+                moved + grain + burst >= rate * 10,
+                "{rate}: only {moved} bytes moved"
+            );
             assert!(visits <= 10_000, "{rate}: {visits} visits are a busy loop");
         }
     }
@@ -89,9 +102,17 @@ mod tests {
         let mut bucket = Bucket::new(1_000_000, 0);
         bucket.take(300_000);
         assert_eq!(bucket.allow(0), 0);
-        assert_eq!(bucket.wait_micros(0), 220_000, "200,000 bytes of debt and a grain of 20,000");
+        assert_eq!(
+            bucket.wait_micros(0),
+            220_000,
+            "200,000 bytes of debt and a grain of 20,000"
+        );
         assert_eq!(bucket.allow(220_000), 20_000);
         assert_eq!(bucket.allow(3_600 * MICROS), 100_000);
-        assert_eq!(bucket.allow(0), 100_000, "a clock that jumps back takes nothing away");
+        assert_eq!(
+            bucket.allow(0),
+            100_000,
+            "a clock that jumps back takes nothing away"
+        );
     }
 }

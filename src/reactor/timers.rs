@@ -78,15 +78,27 @@ impl<K: Copy> Timers<K> {
     pub(super) fn set(&mut self, when: Tick, key: K) -> TimerId {
         let serial = self.serial;
         self.serial = self.serial.wrapping_add(1);
-        let timer = Timer { key, when, serial, list: DUE, next: NONE, previous: NONE };
-        let index = u32::try_from(self.timers.insert(timer)).expect("timers are bounded by connections and keys");
+        let timer = Timer {
+            key,
+            when,
+            serial,
+            list: DUE,
+            next: NONE,
+            previous: NONE,
+        };
+        let index = u32::try_from(self.timers.insert(timer))
+            .expect("timers are bounded by connections and keys");
         self.place(index);
         TimerId { index, serial }
     }
 
     /// Removes a timer; nothing happens when it was popped or cancelled before.
     pub(super) fn cancel(&mut self, id: TimerId) {
-        if self.timers.get(id.index as usize).is_some_and(|timer| timer.serial == id.serial) {
+        if self
+            .timers
+            .get(id.index as usize)
+            .is_some_and(|timer| timer.serial == id.serial)
+        {
             self.unlink(id.index);
             self.timers.remove(id.index as usize);
         }
@@ -189,7 +201,13 @@ mod tests {
     }
 
     fn distance() -> impl Strategy<Value = u64> {
-        prop_oneof![0..70u64, 0..5_000u64, 0..10_000_000u64, Just(u64::MAX >> 1), Just(u64::MAX)]
+        prop_oneof![
+            0..70u64,
+            0..5_000u64,
+            0..10_000_000u64,
+            Just(u64::MAX >> 1),
+            Just(u64::MAX)
+        ]
     }
 
     fn step() -> impl Strategy<Value = Step> {
@@ -224,7 +242,10 @@ mod tests {
                     timers.advance(now);
                     let mut popped: Vec<usize> = std::iter::from_fn(|| timers.pop()).collect();
                     popped.sort_unstable();
-                    let mut expected: Vec<usize> = model.range(..=(now, usize::MAX)).map(|((_, key), ())| *key).collect();
+                    let mut expected: Vec<usize> = model
+                        .range(..=(now, usize::MAX))
+                        .map(|((_, key), ())| *key)
+                        .collect();
                     expected.sort_unstable();
                     assert_eq!(popped, expected);
                     model.retain(|(at, _), ()| *at > now);
@@ -233,7 +254,11 @@ mod tests {
             assert_eq!(timers.len(), model.len());
             let earliest = model.keys().next().map(|(at, _)| *at);
             assert_eq!(timers.next().is_some(), earliest.is_some());
-            assert!(timers.next() <= earliest.map(|at| at.max(now)), "{:?} after {earliest:?}", timers.next());
+            assert!(
+                timers.next() <= earliest.map(|at| at.max(now)),
+                "{:?} after {earliest:?}",
+                timers.next()
+            );
         }
     }
 

@@ -103,7 +103,11 @@ impl<M> Reactor<M> {
     /// When the system gives no descriptors or no thread.
     pub fn new(options: &ReactorOptions) -> io::Result<Reactor<M>> {
         let poll = Poll::new()?;
-        let signals = if options.handle_signals { Some(Signals::register(poll.registry())?) } else { None };
+        let signals = if options.handle_signals {
+            Some(Signals::register(poll.registry())?)
+        } else {
+            None
+        };
         let durable = match options.durable_queue {
             0 => None,
             capacity => {
@@ -129,7 +133,11 @@ impl<M> Reactor<M> {
     ///
     /// # Errors
     /// What the system says: the port is in use, the address is not one of this machine, …
-    pub fn listen(&mut self, address: SocketAddr, security: Security) -> io::Result<(usize, SocketAddr)> {
+    pub fn listen(
+        &mut self,
+        address: SocketAddr,
+        security: Security,
+    ) -> io::Result<(usize, SocketAddr)> {
         self.listeners.open(self.poll.registry(), address, security)
     }
 
@@ -137,7 +145,12 @@ impl<M> Reactor<M> {
     ///
     /// # Errors
     /// What the system says at once: no route, no descriptors, too many connections.
-    pub fn connect(&mut self, address: SocketAddr, security: &ClientSecurity, machine: M) -> io::Result<ConnId> {
+    pub fn connect(
+        &mut self,
+        address: SocketAddr,
+        security: &ClientSecurity,
+        machine: M,
+    ) -> io::Result<ConnId> {
         if self.slots.len() >= self.connections_max {
             return Err(io::Error::other("too many connections"));
         }
@@ -152,7 +165,11 @@ impl<M> Reactor<M> {
     ///
     /// # Errors
     /// When polling itself fails, which means a bug or a system out of resources.
-    pub fn turn(&mut self, timeout: Option<Duration>, handler: &mut impl Handler<M>) -> io::Result<()> {
+    pub fn turn(
+        &mut self,
+        timeout: Option<Duration>,
+        handler: &mut impl Handler<M>,
+    ) -> io::Result<()> {
         self.wait(timeout)?;
         let begun = Instant::now();
         self.shared.set_now(begun);
@@ -174,7 +191,10 @@ impl<M> Reactor<M> {
         if self.has_work() {
             return Some(Instant::now());
         }
-        self.shared.timers.next().and_then(|tick| self.shared.instant_of(tick))
+        self.shared
+            .timers
+            .next()
+            .and_then(|tick| self.shared.instant_of(tick))
     }
 
     /// Accepts nobody until [`Reactor::resume_accepting`]; peers wait in the kernel's backlog.
@@ -205,11 +225,19 @@ impl<M> Reactor<M> {
     }
 
     /// Runs `action` on a connection outside of a turn; `None` when it is gone.
-    pub fn with<R>(&mut self, id: ConnId, action: impl FnOnce(&mut Context<'_>, &mut M) -> R) -> Option<R> {
+    pub fn with<R>(
+        &mut self,
+        id: ConnId,
+        action: impl FnOnce(&mut Context<'_>, &mut M) -> R,
+    ) -> Option<R> {
         let slot = self.slots.get_mut(id)?;
         self.shared.set_now(Instant::now());
         self.shared.ready.push(id);
-        let mut cx = Context { id, connection: &mut slot.connection, shared: &mut self.shared };
+        let mut cx = Context {
+            id,
+            connection: &mut slot.connection,
+            shared: &mut self.shared,
+        };
         Some(action(&mut cx, &mut slot.machine))
     }
 
@@ -239,7 +267,9 @@ impl<M> Reactor<M> {
     }
 
     fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
-        let until_deadline = self.next_deadline().map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        let until_deadline = self
+            .next_deadline()
+            .map(|deadline| deadline.saturating_duration_since(Instant::now()));
         let timeout = match (timeout, until_deadline) {
             (Some(timeout), Some(deadline)) => Some(timeout.min(deadline)),
             (timeout, deadline) => timeout.or(deadline),
@@ -260,10 +290,17 @@ impl<M> Reactor<M> {
                 Source::Waker => has_results = true,
                 Source::Signals => has_signals = true,
                 Source::Listener(index) => self.listeners.note(index),
-                Source::Connection { index, generation_low } => {
-                    let Some((id, slot)) = self.slots.find(index, generation_low) else { continue };
-                    let is_over = event.is_error() || event.is_read_closed() && event.is_write_closed();
-                    slot.connection.readable |= event.is_readable() || event.is_read_closed() || is_over;
+                Source::Connection {
+                    index,
+                    generation_low,
+                } => {
+                    let Some((id, slot)) = self.slots.find(index, generation_low) else {
+                        continue;
+                    };
+                    let is_over =
+                        event.is_error() || event.is_read_closed() && event.is_write_closed();
+                    slot.connection.readable |=
+                        event.is_readable() || event.is_read_closed() || is_over;
                     slot.connection.writable |= event.is_writable() || is_over;
                     self.shared.ready.push(id);
                 }
@@ -301,18 +338,26 @@ impl<M> Reactor<M> {
     }
 
     fn fire_deadline(&mut self, id: ConnId, handler: &mut impl Handler<M>) {
-        let Some(slot) = self.slots.get_mut(id) else { return };
+        let Some(slot) = self.slots.get_mut(id) else {
+            return;
+        };
         slot.connection.forget_timer();
         match slot.connection.phase {
             Phase::Open => {
                 self.shared.ready.push(id);
-                let mut cx = Context { id, connection: &mut slot.connection, shared: &mut self.shared };
+                let mut cx = Context {
+                    id,
+                    connection: &mut slot.connection,
+                    shared: &mut self.shared,
+                };
                 handler.deadline(&mut cx, &mut slot.machine);
             }
             Phase::Connecting | Phase::Accepted | Phase::Handshaking => {
                 self.finish(id, Closed::HandshakeTimeout, handler);
             }
-            Phase::Flushing | Phase::Parting | Phase::Lingering => self.finish(id, Closed::Local, handler),
+            Phase::Flushing | Phase::Parting | Phase::Lingering => {
+                self.finish(id, Closed::Local, handler)
+            }
         }
     }
 
@@ -326,7 +371,9 @@ impl<M> Reactor<M> {
                     Accepted::Skipped => {}
                     Accepted::Nobody => break,
                     Accepted::Exhausted { dropped } => {
-                        log::warn!("out of descriptors or memory: turned {dropped} connections away");
+                        log::warn!(
+                            "out of descriptors or memory: turned {dropped} connections away"
+                        );
                         self.counters.turned_away += dropped as u64;
                         let when = self.shared.now() + REST_MS;
                         self.shared.timers.set(when, Timer::Listener(index));
@@ -337,7 +384,13 @@ impl<M> Reactor<M> {
         }
     }
 
-    fn admit(&mut self, index: usize, socket: TcpStream, peer: SocketAddr, handler: &mut impl Handler<M>) {
+    fn admit(
+        &mut self,
+        index: usize,
+        socket: TcpStream,
+        peer: SocketAddr,
+        handler: &mut impl Handler<M>,
+    ) {
         if self.slots.len() >= self.connections_max {
             self.counters.turned_away += 1;
             return;
@@ -361,12 +414,17 @@ impl<M> Reactor<M> {
     fn insert(&mut self, mut connection: Connection, machine: M) -> io::Result<ConnId> {
         let id = self.slots.next_id();
         let interest = Interest::READABLE | Interest::WRITABLE;
-        self.poll.registry().register(connection.stream.socket(), id.token(), interest)?;
+        self.poll
+            .registry()
+            .register(connection.stream.socket(), id.token(), interest)?;
         self.shared.ready.open(id);
         self.shared.ready.push(id);
         let deadline = self.shared.now() + HANDSHAKE_TIMEOUT_MS;
         connection.set_timer(id, &mut self.shared, Some(deadline));
-        let inserted = self.slots.insert(Slot { connection, machine });
+        let inserted = self.slots.insert(Slot {
+            connection,
+            machine,
+        });
         debug_assert_eq!(inserted, id);
         Ok(id)
     }
@@ -374,7 +432,9 @@ impl<M> Reactor<M> {
     fn visit_ready(&mut self, begun: Instant, handler: &mut impl Handler<M>) {
         let mut now = begun;
         for _ in 0..self.shared.ready.len() {
-            let Some((id, is_woken)) = self.shared.ready.pop() else { break };
+            let Some((id, is_woken)) = self.shared.ready.pop() else {
+                break;
+            };
             self.visit(id, is_woken, now, handler);
             now = Instant::now();
             self.shared.set_now(now);
@@ -385,7 +445,9 @@ impl<M> Reactor<M> {
     }
 
     fn visit(&mut self, id: ConnId, is_woken: bool, now: Instant, handler: &mut impl Handler<M>) {
-        let Some(slot) = self.slots.get_mut(id) else { return };
+        let Some(slot) = self.slots.get_mut(id) else {
+            return;
+        };
         self.counters.visits += 1;
         let visit = Visit {
             id,
@@ -414,7 +476,13 @@ impl<M> Reactor<M> {
 
     /// Removes a connection and tells the host.
     fn finish(&mut self, id: ConnId, why: Closed, handler: &mut impl Handler<M>) {
-        let Some(Slot { mut connection, machine }) = self.slots.remove(id) else { return };
+        let Some(Slot {
+            mut connection,
+            machine,
+        }) = self.slots.remove(id)
+        else {
+            return;
+        };
         connection.set_timer(id, &mut self.shared, None);
         self.shared.ready.close(id);
         drop(connection);
@@ -438,6 +506,11 @@ impl<M> AsRawFd for Reactor<M> {
 
 impl<M> std::fmt::Debug for Reactor<M> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Reactor({} connections, {:?})", self.slots.len(), self.counters)
+        write!(
+            f,
+            "Reactor({} connections, {:?})",
+            self.slots.len(),
+            self.counters
+        )
     }
 }

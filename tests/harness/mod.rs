@@ -1,0 +1,189 @@
+//! A server and clients in one process, polled in turn: for tests that need real files and sockets.
+#![allow(dead_code)]
+
+use std::fs;
+use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+use syncline::model::{Link, Rights, ShareName};
+use syncline::node::{
+    Client, ClientEvent, ClientOptions, Durability, Job, Outcome, Server, ServerEvent, ServerOptions, ShareOptions,
+    Source, TransferOptions,
+};
+use syncline::store::Home;
+use tempfile::TempDir;
+
+/// A served folder with its server, and room for clients.
+pub struct World {
+    pub dir: TempDir,
+    pub server: Server,
+    pub address: SocketAddr,
+    pub server_events: Vec<ServerEvent>,
+    pub plain: bool,
+}
+
+/// How a world is made.
+#[derive(Clone)]
+pub struct WorldOptions {
+    pub plain: bool,
+    pub open: Rights,
+    pub durability: Durability,
+}
+
+impl Default for WorldOptions {
+    fn default() -> WorldOptions {
+        WorldOptions { plain: true, open: Rights::READ_WRITE, durability: Durability::None }
+    }
+}
+
+/// What a finished job told.
+pub struct Run {
+    pub outcome: Outcome,
+    pub events: Vec<ClientEvent>,
+}
+
+impl World {
+    pub fn new() -> World {
+        World::with(&WorldOptions::default())
+    }
+
+    pub fn with(options: &WorldOptions) -> World {
+        let dir = tempfile::tempdir().unwrap();
+        let share = dir.path().join("share");
+        fs::create_dir(&share).unwrap();
+        let server = Server::bind(&ServerOptions {
+            listen: vec!["127.0.0.1:0".parse().unwrap()],
+            shares: vec![ShareOptions {
+                name: ShareName::parse("Share").unwrap(),
+                path: share,
+                open: options.open,
+            }],
+            home: dir.path().join("server-home"),
+            plain: options.plain,
+            durability: options.durability,
+            bandwidth_limit: None,
+            connections_max: 1000,
+            handle_signals: false,
+        })
+        .unwrap();
+        let address = server.listen_addrs()[0];
+        World { dir, server, address, server_events: Vec::new(), plain: options.plain }
+    }
+
+    pub fn share(&self) -> PathBuf {
+        self.dir.path().join("share")
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// A link to `path` in the share, which may be empty or end in a slash.
+    pub fn link(&self, path: &str) -> Link {
+        format!("syncline://{}/Share{path}", self.address).parse().unwrap()
+    }
+
+    /// A link with an invite for the share.
+    pub fn invite(&self, rights: Rights) -> Link {
+        let home = Home::open(&self.path("server-home")).unwrap();
+        let share = ShareName::parse("Share").unwrap();
+        let valid = Duration::from_secs(600);
+        let secret = home.trust().invite(&share, rights, valid, std::time::SystemTime::now()).unwrap();
+        let fingerprint = self.server.device().unwrap();
+        format!("syncline://{}/Share#{fingerprint}.{}", self.address, secret.to_hex()).parse().unwrap()
+    }
+
+    pub fn client_options(&self, home: &str) -> ClientOptions {
+        ClientOptions {
+            home: self.path(home),
+            plain: self.plain,
+            bandwidth_limit: None,
+            timeout: Duration::from_secs(20),
+            retries: 0,
+            handle_signals: false,
+        }
+    }
+
+    pub fn push(&mut self, sources: &[&Path], target: &Link, transfer: TransferOptions) -> Run {
+        self.run(push_job(sources, target), transfer)
+    }
+
+    pub fn pull(&mut self, link: &Link, target: &Path, transfer: TransferOptions) -> Run {
+        self.run(pull_job(link, target), transfer)
+    }
+
+    pub fn run(&mut self, job: Job, transfer: TransferOptions) -> Run {
+        let options = self.client_options("client-home");
+        let client = Client::start(options, job, transfer).expect("a job that can start");
+        self.drive(client, |_, _| {})
+    }
+
+    /// Polls client and server in turn until the job is finished; `between` runs after each turn.
+    pub fn drive(&mut self, mut client: Client, mut between: impl FnMut(&mut World, &[ClientEvent])) -> Run {
+        let mut events = Vec::new();
+        let limit = Instant::now() + Duration::from_secs(120);
+        loop {
+            assert!(Instant::now() < limit, "the job does not end; events so far: {events:?}");
+            let served = self.server.poll(Some(Duration::from_micros(200))).unwrap();
+            self.server_events.extend(served);
+            let new = client.poll(Some(Duration::from_micros(200))).unwrap();
+            between(self, &new);
+            for event in new {
+                if let ClientEvent::Finished(outcome) = event {
+                    return Run { outcome, events };
+                }
+                events.push(event);
+            }
+        }
+    }
+}
+
+pub fn push_job(sources: &[&Path], target: &Link) -> Job {
+    let source = |path: &&Path| Source {
+        path: path.to_path_buf(),
+        contents_only: path.as_os_str().as_encoded_bytes().ends_with(b"/"),
+    };
+    Job::Push { sources: sources.iter().map(source).collect(), target: target.clone() }
+}
+
+pub fn pull_job(link: &Link, target: &Path) -> Job {
+    let target_is_directory = target.as_os_str().as_encoded_bytes().ends_with(b"/");
+    Job::Pull { links: vec![link.clone()], target: target.to_path_buf(), target_is_directory }
+}
+
+impl Run {
+    /// The job went well, and so did every entry.
+    pub fn assert_clean(&self) {
+        assert_eq!(self.outcome.result, Ok(()), "{:?}", self.events);
+        assert_eq!(self.outcome.summary.failed, 0, "{:?}", self.events);
+    }
+}
+
+/// Everything about a tree that Syncline carries: path, kind, mode, time, content or link text.
+pub fn snapshot(root: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut waiting = vec![root.to_path_buf()];
+    while let Some(directory) = waiting.pop() {
+        for entry in fs::read_dir(&directory).unwrap() {
+            let path = entry.unwrap().path();
+            let relative = path.strip_prefix(root).unwrap().to_path_buf();
+            if relative.starts_with(".syncline") {
+                continue;
+            }
+            let meta = fs::symlink_metadata(&path).unwrap();
+            let what = if meta.is_symlink() {
+                format!("-> {:?}", fs::read_link(&path).unwrap())
+            } else if meta.is_dir() {
+                waiting.push(path.clone());
+                format!("{:o} directory", meta.mode() & 0o7777)
+            } else {
+                let content = fs::read(&path).unwrap();
+                format!("{:o} {} {}", meta.mode() & 0o7777, content.len(), syncline::delta::content_id(&content))
+            };
+            found.push(format!("{relative:?} {what} {}.{}", meta.mtime(), meta.mtime_nsec()));
+        }
+    }
+    found.sort();
+    found
+}
