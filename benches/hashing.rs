@@ -13,9 +13,7 @@ const TREE_BYTES: usize = 16 << 20;
 fn bytes(length: usize) -> Vec<u8> {
     let mut state = 1u64;
     let step = |_| {
-        state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1);
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
         (state >> 56) as u8
     };
     (0..length).map(step).collect()
@@ -47,13 +45,9 @@ fn tree(criterion: &mut Criterion) {
         });
     }
     for start in [5_000, 5_003] {
-        group.bench_with_input(
-            BenchmarkId::new("64 KiB after", start),
-            &start,
-            |b, start| {
-                b.iter(|| hash_slices(&content, *start, 65_536));
-            },
-        );
+        group.bench_with_input(BenchmarkId::new("64 KiB after", start), &start, |b, start| {
+            b.iter(|| hash_slices(&content, *start, 65_536));
+        });
     }
     group.finish();
 }

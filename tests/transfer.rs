@@ -25,14 +25,19 @@ fn make_tree(root: &Path) {
     fs::set_permissions(root.join("small.txt"), fs::Permissions::from_mode(0o640)).unwrap();
     fs::set_permissions(root.join("sub/deeper"), fs::Permissions::from_mode(0o750)).unwrap();
     let old = fs::File::options().write(true).open(root.join("nothing")).unwrap();
-    old.set_modified(std::time::UNIX_EPOCH + std::time::Duration::new(1_000_000_000, 123_456_789)).unwrap();
+    old.set_modified(std::time::UNIX_EPOCH + std::time::Duration::new(1_000_000_000, 123_456_789))
+        .unwrap();
 }
 
 fn round_trip(options: &WorldOptions) {
     let mut world = World::with(options);
     let (source, back) = (world.path("source"), world.path("back"));
     make_tree(&source);
-    let link = if options.plain { world.link("") } else { world.invite(Rights::READ_WRITE) };
+    let link = if options.plain {
+        world.link("")
+    } else {
+        world.invite(Rights::READ_WRITE)
+    };
     let pushed = world.push(&[&source], &link, TransferOptions::default());
     pushed.assert_clean();
     assert_eq!(snapshot(&source), snapshot(&world.share().join("source")));
@@ -43,7 +48,14 @@ fn round_trip(options: &WorldOptions) {
     let again = world.push(&[&source], &world.link(""), TransferOptions::default());
     again.assert_clean();
     assert_eq!(again.outcome.summary.files_transferred, 0);
-    assert!(again.events.iter().all(|event| !matches!(event, syncline::node::ClientEvent::Item { .. })), "{:?}", again.events);
+    assert!(
+        again
+            .events
+            .iter()
+            .all(|event| !matches!(event, syncline::node::ClientEvent::Item { .. })),
+        "{:?}",
+        again.events
+    );
     let again = world.pull(&world.link("/source/"), &back, TransferOptions::default());
     again.assert_clean();
     assert_eq!(again.outcome.summary.files_transferred, 0);
@@ -56,6 +68,10 @@ fn a_tree_goes_there_and_back_unchanged_over_plain() {
 
 #[test]
 fn a_tree_goes_there_and_back_unchanged_over_tls_with_barriers() {
-    let options = WorldOptions { plain: false, open: Rights::NONE, durability: Durability::Barrier };
+    let options = WorldOptions {
+        plain: false,
+        open: Rights::NONE,
+        durability: Durability::Barrier,
+    };
     round_trip(&options);
 }

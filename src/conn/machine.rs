@@ -9,9 +9,9 @@ use super::sender::{Sender, fault_of};
 use crate::model::limits::DEVICE_NAME_BYTES_MAX;
 use crate::model::{CloseCode, Fault, Right, Rights};
 use crate::wire::{
-    Begin, BeginFlags, Direction, End, Finish, FrameType, Hello, Hole, Inline, ListEnd, Message,
-    Open, Opened, Piece, Reader, RemovedReader, SourceFailed, Start, TargetKind, VERSION_MAX,
-    VERSION_MIN, control_header, encode_number, features,
+    Begin, BeginFlags, Direction, End, Finish, FrameType, Hello, Hole, Inline, ListEnd, Message, Open, Opened, Piece,
+    Reader, RemovedReader, SourceFailed, Start, TargetKind, VERSION_MAX, VERSION_MIN, control_header, encode_number,
+    features,
 };
 
 /// One connection, without its socket.
@@ -229,19 +229,11 @@ impl Machine {
             return Ok(Event::Nothing);
         }
         let (kind, stream, payload) = match piece {
-            Piece::Data {
-                stream,
-                file,
-                bytes,
-            } => {
+            Piece::Data { stream, file, bytes } => {
                 self.check_stream(stream)?;
                 return self.receiving()?.handle_data(file, bytes);
             }
-            Piece::Control {
-                kind,
-                stream,
-                payload,
-            } => (kind, stream, payload),
+            Piece::Control { kind, stream, payload } => (kind, stream, payload),
         };
         match kind {
             FrameType::Close => {
@@ -267,16 +259,9 @@ impl Machine {
         }
     }
 
-    fn handle_transfer<'a>(
-        &mut self,
-        kind: FrameType,
-        payload: &'a [u8],
-    ) -> Result<Event<'a>, Fault> {
+    fn handle_transfer<'a>(&mut self, kind: FrameType, payload: &'a [u8]) -> Result<Event<'a>, Fault> {
         match kind {
-            FrameType::Offer => self
-                .receiving()?
-                .handle_offer(payload)
-                .map(|()| Event::Offered),
+            FrameType::Offer => self.receiving()?.handle_offer(payload).map(|()| Event::Offered),
             FrameType::Start => self.receiving()?.handle_start(decode(payload)?),
             FrameType::Hole => self.receiving()?.handle_hole(decode(payload)?),
             FrameType::End => self.receiving()?.handle_end(decode(payload)?),
@@ -287,18 +272,10 @@ impl Machine {
             }
             FrameType::ListEnd => {
                 let end = decode(payload)?;
-                self.receiving()?
-                    .handle_list_end(end)
-                    .map(|()| Event::ListEnd(end))
+                self.receiving()?.handle_list_end(end).map(|()| Event::ListEnd(end))
             }
-            FrameType::Answer => self
-                .sending()?
-                .handle_answers(payload)
-                .map(|()| Event::Progress),
-            FrameType::Settled => self
-                .sending()?
-                .handle_settled(payload)
-                .map(|()| Event::Progress),
+            FrameType::Answer => self.sending()?.handle_answers(payload).map(|()| Event::Progress),
+            FrameType::Settled => self.sending()?.handle_settled(payload).map(|()| Event::Progress),
             FrameType::Credit => {
                 let bytes = number(payload)?;
                 self.sending()?.handle_credit(bytes);
@@ -326,9 +303,7 @@ impl Machine {
         let version = hello.version_max.min(VERSION_MAX);
         if version < hello.version_min || version < VERSION_MIN {
             let (low, high) = (hello.version_min, hello.version_max);
-            let text = format!(
-                "this side speaks protocol {VERSION_MIN} to {VERSION_MAX}, the other {low} to {high}"
-            );
+            let text = format!("this side speaks protocol {VERSION_MIN} to {VERSION_MAX}, the other {low} to {high}");
             return Err(Fault::new(CloseCode::Version, text));
         }
         self.features = hello.features & features::ALL;
@@ -362,10 +337,7 @@ impl Machine {
     }
 
     fn handle_opened<'a>(&mut self, opened: Opened) -> Result<Event<'a>, Fault> {
-        if !matches!(
-            (&self.role, &self.state),
-            (Role::Client { .. }, State::Opening)
-        ) {
+        if !matches!((&self.role, &self.state), (Role::Client { .. }, State::Opening)) {
             return Err(Fault::protocol("an unexpected grant"));
         }
         self.rights = opened.rights;
@@ -373,11 +345,7 @@ impl Machine {
         Ok(Event::Opened(opened))
     }
 
-    fn handle_status<'a>(
-        &mut self,
-        kind: FrameType,
-        payload: &'a [u8],
-    ) -> Result<Event<'a>, Fault> {
+    fn handle_status<'a>(&mut self, kind: FrameType, payload: &'a [u8]) -> Result<Event<'a>, Fault> {
         match (kind, &self.role) {
             (FrameType::StatusQuery, Role::Server) => Ok(Event::StatusQuery),
             (FrameType::StatusReply, Role::Client { .. }) => Ok(Event::StatusReply(payload)),
@@ -419,10 +387,7 @@ impl Machine {
 
     /// Server: lets the client in.
     pub fn grant(&mut self, opened: Opened) {
-        debug_assert!(matches!(
-            (&self.role, &self.state),
-            (Role::Server, State::Opening)
-        ));
+        debug_assert!(matches!((&self.role, &self.state), (Role::Server, State::Opening)));
         self.rights = opened.rights;
         self.state = State::Idle;
         opened.encode(0, &mut self.out);
@@ -430,10 +395,7 @@ impl Machine {
 
     /// Client: starts a transfer on the open share.
     pub fn begin(&mut self, begin: Begin) {
-        debug_assert!(matches!(
-            (&self.role, &self.state),
-            (Role::Client { .. }, State::Idle)
-        ));
+        debug_assert!(matches!((&self.role, &self.state), (Role::Client { .. }, State::Idle)));
         begin.encode(TRANSFER_STREAM, &mut self.out);
         self.state = State::Beginning {
             stream: TRANSFER_STREAM,

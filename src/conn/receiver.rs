@@ -11,8 +11,8 @@ use super::sender::fault_of;
 use crate::model::limits::{CREDIT_WINDOW_BYTES, OFFER_WINDOW};
 use crate::model::{CloseCode, Entry, Fault, Kind};
 use crate::wire::{
-    Answers, End, EndOutcome, EntriesReader, Finish, FrameType, Hole, Inline, ListEnd, Message,
-    RemovedWriter, SettledResult, SettledWriter, Start, Verdict, encode_number,
+    Answers, End, EndOutcome, EntriesReader, Finish, FrameType, Hole, Inline, ListEnd, Message, RemovedWriter,
+    SettledResult, SettledWriter, Start, Verdict, encode_number,
 };
 use std::collections::{HashMap, VecDeque};
 
@@ -139,10 +139,7 @@ impl Receiver {
     /// The list has ended and every entry is settled: time to conclude.
     #[must_use]
     pub fn is_complete(&self) -> bool {
-        self.list_end.is_some()
-            && self.checks.is_empty()
-            && self.wanted.is_empty()
-            && !self.finished
+        self.list_end.is_some() && self.checks.is_empty() && self.wanted.is_empty() && !self.finished
     }
 
     /// Whether the sender could list everything; known once the list has ended.
@@ -229,15 +226,10 @@ impl Receiver {
         Ok(Event::Start(start))
     }
 
-    pub(super) fn handle_data<'a>(
-        &mut self,
-        file: u32,
-        bytes: &'a [u8],
-    ) -> Result<Event<'a>, Fault> {
+    pub(super) fn handle_data<'a>(&mut self, file: u32, bytes: &'a [u8]) -> Result<Event<'a>, Fault> {
         let length = bytes.len() as u64;
         let current = self.current.as_mut().filter(|current| current.file == file);
-        let current =
-            current.ok_or_else(|| Fault::protocol("content of a file that is not started"))?;
+        let current = current.ok_or_else(|| Fault::protocol("content of a file that is not started"))?;
         if length > current.size - current.received {
             return Err(Fault::new(CloseCode::Limit, "more content than announced"));
         }
@@ -254,12 +246,8 @@ impl Receiver {
     }
 
     pub(super) fn handle_hole<'a>(&mut self, hole: Hole) -> Result<Event<'a>, Fault> {
-        let current = self
-            .current
-            .as_mut()
-            .filter(|current| current.file == hole.file);
-        let current =
-            current.ok_or_else(|| Fault::protocol("a hole in a file that is not started"))?;
+        let current = self.current.as_mut().filter(|current| current.file == hole.file);
+        let current = current.ok_or_else(|| Fault::protocol("a hole in a file that is not started"))?;
         if hole.length > current.size - current.received {
             return Err(Fault::new(CloseCode::Limit, "more content than announced"));
         }
@@ -275,9 +263,9 @@ impl Receiver {
         let started = self.current.take_if(|current| current.file == end.file);
         match (started, end.outcome) {
             (Some(current), _) if current.void => Ok(Event::Nothing),
-            (Some(current), EndOutcome::Complete(_)) if current.received != current.size => Err(
-                Fault::protocol("a file that ends before its announced size"),
-            ),
+            (Some(current), EndOutcome::Complete(_)) if current.received != current.size => {
+                Err(Fault::protocol("a file that ends before its announced size"))
+            }
             (Some(_), EndOutcome::Complete(_)) => {
                 self.wanted.insert(end.file, Progress::Arrived);
                 Ok(Event::End(end))
@@ -293,9 +281,7 @@ impl Receiver {
 
     pub(super) fn handle_inline<'a>(&mut self, inline: Inline<'a>) -> Result<Event<'a>, Fault> {
         if self.wanted.get(&inline.file) != Some(&Progress::Wanted)
-            || self
-                .current
-                .is_some_and(|current| current.file == inline.file)
+            || self.current.is_some_and(|current| current.file == inline.file)
         {
             return Err(Fault::protocol("a file that is not wanted now"));
         }

@@ -8,13 +8,11 @@
 //! Life of an entry: offered → answered (settled, unless wanted) → queued → started … ended →
 //! settled by the receiver, or queued again when it changed while it was read or arrived damaged.
 
-use crate::model::limits::{
-    BATCH_ENTRIES_MAX, CHANGED_RETRIES_MAX, INLINE_BYTES_MAX, OFFER_WINDOW,
-};
+use crate::model::limits::{BATCH_ENTRIES_MAX, CHANGED_RETRIES_MAX, INLINE_BYTES_MAX, OFFER_WINDOW};
 use crate::model::{Entry, Fault, ItemCode, Kind, Meta, RelPath};
 use crate::wire::{
-    Answers, End, EndOutcome, EntriesWriter, Finish, Hole, Inline, ListEnd, Message, SettledReader,
-    SettledResult, SourceFailed, Start, Verdict, WireError, data_header,
+    Answers, End, EndOutcome, EntriesWriter, Finish, Hole, Inline, ListEnd, Message, SettledReader, SettledResult,
+    SourceFailed, Start, Verdict, WireError, data_header,
 };
 use std::collections::{HashMap, VecDeque};
 
@@ -166,9 +164,7 @@ impl Sender {
             verdict: Verdict::Have,
         });
         self.next_file += 1;
-        if self.batch.count() >= BATCH_ENTRIES_MAX / 4
-            || self.batch.byte_count() > OFFER_FRAME_BYTES
-        {
+        if self.batch.count() >= BATCH_ENTRIES_MAX / 4 || self.batch.byte_count() > OFFER_FRAME_BYTES {
             self.flush_offers();
         }
     }
@@ -235,11 +231,7 @@ impl Sender {
         if let Some(item) = self.wanted.get_mut(&file) {
             item.size = size;
         }
-        self.current = Some(Current {
-            file,
-            size,
-            sent: 0,
-        });
+        self.current = Some(Current { file, size, sent: 0 });
         Start {
             file,
             size,

@@ -83,23 +83,13 @@ impl Message {
 
     /// Appends the whole blocks that `a` and `b` both have, at once, each to its own message.
     /// Returns how many bytes of each it took; none if one of the messages is inside a block.
-    pub(super) fn update_pair(
-        first: &mut Message,
-        a: &[u8],
-        second: &mut Message,
-        b: &[u8],
-    ) -> usize {
+    pub(super) fn update_pair(first: &mut Message, a: &[u8], second: &mut Message, b: &[u8]) -> usize {
         let both = a.len().min(b.len());
         let taken = both - both % BLOCK_BYTES;
         if taken == 0 || first.begun() != 0 || second.begun() != 0 {
             return 0;
         }
-        compress_pair(
-            &mut first.state,
-            &a[..taken],
-            &mut second.state,
-            &b[..taken],
-        );
+        compress_pair(&mut first.state, &a[..taken], &mut second.state, &b[..taken]);
         first.length += taken as u64;
         second.length += taken as u64;
         taken
@@ -279,9 +269,7 @@ mod tests {
     fn pattern(length: usize, seed: u64) -> Vec<u8> {
         let mut state = seed | 1;
         let step = |_| {
-            state = state
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1);
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             (state >> 56) as u8
         };
         (0..length).map(step).collect()
@@ -296,11 +284,7 @@ mod tests {
             let mut single = Message::new();
             single.update(message);
             assert_eq!(single.finish(), digest(message), "{length}");
-            assert_eq!(
-                hash_pair(message, other),
-                (digest(message), digest(other)),
-                "{length}"
-            );
+            assert_eq!(hash_pair(message, other), (digest(message), digest(other)), "{length}");
         }
     }
 

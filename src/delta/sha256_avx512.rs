@@ -9,10 +9,10 @@
 #![allow(unsafe_code)]
 
 use std::arch::x86_64::{
-    __m512i, _mm_set_epi64x, _mm512_add_epi32, _mm512_broadcast_i32x4, _mm512_loadu_si512,
-    _mm512_ror_epi32, _mm512_set1_epi32, _mm512_setzero_si512, _mm512_shuffle_epi8,
-    _mm512_shuffle_i32x4, _mm512_srli_epi32, _mm512_storeu_si512, _mm512_ternarylogic_epi32,
-    _mm512_unpackhi_epi32, _mm512_unpackhi_epi64, _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
+    __m512i, _mm_set_epi64x, _mm512_add_epi32, _mm512_broadcast_i32x4, _mm512_loadu_si512, _mm512_ror_epi32,
+    _mm512_set1_epi32, _mm512_setzero_si512, _mm512_shuffle_epi8, _mm512_shuffle_i32x4, _mm512_srli_epi32,
+    _mm512_storeu_si512, _mm512_ternarylogic_epi32, _mm512_unpackhi_epi32, _mm512_unpackhi_epi64,
+    _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
 };
 
 use super::sha256::{BLOCK_BYTES, ROUND_CONSTANTS};
@@ -33,11 +33,7 @@ impl Wide {
 
     /// Feeds each message its own blocks. All `blocks` are as long as the first, a whole number of
     /// 64-byte blocks; anything else is a bug and panics.
-    pub(super) fn compress(
-        self,
-        states: &mut [[u32; 8]; WIDE_LANES],
-        blocks: &[&[u8]; WIDE_LANES],
-    ) {
+    pub(super) fn compress(self, states: &mut [[u32; 8]; WIDE_LANES], blocks: &[&[u8]; WIDE_LANES]) {
         let length = blocks[0].len();
         assert!(length.is_multiple_of(BLOCK_BYTES) && blocks.iter().all(|b| b.len() == length));
         // SAFETY: `self` proves that the instructions exist, and the lengths were just checked.
@@ -48,11 +44,7 @@ impl Wide {
 /// # Safety
 /// Every element of `blocks` holds at least `count` blocks of 64 bytes.
 #[target_feature(enable = "avx512f,avx512bw")]
-unsafe fn compress(
-    states: &mut [[u32; 8]; WIDE_LANES],
-    blocks: &[&[u8]; WIDE_LANES],
-    count: usize,
-) {
+unsafe fn compress(states: &mut [[u32; 8]; WIDE_LANES], blocks: &[&[u8]; WIDE_LANES], count: usize) {
     // The words of a message are big-endian.
     let swap = _mm_set_epi64x(0x0C0D_0E0F_0809_0A0B, 0x0405_0607_0001_0203);
     let swap = _mm512_broadcast_i32x4(swap);

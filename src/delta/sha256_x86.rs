@@ -10,9 +10,9 @@
 #![allow(unsafe_code)]
 
 use std::arch::x86_64::{
-    __m128i, _mm_add_epi32, _mm_alignr_epi8, _mm_blend_epi16, _mm_loadu_si128, _mm_set_epi64x,
-    _mm_setzero_si128, _mm_sha256msg1_epu32, _mm_sha256msg2_epu32, _mm_sha256rnds2_epu32,
-    _mm_shuffle_epi8, _mm_shuffle_epi32, _mm_storeu_si128,
+    __m128i, _mm_add_epi32, _mm_alignr_epi8, _mm_blend_epi16, _mm_loadu_si128, _mm_set_epi64x, _mm_setzero_si128,
+    _mm_sha256msg1_epu32, _mm_sha256msg2_epu32, _mm_sha256rnds2_epu32, _mm_shuffle_epi8, _mm_shuffle_epi32,
+    _mm_storeu_si128,
 };
 
 use super::sha256::{BLOCK_BYTES, ROUND_CONSTANTS};
@@ -24,23 +24,16 @@ pub(super) struct Kernel(());
 impl Kernel {
     /// The kernel, where the processor can run it. The check is cached by the standard library.
     pub(super) fn detect() -> Option<Kernel> {
-        let present = is_x86_feature_detected!("sha")
-            && is_x86_feature_detected!("sse4.1")
-            && is_x86_feature_detected!("ssse3");
+        let present =
+            is_x86_feature_detected!("sha") && is_x86_feature_detected!("sse4.1") && is_x86_feature_detected!("ssse3");
         present.then_some(Kernel(()))
     }
 
     /// Feeds each message its own blocks. All `blocks` are as long as the first, a whole number of
     /// 64-byte blocks; anything else is a bug and panics.
-    pub(super) fn compress<const N: usize>(
-        self,
-        mut states: [&mut [u32; 8]; N],
-        blocks: [&[u8]; N],
-    ) {
+    pub(super) fn compress<const N: usize>(self, mut states: [&mut [u32; 8]; N], blocks: [&[u8]; N]) {
         let length = blocks.first().map_or(0, |first| first.len());
-        assert!(
-            length.is_multiple_of(BLOCK_BYTES) && blocks.iter().all(|lane| lane.len() == length)
-        );
+        assert!(length.is_multiple_of(BLOCK_BYTES) && blocks.iter().all(|lane| lane.len() == length));
         // SAFETY: `self` proves that the instructions exist, and the lengths were just checked.
         unsafe { compress(&mut states, blocks, length / BLOCK_BYTES) }
     }
@@ -49,11 +42,7 @@ impl Kernel {
 /// # Safety
 /// Every element of `blocks` holds at least `count` blocks of 64 bytes.
 #[target_feature(enable = "sha,sse2,ssse3,sse4.1")]
-unsafe fn compress<const N: usize>(
-    states: &mut [&mut [u32; 8]; N],
-    blocks: [&[u8]; N],
-    count: usize,
-) {
+unsafe fn compress<const N: usize>(states: &mut [&mut [u32; 8]; N], blocks: [&[u8]; N], count: usize) {
     // The words of a message are big-endian.
     let swap = _mm_set_epi64x(0x0C0D_0E0F_0809_0A0B, 0x0405_0607_0001_0203);
     let mut abef = [_mm_setzero_si128(); N];
@@ -126,10 +115,7 @@ fn load_state(state: &[u32; 8]) -> (__m128i, __m128i) {
     let (dcba, hgfe) = unsafe { (_mm_loadu_si128(from), _mm_loadu_si128(from.add(1))) };
     let cdab = _mm_shuffle_epi32(dcba, 0xB1);
     let efgh = _mm_shuffle_epi32(hgfe, 0x1B);
-    (
-        _mm_alignr_epi8(cdab, efgh, 8),
-        _mm_blend_epi16(efgh, cdab, 0xF0),
-    )
+    (_mm_alignr_epi8(cdab, efgh, 8), _mm_blend_epi16(efgh, cdab, 0xF0))
 }
 
 #[inline]

@@ -64,9 +64,7 @@ impl TreeHasher {
             let whole = &run[..run.len() - run.len() % LEAF_BYTES];
             let done = hash_run(whole, LEAF_BYTES);
             let taken = done.as_ref().map_or(0, |_| whole.len());
-            done.into_iter()
-                .flatten()
-                .for_each(|leaf| self.push_subtree(0, leaf));
+            done.into_iter().flatten().for_each(|leaf| self.push_subtree(0, leaf));
             self.update_in_pairs(&run[taken..]);
         }
     }
@@ -191,12 +189,7 @@ struct Lane<'a> {
 impl Lane<'_> {
     /// Advances two leaves at once, until the one with less has no whole block left.
     fn run_both(older: &mut Lane<'_>, younger: &mut Lane<'_>) {
-        let taken = Message::update_pair(
-            &mut older.message,
-            older.rest,
-            &mut younger.message,
-            younger.rest,
-        );
+        let taken = Message::update_pair(&mut older.message, older.rest, &mut younger.message, younger.rest);
         older.rest = &older.rest[taken..];
         younger.rest = &younger.rest[taken..];
     }
@@ -253,9 +246,7 @@ mod tests {
     fn pattern(length: usize) -> Vec<u8> {
         let mut state = 42u64;
         let step = |_| {
-            state = state
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1);
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             (state >> 56) as u8
         };
         (0..length).map(step).collect()
@@ -267,11 +258,7 @@ mod tests {
         for leaves in [0, 1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17] {
             for length in (leaves * LEAF_BYTES).saturating_sub(65)..leaves * LEAF_BYTES + 2 {
                 if length % 16 < 2 || length % 16 == 15 {
-                    assert_eq!(
-                        content_id(&bytes[..length]),
-                        reference(&bytes[..length]),
-                        "{length}"
-                    );
+                    assert_eq!(content_id(&bytes[..length]), reference(&bytes[..length]), "{length}");
                 }
             }
         }

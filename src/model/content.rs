@@ -24,9 +24,7 @@ pub struct ContentIdError;
 impl fmt::Display for ContentId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}-", self.length)?;
-        self.root
-            .iter()
-            .try_for_each(|byte| write!(f, "{byte:02x}"))
+        self.root.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
     }
 }
 
@@ -67,14 +65,7 @@ mod tests {
         };
         assert_eq!(id.to_string(), format!("5-{}", "ab".repeat(32)));
         assert_eq!(id.to_string().parse(), Ok(id));
-        for bad in [
-            "",
-            "5",
-            "5-ab",
-            "x-00",
-            "-1-00",
-            &format!("+5-{}", "ab".repeat(32)),
-        ] {
+        for bad in ["", "5", "5-ab", "x-00", "-1-00", &format!("+5-{}", "ab".repeat(32))] {
             assert_eq!(bad.parse::<ContentId>(), Err(ContentIdError), "{bad}");
         }
     }

@@ -56,9 +56,6 @@ mod tests {
         assert_eq!(escape("grüße.txt".as_bytes()), "grüße.txt");
         assert_eq!(escape(b"a\nb\x1b[31m"), "a\\nb\\u{1b}[31m");
         assert_eq!(escape(b"\xff\\"), "\\xff\\\\");
-        assert_eq!(
-            escape("exe.\u{202e}gpj\u{9b}".as_bytes()),
-            "exe.\\u{202e}gpj\\u{9b}"
-        );
+        assert_eq!(escape("exe.\u{202e}gpj\u{9b}".as_bytes()), "exe.\\u{202e}gpj\\u{9b}");
     }
 }

@@ -18,9 +18,7 @@ impl DeviceId {
     #[must_use]
     pub fn short(&self) -> String {
         const ALPHABET: &[u8; 32] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
-        let bits = self.0[..5]
-            .iter()
-            .fold(0u64, |bits, &byte| bits << 8 | u64::from(byte));
+        let bits = self.0[..5].iter().fold(0u64, |bits, &byte| bits << 8 | u64::from(byte));
         let letter = |index: u32| char::from(ALPHABET[(bits >> (35 - 5 * index) & 31) as usize]);
         let half = |from: u32| (from..from + 4).map(letter).collect::<String>();
         format!("{}-{}", half(0), half(4))
@@ -65,9 +63,7 @@ pub struct ShareName(String);
 
 /// Text that cannot name a share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "a share's name has 1 to 128 bytes, none of them / # ? % or control characters, and no leading dot"
-)]
+#[error("a share's name has 1 to 128 bytes, none of them / # ? % or control characters, and no leading dot")]
 pub struct ShareNameError;
 
 impl ShareName {
@@ -219,16 +215,7 @@ mod tests {
     #[test]
     fn share_names_that_would_break_a_link_are_refused() {
         assert!(ShareName::parse("My Share").is_ok());
-        for bad in [
-            "",
-            ".hidden",
-            "a/b",
-            "a#b",
-            "a?b",
-            "50%",
-            "a\nb",
-            &"x".repeat(129),
-        ] {
+        for bad in ["", ".hidden", "a/b", "a#b", "a?b", "50%", "a\nb", &"x".repeat(129)] {
             assert_eq!(ShareName::parse(bad), Err(ShareNameError), "{bad:?}");
         }
     }

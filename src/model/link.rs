@@ -147,9 +147,7 @@ fn parse_authority(text: &str) -> Result<(String, u16), LinkError> {
     }
     let port = match port {
         None => DEFAULT_PORT,
-        Some(text) if text.bytes().all(|b| b.is_ascii_digit()) => {
-            text.parse().map_err(|_| LinkError::Port)?
-        }
+        Some(text) if text.bytes().all(|b| b.is_ascii_digit()) => text.parse().map_err(|_| LinkError::Port)?,
         Some(_) => return Err(LinkError::Port),
     };
     if port == 0 {

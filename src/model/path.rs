@@ -168,15 +168,7 @@ mod tests {
 
     #[test]
     fn legal_paths_come_back_byte_for_byte() {
-        for bytes in [
-            &b"a"[..],
-            b"a/b",
-            b"...",
-            b"a b/\xff\xfe",
-            b".a",
-            b"-n",
-            b"a\nb",
-        ] {
+        for bytes in [&b"a"[..], b"a/b", b"...", b"a b/\xff\xfe", b".a", b"-n", b"a\nb"] {
             assert_eq!(RelPath::parse(bytes).unwrap().as_bytes(), bytes);
         }
     }
@@ -214,10 +206,7 @@ mod tests {
         let parent = path.parent().unwrap();
         assert_eq!(parent.as_bytes(), b"a/b");
         assert_eq!(parent.child(b"c").unwrap(), path);
-        assert_eq!(
-            RelPath::parse(b"c").unwrap().below(Some(&parent)).unwrap(),
-            path
-        );
+        assert_eq!(RelPath::parse(b"c").unwrap().below(Some(&parent)).unwrap(), path);
         assert_eq!(RelPath::parse(b"a").unwrap().parent(), None);
         assert_eq!(parent.child(b"x/y"), Err(PathError::Empty));
     }

@@ -58,10 +58,7 @@ impl CloseCode {
     /// Whether the same request may succeed later without anybody changing anything.
     #[must_use]
     pub fn is_temporary(self) -> bool {
-        matches!(
-            self,
-            CloseCode::Busy | CloseCode::Timeout | CloseCode::Stopping
-        )
+        matches!(self, CloseCode::Busy | CloseCode::Timeout | CloseCode::Stopping)
     }
 }
 
@@ -154,9 +151,7 @@ impl ItemCode {
     /// The code of a wire number.
     #[must_use]
     pub fn from_wire(number: u8) -> Option<ItemCode> {
-        ItemCode::ALL
-            .get(usize::from(number).checked_sub(1)?)
-            .copied()
+        ItemCode::ALL.get(usize::from(number).checked_sub(1)?).copied()
     }
 
     /// What happened, as the end of a sentence.
@@ -189,9 +184,7 @@ impl ItemCode {
             ItemCode::Changing => "close the program that writes it, then run the command again",
             ItemCode::DiskFull => "free some space and run the command again",
             ItemCode::Io => "check the disk (dmesg, smartctl) and run the command again",
-            ItemCode::Mismatch => {
-                "run the command again; if it repeats, check that machine's memory and disk"
-            }
+            ItemCode::Mismatch => "run the command again; if it repeats, check that machine's memory and disk",
             ItemCode::BadPath => "rename it",
             ItemCode::InTheWay => "move or delete what stands there",
             ItemCode::Special => "it is left out; exclude it to silence this",

@@ -56,12 +56,7 @@ impl Access {
     }
 
     /// Lets a visitor in, or says why not.
-    pub(crate) fn decide(
-        &mut self,
-        open: &Open,
-        visitor: &Visitor<'_>,
-        now: Tick,
-    ) -> Result<Opened, Fault> {
+    pub(crate) fn decide(&mut self, open: &Open, visitor: &Visitor<'_>, now: Tick) -> Result<Opened, Fault> {
         let is_owner = visitor.device.is_some() && visitor.device == self.own;
         let Some(share) = &open.share else {
             return if is_owner {
@@ -76,11 +71,7 @@ impl Access {
         let Some(open_rights) = visitor.open_rights else {
             return Err(self.failed(visitor.address, open.secret.as_ref(), now));
         };
-        let owner_rights = if is_owner {
-            Rights::READ_WRITE
-        } else {
-            Rights::NONE
-        };
+        let owner_rights = if is_owner { Rights::READ_WRITE } else { Rights::NONE };
         let mut rights = open_rights
             .union(owner_rights)
             .union(self.rights(visitor.device, share)?);
@@ -109,11 +100,7 @@ impl Access {
     }
 
     /// The rights that a device has by pairing, as they are now.
-    pub(crate) fn rights(
-        &self,
-        device: Option<DeviceId>,
-        share: &ShareName,
-    ) -> Result<Rights, Fault> {
+    pub(crate) fn rights(&self, device: Option<DeviceId>, share: &ShareName) -> Result<Rights, Fault> {
         let Some(device) = device else {
             return Ok(Rights::NONE);
         };
@@ -142,10 +129,10 @@ impl Access {
                 "too many wrong secrets from this address; wait a while",
             ));
         }
-        let redeemed =
-            self.home
-                .trust()
-                .redeem(secret, share, device, visitor.name, SystemTime::now());
+        let redeemed = self
+            .home
+            .trust()
+            .redeem(secret, share, device, visitor.name, SystemTime::now());
         redeemed.map_err(|error| undecided(&error))
     }
 

@@ -39,10 +39,7 @@ impl Agreement {
             }
             Scope::Named(names) => {
                 let first = path.components().next().unwrap_or_default();
-                names
-                    .iter()
-                    .any(|name| **name == *first)
-                    .then(|| path.clone())
+                names.iter().any(|name| **name == *first).then(|| path.clone())
             }
             Scope::Renamed { offered, local } => {
                 let is_it = path == offered && !matches!(entry.kind, Kind::Directory);
@@ -74,10 +71,7 @@ mod tests {
     fn file(text: &str) -> Entry {
         let meta = Meta {
             mode: 0o644,
-            mtime: Timestamp {
-                seconds: 0,
-                nanos: 0,
-            },
+            mtime: Timestamp { seconds: 0, nanos: 0 },
         };
         Entry {
             path: path(text),
@@ -94,19 +88,13 @@ mod tests {
                 .ok()
         };
         assert_eq!(accept(Scope::Below(None), "a/b"), Some(path("a/b")));
-        assert_eq!(
-            accept(Scope::Below(Some(path("a"))), "a/b"),
-            Some(path("a/b"))
-        );
+        assert_eq!(accept(Scope::Below(Some(path("a"))), "a/b"), Some(path("a/b")));
         assert_eq!(accept(Scope::Below(Some(path("a"))), "ab"), None);
         assert_eq!(
             accept(Scope::Named(vec![b"a".as_slice().into()]), "a/b"),
             Some(path("a/b"))
         );
-        assert_eq!(
-            accept(Scope::Named(vec![b"a".as_slice().into()]), ".bashrc"),
-            None
-        );
+        assert_eq!(accept(Scope::Named(vec![b"a".as_slice().into()]), ".bashrc"), None);
         let renamed = || Scope::Renamed {
             offered: path("a"),
             local: path("b"),

@@ -156,10 +156,7 @@ impl Committer {
 
     /// What was done for `owner` since it last asked.
     pub(crate) fn take_results(&mut self, owner: ConnId) -> Vec<Done> {
-        self.results
-            .get_mut(&owner)
-            .map(std::mem::take)
-            .unwrap_or_default()
+        self.results.get_mut(&owner).map(std::mem::take).unwrap_or_default()
     }
 
     /// The owner is gone. What it had queued is complete and verified, so it is still published;
@@ -175,11 +172,7 @@ impl Committer {
 
     fn collect(&mut self, shared: &mut Shared) {
         while let Ok(report) = self.receiver.try_recv() {
-            log::trace!(
-                "commit job {} done: {} results",
-                report.ticket,
-                report.done.len()
-            );
+            log::trace!("commit job {} done: {} results", report.ticket, report.done.len());
             for (owner, done) in report.done {
                 if let Some(results) = self.results.get_mut(&owner) {
                     results.push(done);
@@ -190,10 +183,7 @@ impl Committer {
     }
 
     fn queue(&mut self, place: &Rc<Place>) -> &mut Queue {
-        let at = self
-            .queues
-            .iter()
-            .position(|queue| Rc::ptr_eq(&queue.place, place));
+        let at = self.queues.iter().position(|queue| Rc::ptr_eq(&queue.place, place));
         let at = at.unwrap_or_else(|| {
             self.queues.push(Queue::new(place));
             self.queues.len() - 1
@@ -225,9 +215,7 @@ impl Queue {
     }
 
     fn take_work(&mut self) -> Work {
-        let rest = self
-            .commits
-            .split_off(self.commits.len().min(JOB_FILES_MAX));
+        let rest = self.commits.split_off(self.commits.len().min(JOB_FILES_MAX));
         let commits = std::mem::replace(&mut self.commits, rest);
         // A closing comes after all commits of its transfer, which are settled before it is queued.
         let closings = if self.commits.is_empty() {

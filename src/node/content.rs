@@ -3,8 +3,8 @@
 //! Never reads more than a step's bytes at a time, and says when a file changed meanwhile.
 
 use crate::delta::TreeHasher;
-use crate::model::{ContentId, ItemCode};
-use crate::store::SourceFile;
+use crate::model::ContentId;
+use crate::store::{FileError, SourceFile};
 
 /// Hashes one file, a step at a time.
 #[derive(Debug)]
@@ -18,11 +18,11 @@ pub(crate) struct Hashing {
 #[derive(Debug)]
 pub(crate) enum Hashed {
     /// There is more to read.
-    More(Hashing),
+    More(Box<Hashing>),
     /// This is its content.
     Done(ContentId),
     /// It changed meanwhile or cannot be read.
-    Failed(ItemCode),
+    Failed,
 }
 
 /// Bytes per step: well below the time quantum of a connection.
@@ -41,17 +41,22 @@ impl Hashing {
     pub(crate) fn step(mut self, scratch: &mut Vec<u8>) -> Hashed {
         scratch.resize(STEP_BYTES, 0);
         match self.file.read_at(self.offset, scratch) {
-            Err(error) => Hashed::Failed(error.code()),
+            Err(error) => failed(&error),
             Ok(0) => match self.file.unchanged() {
                 Ok(true) if self.offset == self.file.size() => Hashed::Done(self.hasher.finish()),
-                Ok(_) => Hashed::Failed(ItemCode::Changing),
-                Err(error) => Hashed::Failed(error.code()),
+                Ok(_) => Hashed::Failed,
+                Err(error) => failed(&error),
             },
             Ok(length) => {
                 self.hasher.update(&scratch[..length]);
                 self.offset += length as u64;
-                Hashed::More(self)
+                Hashed::More(Box::new(self))
             }
         }
     }
+}
+
+fn failed(error: &FileError) -> Hashed {
+    log::info!("{error}");
+    Hashed::Failed
 }

@@ -10,8 +10,6 @@ pub(super) fn load(home: &Home) -> Result<Identity, String> {
         let identity = Identity::generate().map_err(io::Error::other)?;
         Ok((identity.cert_der().to_vec(), identity.key_der().to_vec()))
     };
-    let (certificate, key) = home
-        .identity_or_create(&mut make)
-        .map_err(|error| error.to_string())?;
+    let (certificate, key) = home.identity_or_create(&mut make).map_err(|error| error.to_string())?;
     Identity::from_der(&certificate, &key).map_err(|error| error.to_string())
 }

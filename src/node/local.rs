@@ -56,8 +56,7 @@ impl Sources {
     pub(crate) fn plan(self, link: &Link, kind: TargetKind) -> Result<PushPlan, JobError> {
         let target = link.path.as_ref();
         let alone = self.found.len() == 1;
-        let rename =
-            alone && target.is_some() && !link.trailing_slash && kind != TargetKind::Directory;
+        let rename = alone && target.is_some() && !link.trailing_slash && kind != TargetKind::Directory;
         let into_directory = !(rename && self.found[0].file.is_some());
         if into_directory && matches!(kind, TargetKind::File | TargetKind::Other) {
             let path = target.map_or_else(|| link.share.to_string(), RelPath::to_string);
@@ -76,9 +75,7 @@ impl Sources {
                 (true, Some(target)) => Some(target.clone()),
                 _ => source.destination(target)?,
             };
-            let shown = destination
-                .as_ref()
-                .map_or_else(String::new, |path| format!("/{path}"));
+            let shown = destination.as_ref().map_or_else(String::new, |path| format!("/{path}"));
             let slash = if source.name.is_none() { "/" } else { "" };
             plan.mappings.push(Mapping {
                 source: source.given.clone(),
@@ -137,13 +134,8 @@ fn open_source(source: &Source) -> Result<FoundSource, JobError> {
         path: given.clone(),
         reason: error.reason(),
     })?;
-    let name = source
-        .path
-        .file_name()
-        .map(|name| RelPath::parse(name.as_bytes()));
-    let name = name
-        .transpose()
-        .map_err(|error| source_error(&given, error))?;
+    let name = source.path.file_name().map(|name| RelPath::parse(name.as_bytes()));
+    let name = name.transpose().map_err(|error| source_error(&given, error))?;
     let broken = |error: crate::store::FileError| JobError::Source {
         path: given.clone(),
         reason: error.reason(),
@@ -173,8 +165,7 @@ fn open_source(source: &Source) -> Result<FoundSource, JobError> {
                 });
             };
             let root = Rc::new(Root::open(parent).map_err(broken)?);
-            let file =
-                RelPath::parse(file.as_bytes()).map_err(|error| source_error(&given, error))?;
+            let file = RelPath::parse(file.as_bytes()).map_err(|error| source_error(&given, error))?;
             Ok(FoundSource {
                 given,
                 root,
@@ -227,12 +218,7 @@ pub(crate) struct PullTarget<'a> {
 
 impl PullTarget<'_> {
     /// Decides where things go; `kind` is what the only source is.
-    pub(crate) fn plan(
-        &self,
-        links: &[Link],
-        kind: TargetKind,
-        filter: Filter,
-    ) -> Result<PullPlan, JobError> {
+    pub(crate) fn plan(&self, links: &[Link], kind: TargetKind, filter: Filter) -> Result<PullPlan, JobError> {
         let shown = escape(self.path.as_os_str().as_bytes());
         let target_error = |reason: String| JobError::Target {
             path: shown.clone(),
@@ -242,15 +228,11 @@ impl PullTarget<'_> {
         let is_directory = here.as_ref().is_some_and(std::fs::Metadata::is_dir);
         let single_file = links.len() == 1 && kind == TargetKind::File;
         let only_name = links[0].path.as_ref().map(|path| path.name().to_vec());
-        if let (true, Some(name), false) =
-            (single_file, only_name, is_directory || self.is_directory)
-        {
+        if let (true, Some(name), false) = (single_file, only_name, is_directory || self.is_directory) {
             return self.plan_renamed(&links[0], &name, filter);
         }
         if here.is_some() && !is_directory {
-            return Err(target_error(
-                "it is a file, and a directory is needed".to_owned(),
-            ));
+            return Err(target_error("it is a file, and a directory is needed".to_owned()));
         }
         let root = self
             .open(self.path, is_directory)
@@ -274,15 +256,12 @@ impl PullTarget<'_> {
                 path: None,
             });
             let path = name.as_ref().and_then(|name| RelPath::parse(name).ok());
-            if path.is_some() == name.is_some()
-                && (links.len() > 1 || kind == TargetKind::Directory)
-            {
+            if path.is_some() == name.is_some() && (links.len() > 1 || kind == TargetKind::Directory) {
                 scopes.push(path);
             }
             names.push(name);
         }
-        let named: Option<Vec<Box<[u8]>>> =
-            names.into_iter().map(|name| name.map(Into::into)).collect();
+        let named: Option<Vec<Box<[u8]>>> = names.into_iter().map(|name| name.map(Into::into)).collect();
         let scope = named.map_or(Scope::Below(None), Scope::Named);
         let place = Place::new(root, self.durability);
         Ok(PullPlan {
@@ -303,13 +282,9 @@ impl PullTarget<'_> {
             .path
             .file_name()
             .ok_or_else(|| target_error("it has no name".to_owned()))?;
-        let local =
-            RelPath::parse(file.as_bytes()).map_err(|error| target_error(error.to_string()))?;
+        let local = RelPath::parse(file.as_bytes()).map_err(|error| target_error(error.to_string()))?;
         let offered = RelPath::parse(name).map_err(|error| target_error(error.to_string()))?;
-        let parent = self
-            .path
-            .parent()
-            .filter(|parent| !parent.as_os_str().is_empty());
+        let parent = self.path.parent().filter(|parent| !parent.as_os_str().is_empty());
         let parent = parent.unwrap_or(Path::new("."));
         let root = self
             .open(parent, parent.is_dir())
@@ -339,10 +314,7 @@ impl PullTarget<'_> {
 }
 
 fn source_text(link: &Link) -> String {
-    let path = link
-        .path
-        .as_ref()
-        .map_or_else(String::new, |path| format!("/{path}"));
+    let path = link.path.as_ref().map_or_else(String::new, |path| format!("/{path}"));
     let slash = if link.trailing_slash || link.path.is_none() {
         "/"
     } else {

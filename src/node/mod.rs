@@ -5,12 +5,15 @@
 
 mod access;
 mod agreement;
+mod begin;
 mod client;
+mod client_node;
 mod commit;
 mod content;
 mod events;
 #[cfg(feature = "tls")]
 mod identity;
+mod judging;
 mod ledger;
 mod local;
 mod options;
@@ -20,13 +23,14 @@ mod prune;
 mod receiving;
 mod sending;
 mod server;
+mod server_node;
 mod source_tree;
 mod status;
 
 pub use client::Client;
 pub use events::{Action, ClientEvent, JobError, Outcome, Progress, ServerEvent, Summary};
 pub use options::{
-    ClientOptions, Durability, FilterRule, Job, Mapping, MaxDelete, ServerOptions, ShareOptions,
-    Source, TransferOptions,
+    ClientOptions, Durability, FilterRule, Job, Mapping, MaxDelete, ServerOptions, ShareOptions, Source,
+    TransferOptions,
 };
 pub use server::{Server, ServerError};

@@ -114,7 +114,7 @@ impl Default for TransferOptions {
 }
 
 /// The brake on deletions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum MaxDelete {
     /// At most so many entries.
     Count(u64),
@@ -123,13 +123,8 @@ pub enum MaxDelete {
     /// No brake: the user said so.
     Unlimited,
     /// 50 % once more than 25 entries would go.
+    #[default]
     Default,
-}
-
-impl Default for MaxDelete {
-    fn default() -> Self {
-        MaxDelete::Default
-    }
 }
 
 impl MaxDelete {
@@ -138,9 +133,7 @@ impl MaxDelete {
     pub fn allows(self, deletions: u64, existing: u64) -> bool {
         match self {
             MaxDelete::Count(limit) => deletions <= limit,
-            MaxDelete::Percent(percent) => {
-                u128::from(deletions) * 100 <= u128::from(existing) * u128::from(percent)
-            }
+            MaxDelete::Percent(percent) => u128::from(deletions) * 100 <= u128::from(existing) * u128::from(percent),
             MaxDelete::Unlimited => true,
             MaxDelete::Default => deletions <= 25 || deletions * 2 <= existing,
         }

@@ -101,11 +101,7 @@ fn fault_of(error: WireError) -> Fault {
 
 impl Session {
     /// Deals with an event of a running transfer; gives back those that the role has to deal with.
-    pub(crate) fn transfer_event<'a>(
-        &mut self,
-        event: Event<'a>,
-        core: &mut Core,
-    ) -> Option<Event<'a>> {
+    pub(crate) fn transfer_event<'a>(&mut self, event: Event<'a>, core: &mut Core) -> Option<Event<'a>> {
         let Session {
             machine,
             transfer,
@@ -141,11 +137,7 @@ impl Session {
     }
 
     /// Moves the transfer on by a bounded amount and flushes what it has to say.
-    pub(crate) fn step(
-        &mut self,
-        cx: &mut Context<'_>,
-        core: &mut Core,
-    ) -> Result<Activity, Fault> {
+    pub(crate) fn step(&mut self, cx: &mut Context<'_>, core: &mut Core) -> Result<Activity, Fault> {
         let Session {
             machine,
             transfer,
@@ -153,9 +145,7 @@ impl Session {
             ..
         } = self;
         let activity = match transfer {
-            Some(Transfer::Sending(sending)) => {
-                sending.step(cx, machine, ledger, &mut core.scratch)
-            }
+            Some(Transfer::Sending(sending)) => sending.step(cx, machine, ledger, &mut core.scratch),
             Some(Transfer::Receiving(receiving)) => {
                 let mut books = Books {
                     ledger,

@@ -158,15 +158,9 @@ impl Prune {
         for _ in 0..STEP_ENTRIES {
             // A walk lists a directory before what is in it, so from the back the innermost come first.
             let Some(path) = self.doomed.pop() else {
-                return Pruned::Over(Finish::Done {
-                    deleted: self.deleted,
-                });
+                return Pruned::Over(Finish::Done { deleted: self.deleted });
             };
-            let removed = if cx.dry_run {
-                Ok(())
-            } else {
-                cx.root.remove(&path)
-            };
+            let removed = if cx.dry_run { Ok(()) } else { cx.root.remove(&path) };
             match removed.map_err(|error| error.code()) {
                 Ok(()) => {
                     self.deleted += 1;

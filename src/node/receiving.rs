@@ -10,36 +10,34 @@
 
 use super::agreement::Agreement;
 use super::commit::{Closing, Commit, Committer, Done};
-use super::content::{Hashed, Hashing};
+use super::content::Hashing;
 use super::events::Action;
 use super::ledger::Ledger;
 use super::options::MaxDelete;
 use super::place::Place;
 use super::prune::{Offered, Prune, PruneContext, PruneLog, Pruned};
 use super::sending::action_of;
-use crate::conn::{Check, Machine, Receiver};
+use crate::conn::{Machine, Receiver};
 use crate::delta::{TreeHasher, content_id};
-use crate::model::{ContentId, Entry, Fault, ItemCode, Kind, Meta, RelPath};
+use crate::model::{Fault, ItemCode, Meta, RelPath};
 use crate::reactor::{Activity, ConnId};
-use crate::store::{
-    Expected, FileError, Found, FoundKind, MadeDirectory, Published, Room, StagedFile, publish,
-};
+use crate::store::{Expected, FileError, Published, Room, StagedFile};
 use crate::wire::{End, EndOutcome, Finish, Hole, Inline, ListEnd, SettledResult, Start, Verdict};
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 
 /// The receiving end of one transfer.
 pub(crate) struct Receiving {
-    owner: ConnId,
-    plan: ReceivingPlan,
-    wants: HashMap<u32, Want>,
+    pub(super) owner: ConnId,
+    pub(super) plan: ReceivingPlan,
+    pub(super) wants: HashMap<u32, Want>,
     incoming: Option<Incoming>,
-    hashing: Option<Hashing>,
+    pub(super) hashing: Option<Hashing>,
     /// Offered directories: their final metadata, and whether something in them changed.
-    directories: BTreeMap<RelPath, (Meta, Touch)>,
+    pub(super) directories: BTreeMap<RelPath, (Meta, Touch)>,
     /// The parent that was made sure of last.
-    parent: Option<RelPath>,
-    offered: Option<Offered>,
+    pub(super) parent: Option<RelPath>,
+    pub(super) offered: Option<Offered>,
     phase: Phase,
 }
 
@@ -62,11 +60,11 @@ pub(crate) struct DeletePlan {
 }
 
 /// A file whose content is wanted.
-struct Want {
-    path: RelPath,
-    expected: Expected,
-    verdict: Verdict,
-    size: u64,
+pub(super) struct Want {
+    pub(super) path: RelPath,
+    pub(super) expected: Expected,
+    pub(super) verdict: Verdict,
+    pub(super) size: u64,
 }
 
 /// A file that arrives.
@@ -79,7 +77,7 @@ struct Incoming {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Touch {
+pub(super) enum Touch {
     Untouched,
     Touched,
 }
@@ -91,9 +89,6 @@ enum Phase {
     Closing(Finish),
     Ended(Finish),
 }
-
-/// Offers judged in one visit.
-const CHECKS_PER_VISIT: usize = 256;
 
 impl Receiving {
     pub(crate) fn new(owner: ConnId, mut plan: ReceivingPlan) -> Receiving {
@@ -112,11 +107,7 @@ impl Receiving {
     }
 
     /// A bounded amount of work that no message carries: judging, settling, concluding.
-    pub(crate) fn step(
-        &mut self,
-        machine: &mut Machine,
-        books: &mut Books<'_>,
-    ) -> Result<Activity, Fault> {
+    pub(crate) fn step(&mut self, machine: &mut Machine, books: &mut Books<'_>) -> Result<Activity, Fault> {
         let Some(receiver) = machine.receiver() else {
             return Ok(Activity::Idle);
         };
@@ -145,277 +136,7 @@ impl Receiving {
         }
     }
 
-    fn judge(&mut self, receiver: &mut Receiver, books: &mut Books<'_>) -> Result<Activity, Fault> {
-        for _ in 0..CHECKS_PER_VISIT {
-            let Some(check) = receiver.next_check() else {
-                return Ok(Activity::Idle);
-            };
-            let check = check.clone();
-            let local = self.plan.agreement.accept(&check.entry)?;
-            let judged = match self.hashing.take() {
-                Some(hashing) => self.compare(hashing, &check, &local, books),
-                None => self.examine(&check, &local, books),
-            };
-            let Some((verdict, expected)) = judged else {
-                // A file is being hashed: one step of it is enough for a visit.
-                return Ok(Activity::More);
-            };
-            receiver.answer(verdict);
-            self.judged(&check, local, verdict, expected, books.ledger);
-        }
-        Ok(Activity::More)
-    }
-
-    /// Notes a verdict.
-    fn judged(
-        &mut self,
-        check: &Check,
-        path: RelPath,
-        verdict: Verdict,
-        expected: Expected,
-        ledger: &mut Ledger,
-    ) {
-        let size = check.size();
-        let is_file = matches!(check.entry.kind, Kind::File { .. });
-        if is_file {
-            ledger.found();
-        }
-        if let Some(offered) = &mut self.offered {
-            offered.insert(&path);
-        }
-        if check.entry.kind == Kind::Directory && !matches!(verdict, Verdict::Failed(_)) {
-            let touch = if verdict == Verdict::Have {
-                Touch::Untouched
-            } else {
-                Touch::Touched
-            };
-            self.directories
-                .insert(path.clone(), (check.entry.meta, touch));
-        }
-        match verdict {
-            Verdict::Failed(code) if is_file => ledger.file_failed(&path, code),
-            Verdict::Failed(code) => ledger.failed(path.as_bytes(), code),
-            Verdict::WantNew | Verdict::WantReplace => {
-                ledger.wanted(size);
-                if self.plan.dry_run {
-                    ledger.transferred(size);
-                    ledger.item(&path, action_of(verdict), size);
-                } else {
-                    self.wants.insert(
-                        check.file,
-                        Want {
-                            path,
-                            expected,
-                            verdict,
-                            size,
-                        },
-                    );
-                }
-            }
-            Verdict::Have if is_file => ledger.unchanged(size),
-            Verdict::Have => {}
-            Verdict::Created | Verdict::Replaced | Verdict::Touched => {
-                if is_file {
-                    ledger.unchanged(size);
-                }
-                if verdict != Verdict::Touched {
-                    self.touch_parent(&path);
-                }
-                ledger.item(&path, action_of(verdict), size);
-            }
-        }
-    }
-
-    /// Compares an offered entry with what is here. `None`: a file has to be hashed first.
-    fn examine(
-        &mut self,
-        check: &Check,
-        path: &RelPath,
-        books: &mut Books<'_>,
-    ) -> Option<(Verdict, Expected)> {
-        let found = match self.plan.place.root.probe(path) {
-            Ok(found) => found,
-            Err(error) => return Some(failed(&error)),
-        };
-        let expected = found.map_or(Expected::Absent, |found| Expected::Present(found.identity));
-        let judged = match &check.entry.kind {
-            Kind::Directory => self.examine_directory(path, &check.entry, found, books),
-            Kind::Symlink { target } => {
-                self.examine_link(path, target, &check.entry, found, expected)
-            }
-            Kind::File { size } => match found.map(|found| (found, found.kind)) {
-                None => Ok(Verdict::WantNew),
-                Some((_, FoundKind::Directory | FoundKind::Special)) => Err(ItemCode::InTheWay),
-                Some((_, FoundKind::Symlink)) => Ok(Verdict::WantReplace),
-                Some((found, FoundKind::File { size: here }))
-                    if here == *size && self.plan.checksum =>
-                {
-                    return self.hash_first(check, path, found);
-                }
-                Some((found, FoundKind::File { size: here })) => {
-                    let same = here == *size && found.meta.mtime == check.entry.meta.mtime;
-                    if same {
-                        self.keep(path, &check.entry, found)
-                    } else {
-                        Ok(Verdict::WantReplace)
-                    }
-                }
-            },
-        };
-        Some((judged.unwrap_or_else(Verdict::Failed), expected))
-    }
-
-    fn examine_directory(
-        &mut self,
-        path: &RelPath,
-        entry: &Entry,
-        found: Option<Found>,
-        books: &mut Books<'_>,
-    ) -> Result<Verdict, ItemCode> {
-        match found.map(|found| (found.kind, found.meta)) {
-            Some((FoundKind::Directory, meta)) if meta == entry.meta => Ok(Verdict::Have),
-            Some((FoundKind::Directory, _)) => Ok(Verdict::Touched),
-            Some(_) => Err(ItemCode::InTheWay),
-            None if self.plan.dry_run => Ok(Verdict::Created),
-            None => {
-                self.make_parents(path, books)
-                    .map_err(|error| error.code())?;
-                let made = self
-                    .plan
-                    .place
-                    .root
-                    .make_directory(path)
-                    .map_err(|error| error.code())?;
-                if made == MadeDirectory::Created {
-                    books
-                        .committer
-                        .made_directory(&self.plan.place, path.clone());
-                }
-                Ok(Verdict::Created)
-            }
-        }
-    }
-
-    fn examine_link(
-        &mut self,
-        path: &RelPath,
-        target: &[u8],
-        entry: &Entry,
-        found: Option<Found>,
-        expected: Expected,
-    ) -> Result<Verdict, ItemCode> {
-        let place = Rc::clone(&self.plan.place);
-        if let Some(Found {
-            kind: FoundKind::Symlink,
-            meta,
-            ..
-        }) = found
-            && place
-                .root
-                .read_link(path)
-                .is_ok_and(|here| *here == *target)
-        {
-            if meta.mtime == entry.meta.mtime {
-                return Ok(Verdict::Have);
-            }
-            if !self.plan.dry_run {
-                place
-                    .root
-                    .set_meta(path, &entry.meta)
-                    .map_err(|error| error.code())?;
-            }
-            return Ok(Verdict::Touched);
-        }
-        let verdict = match found.map(|found| found.kind) {
-            None => Verdict::Created,
-            Some(FoundKind::Directory | FoundKind::Special) => return Err(ItemCode::InTheWay),
-            Some(_) => Verdict::Replaced,
-        };
-        if !self.plan.dry_run {
-            // A link is one inode without content: it is made and named on the spot, and becomes
-            // durable with its directory at the last barrier.
-            let made = place
-                .root
-                .make_parents(path)
-                .and_then(|_| place.staging.symlink(path, target, &entry.meta));
-            made.and_then(|sealed| publish(&place.root, sealed, &expected))
-                .map_err(|error| error.code())?;
-        }
-        Ok(verdict)
-    }
-
-    /// The content is here already; mode and time may not be.
-    fn keep(&self, path: &RelPath, entry: &Entry, found: Found) -> Result<Verdict, ItemCode> {
-        if found.meta == entry.meta {
-            return Ok(Verdict::Have);
-        }
-        if !self.plan.dry_run {
-            self.plan
-                .place
-                .root
-                .set_meta(path, &entry.meta)
-                .map_err(|error| error.code())?;
-        }
-        Ok(Verdict::Touched)
-    }
-
-    fn hash_first(
-        &mut self,
-        check: &Check,
-        path: &RelPath,
-        found: Found,
-    ) -> Option<(Verdict, Expected)> {
-        let expected = Expected::Present(found.identity);
-        if check.root.is_none() {
-            return Some((Verdict::WantReplace, expected));
-        }
-        match self.plan.place.root.open_file(path) {
-            Ok(file) => {
-                self.hashing = Some(Hashing::new(file));
-                None
-            }
-            Err(_) => Some((Verdict::WantReplace, expected)),
-        }
-    }
-
-    fn compare(
-        &mut self,
-        hashing: Hashing,
-        check: &Check,
-        path: &RelPath,
-        books: &mut Books<'_>,
-    ) -> Option<(Verdict, Expected)> {
-        let id = match hashing.step(books.scratch) {
-            Hashed::More(hashing) => {
-                self.hashing = Some(hashing);
-                return None;
-            }
-            Hashed::Done(id) => Some(id),
-            Hashed::Failed(_) => None,
-        };
-        let found = match self.plan.place.root.probe(path) {
-            Ok(Some(found)) => found,
-            Ok(None) => return Some((Verdict::WantNew, Expected::Absent)),
-            Err(error) => return Some(failed(&error)),
-        };
-        let expected = Expected::Present(found.identity);
-        let same = id.is_some_and(|ContentId { length, root }| {
-            length == check.size() && Some(root) == check.root
-        });
-        let verdict = if same {
-            self.keep(path, &check.entry, found)
-        } else {
-            Ok(Verdict::WantReplace)
-        };
-        Some((verdict.unwrap_or_else(Verdict::Failed), expected))
-    }
-
-    pub(crate) fn handle_start(
-        &mut self,
-        start: &Start,
-        machine: &mut Machine,
-        books: &mut Books<'_>,
-    ) {
+    pub(crate) fn handle_start(&mut self, start: &Start, machine: &mut Machine, books: &mut Books<'_>) {
         let Some(receiver) = machine.receiver() else {
             return;
         };
@@ -443,45 +164,25 @@ impl Receiving {
         }
     }
 
-    fn stage(
-        &mut self,
-        file: u32,
-        room: Room,
-        books: &mut Books<'_>,
-    ) -> Result<StagedFile, ItemCode> {
+    fn stage(&mut self, file: u32, room: Room, books: &mut Books<'_>) -> Result<StagedFile, ItemCode> {
         let path = self
             .wants
             .get(&file)
             .map(|want| want.path.clone())
             .ok_or(ItemCode::Other)?;
-        self.make_parents(&path, books)
-            .map_err(|error| error.code())?;
-        self.plan
-            .place
-            .staging
-            .create(&path, room)
-            .map_err(|error| {
-                log::warn!("{error}");
-                error.code()
-            })
+        self.make_parents(&path, books).map_err(|error| error.code())?;
+        self.plan.place.staging.create(&path, room).map_err(|error| {
+            log::warn!("{error}");
+            error.code()
+        })
     }
 
-    pub(crate) fn handle_content(
-        &mut self,
-        file: u32,
-        bytes: &[u8],
-        machine: &mut Machine,
-        ledger: &mut Ledger,
-    ) {
+    pub(crate) fn handle_content(&mut self, file: u32, bytes: &[u8], machine: &mut Machine, ledger: &mut Ledger) {
         let Some(receiver) = machine.receiver() else {
             return;
         };
         receiver.consumed(bytes.len() as u64);
-        let Some(incoming) = self
-            .incoming
-            .as_mut()
-            .filter(|incoming| incoming.file == file)
-        else {
+        let Some(incoming) = self.incoming.as_mut().filter(|incoming| incoming.file == file) else {
             return;
         };
         incoming.hasher.update(bytes);
@@ -498,11 +199,7 @@ impl Receiving {
     }
 
     pub(crate) fn handle_hole(&mut self, hole: &Hole, ledger: &mut Ledger) {
-        if let Some(incoming) = self
-            .incoming
-            .as_mut()
-            .filter(|incoming| incoming.file == hole.file)
-        {
+        if let Some(incoming) = self.incoming.as_mut().filter(|incoming| incoming.file == hole.file) {
             incoming.hasher.update_zeros(hole.length);
             incoming.offset += hole.length;
             ledger.skipped(hole.length);
@@ -541,12 +238,7 @@ impl Receiving {
         }
     }
 
-    pub(crate) fn handle_inline(
-        &mut self,
-        inline: &Inline<'_>,
-        machine: &mut Machine,
-        books: &mut Books<'_>,
-    ) {
+    pub(crate) fn handle_inline(&mut self, inline: &Inline<'_>, machine: &mut Machine, books: &mut Books<'_>) {
         let Some(receiver) = machine.receiver() else {
             return;
         };
@@ -567,14 +259,7 @@ impl Receiving {
                     want.size = bytes.len() as u64;
                 }
                 books.ledger.moved(bytes.len() as u64);
-                self.commit(
-                    file,
-                    staged,
-                    &inline.meta,
-                    bytes.len() as u64,
-                    receiver,
-                    books,
-                );
+                self.commit(file, staged, &inline.meta, bytes.len() as u64, receiver, books);
             }
             Err(code) => self.fail(file, code, receiver, books.ledger),
         }
@@ -670,9 +355,7 @@ impl Receiving {
         match &mut self.plan.delete {
             None => self.begin_closing(Finish::Done { deleted: 0 }, receiver, books),
             Some(_) if !listed => self.begin_closing(Finish::Incomplete, receiver, books),
-            Some(delete) => {
-                self.phase = Phase::Pruning(Prune::new(std::mem::take(&mut delete.scopes)))
-            }
+            Some(delete) => self.phase = Phase::Pruning(Prune::new(std::mem::take(&mut delete.scopes))),
         }
     }
 
@@ -726,7 +409,7 @@ impl Receiving {
         self.phase = Phase::Closing(finish);
     }
 
-    fn make_parents(&mut self, path: &RelPath, books: &mut Books<'_>) -> Result<(), FileError> {
+    pub(super) fn make_parents(&mut self, path: &RelPath, books: &mut Books<'_>) -> Result<(), FileError> {
         let parent = path.parent();
         if parent.is_none() || parent == self.parent {
             return Ok(());
@@ -738,23 +421,15 @@ impl Receiving {
         Ok(())
     }
 
-    fn touch_parent(&mut self, path: &RelPath) {
+    pub(super) fn touch_parent(&mut self, path: &RelPath) {
         touch_parent(&mut self.directories, path);
     }
 }
 
 fn touch_parent(directories: &mut BTreeMap<RelPath, (Meta, Touch)>, path: &RelPath) {
-    if let Some((_, touch)) = path
-        .parent()
-        .and_then(|parent| directories.get_mut(&parent))
-    {
+    if let Some((_, touch)) = path.parent().and_then(|parent| directories.get_mut(&parent)) {
         *touch = Touch::Touched;
     }
-}
-
-fn failed(error: &FileError) -> (Verdict, Expected) {
-    log::info!("{error}");
-    (Verdict::Failed(error.code()), Expected::Absent)
 }
 
 /// What the work on a transfer shares with others.

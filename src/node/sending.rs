@@ -17,9 +17,7 @@ use crate::delta::{TreeHasher, content_id};
 use crate::model::limits::{INLINE_BYTES_MAX, TURN_BYTES};
 use crate::model::{Entry, ItemCode, Kind, Meta, RelPath, SharedBytes};
 use crate::reactor::{Activity, Context};
-use crate::store::{
-    Decision, Extent, Filter, Keep, PathKind, Scan, ScanItem, Shape, SourceFile, Window,
-};
+use crate::store::{Decision, Extent, Filter, Keep, PathKind, Scan, ScanItem, Shape, SourceFile, Window};
 use crate::wire::{EndOutcome, Verdict};
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -144,11 +142,7 @@ impl Sending {
             // Called again as soon as the queue has fallen.
             return Activity::Idle;
         }
-        if reading == Activity::More {
-            reading
-        } else {
-            listing
-        }
+        if reading == Activity::More { reading } else { listing }
     }
 
     /// The receiver gave the current file up while it was on its way.
@@ -158,21 +152,16 @@ impl Sending {
         }
     }
 
-    fn list(
-        &mut self,
-        sender: &mut Sender,
-        ledger: &mut Ledger,
-        scratch: &mut Vec<u8>,
-    ) -> Activity {
+    fn list(&mut self, sender: &mut Sender, ledger: &mut Ledger, scratch: &mut Vec<u8>) -> Activity {
         if self.listed || sender.offer_room() == 0 {
             return Activity::Idle;
         }
         if let Some((entry, origin, hashing)) = self.hashing.take() {
             match hashing.step(scratch) {
-                Hashed::More(hashing) => self.hashing = Some((entry, origin, hashing)),
+                Hashed::More(hashing) => self.hashing = Some((entry, origin, *hashing)),
                 Hashed::Done(id) => sender.offer(&entry, Some(&id.root), origin),
                 // It is offered all the same: the receiver will want it and the reading will tell.
-                Hashed::Failed(_) => sender.offer(&entry, None, origin),
+                Hashed::Failed => sender.offer(&entry, None, origin),
             }
             return Activity::More;
         }
@@ -232,12 +221,7 @@ impl Sending {
                     (renamed(&entry, path), local)
                 }
                 Err(_) => {
-                    return self.cannot_offer(
-                        sender,
-                        ledger,
-                        entry.path.as_bytes(),
-                        ItemCode::BadPath,
-                    );
+                    return self.cannot_offer(sender, ledger, entry.path.as_bytes(), ItemCode::BadPath);
                 }
             },
             ScanItem::Special(path) => {
@@ -265,26 +249,13 @@ impl Sending {
         sender.offer(&entry, None, origin);
     }
 
-    fn cannot_offer(
-        &mut self,
-        sender: &mut Sender,
-        ledger: &mut Ledger,
-        path: &[u8],
-        code: ItemCode,
-    ) {
+    fn cannot_offer(&mut self, sender: &mut Sender, ledger: &mut Ledger, path: &[u8], code: ItemCode) {
         self.complete = false;
         sender.source_failed(path, code);
         ledger.failed(path, code);
     }
 
-    fn open(
-        &mut self,
-        sender: &mut Sender,
-        origin: &Origin,
-        credit: u64,
-        ledger: &mut Ledger,
-        scratch: &mut Vec<u8>,
-    ) {
+    fn open(&mut self, sender: &mut Sender, origin: &Origin, credit: u64, ledger: &mut Ledger, scratch: &mut Vec<u8>) {
         let tree = &self.trees[usize::from(origin.source)];
         let Ok(local) = tree.local(&origin.path) else {
             return sender.fail(ItemCode::BadPath);
@@ -346,10 +317,7 @@ impl Sending {
                 ledger.skipped(length);
             }
             Ok(Part::End) => {
-                let outcome = self
-                    .outgoing
-                    .take()
-                    .map_or(EndOutcome::Changed, Outgoing::finish);
+                let outcome = self.outgoing.take().map_or(EndOutcome::Changed, Outgoing::finish);
                 sender.end(outcome);
             }
             Err(code) => {
@@ -370,13 +338,7 @@ enum Part {
 }
 
 impl Outgoing {
-    fn next_part(
-        &mut self,
-        offset: u64,
-        remaining: u64,
-        credit: u64,
-        holes: bool,
-    ) -> Result<Part, ItemCode> {
+    fn next_part(&mut self, offset: u64, remaining: u64, credit: u64, holes: bool) -> Result<Part, ItemCode> {
         if offset >= self.extent_end {
             let extent = if holes {
                 self.file.next_extent(offset)
@@ -390,9 +352,7 @@ impl Outgoing {
                 Extent::End => return Err(ItemCode::Changing),
             }
         }
-        let wanted = (self.extent_end - offset)
-            .min(credit)
-            .min(FRAME_BYTES as u64) as usize;
+        let wanted = (self.extent_end - offset).min(credit).min(FRAME_BYTES as u64) as usize;
         let (window, from) = self.mapped(offset)?;
         let length = wanted.min(window.length - from);
         let mapped = Rc::clone(&window.window);
@@ -403,8 +363,7 @@ impl Outgoing {
 
     /// The window that holds `offset`, and where in it.
     fn mapped(&mut self, offset: u64) -> Result<(&MappedPart, usize), ItemCode> {
-        let holds =
-            |part: &MappedPart| (part.start..part.start + part.length as u64).contains(&offset);
+        let holds = |part: &MappedPart| (part.start..part.start + part.length as u64).contains(&offset);
         if !self.window.as_ref().is_some_and(holds) {
             self.torn |= self.window.take().is_some_and(|part| part.window.is_torn());
             let length = (self.extent_end - offset).min(WINDOW_BYTES as u64) as usize;

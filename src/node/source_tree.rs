@@ -66,10 +66,7 @@ pub(crate) fn without_prefix(path: &RelPath, prefix: Option<&RelPath>) -> Option
     let Some(prefix) = prefix else {
         return Some(path.clone());
     };
-    let rest = path
-        .as_bytes()
-        .strip_prefix(prefix.as_bytes())?
-        .strip_prefix(b"/")?;
+    let rest = path.as_bytes().strip_prefix(prefix.as_bytes())?.strip_prefix(b"/")?;
     RelPath::parse(rest).ok()
 }
 

@@ -56,12 +56,7 @@ impl Totals {
         self.failed += summary.failed;
     }
 
-    pub(crate) fn of_share<'a>(
-        &self,
-        name: &'a ShareName,
-        rights: String,
-        free_bytes: Option<u64>,
-    ) -> ShareStatus<'a> {
+    pub(crate) fn of_share<'a>(&self, name: &'a ShareName, rights: String, free_bytes: Option<u64>) -> ShareStatus<'a> {
         ShareStatus {
             name: name.as_str(),
             rights,

@@ -225,11 +225,7 @@ impl<M, H: Handler<M>> Visit<'_, M, H> {
             _ => return Ok(()),
         }
         // Without it a small message waits for the acknowledgement of the one before.
-        connection
-            .stream
-            .socket()
-            .set_nodelay(true)
-            .map_err(Closed::Reset)?;
+        connection.stream.socket().set_nodelay(true).map_err(Closed::Reset)?;
         connection.phase = Phase::Handshaking;
         connection.stream.start()?;
         self.establish()
@@ -262,10 +258,7 @@ impl<M, H: Handler<M>> Visit<'_, M, H> {
             return Ok(false);
         }
         let limit = quantum.bytes.min(allowed);
-        match connection
-            .stream
-            .flush(&mut connection.outbound, self.scratch, limit)
-        {
+        match connection.stream.flush(&mut connection.outbound, self.scratch, limit) {
             Ok(Flow::Moved(count)) => {
                 connection.sent += count as u64;
                 quantum.bytes = quantum.bytes.saturating_sub(count);
@@ -306,10 +299,7 @@ impl<M, H: Handler<M>> Visit<'_, M, H> {
             *starved = true;
             return Ok(false);
         }
-        match connection
-            .stream
-            .receive(self.scratch, quantum.bytes.min(allowed))
-        {
+        match connection.stream.receive(self.scratch, quantum.bytes.min(allowed)) {
             Ok(Flow::Moved(count)) => {
                 connection.received += count as u64;
                 quantum.bytes = quantum.bytes.saturating_sub(count);
@@ -358,11 +348,9 @@ impl<M, H: Handler<M>> Visit<'_, M, H> {
             _ => {
                 // It may still read: what is queued gets one chance.
                 if connection.writable && connection.has_output() {
-                    let _ = connection.stream.flush(
-                        &mut connection.outbound,
-                        self.scratch,
-                        OUTBOUND_BYTES_MAX,
-                    );
+                    let _ = connection
+                        .stream
+                        .flush(&mut connection.outbound, self.scratch, OUTBOUND_BYTES_MAX);
                 }
                 Err(Closed::Peer)
             }
@@ -456,10 +444,6 @@ fn is_connected(stream: &mut Stream) -> Result<bool, Closed> {
 
 impl std::fmt::Debug for Connection {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(
-            f,
-            "Connection({} {:?} {:?})",
-            self.peer, self.phase, self.outbound
-        )
+        write!(f, "Connection({} {:?} {:?})", self.peer, self.phase, self.outbound)
     }
 }

@@ -162,10 +162,7 @@ impl Shared {
         if let Some(throttle) = &mut self.throttle {
             throttle.armed = false;
             let servings = throttle.down.servings(now).max(throttle.up.servings(now));
-            for id in throttle
-                .waiting
-                .drain(..servings.min(throttle.waiting.len()))
-            {
+            for id in throttle.waiting.drain(..servings.min(throttle.waiting.len())) {
                 self.ready.push(id);
             }
         }
@@ -184,13 +181,8 @@ impl Shared {
             let wait = |micros: u64| micros.div_ceil(1_000).max(1);
             let down = throttle.down.wait_micros(now);
             let up = throttle.up.wait_micros(now);
-            let micros = if down.min(up) == 0 {
-                down.max(up)
-            } else {
-                down.min(up)
-            };
-            self.timers
-                .set(Tick(now / 1_000) + wait(micros), Timer::Throttle);
+            let micros = if down.min(up) == 0 { down.max(up) } else { down.min(up) };
+            self.timers.set(Tick(now / 1_000) + wait(micros), Timer::Throttle);
         }
     }
 }

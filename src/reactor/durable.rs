@@ -68,8 +68,8 @@ impl Drop for Durable {
 
 fn work(inbox: &Receiver<(u64, Job)>, outbox: &Sender<(u64, io::Result<()>)>, waker: &Waker) {
     while let Ok((ticket, job)) = inbox.recv() {
-        let result = catch_unwind(AssertUnwindSafe(job))
-            .unwrap_or_else(|_| Err(io::Error::other("a durable job panicked")));
+        let result =
+            catch_unwind(AssertUnwindSafe(job)).unwrap_or_else(|_| Err(io::Error::other("a durable job panicked")));
         if outbox.send((ticket, result)).is_err() {
             return;
         }

@@ -24,13 +24,7 @@ pub enum Activity {
 /// Callbacks run on the loop's thread and must not block. None of them may run the reactor.
 pub trait Handler<M> {
     /// Somebody connected to listener `listener`: the machine for it, or `None` to close at once.
-    fn accepted(
-        &mut self,
-        shared: &mut Shared,
-        listener: usize,
-        id: ConnId,
-        peer: SocketAddr,
-    ) -> Option<M>;
+    fn accepted(&mut self, shared: &mut Shared, listener: usize, id: ConnId, peer: SocketAddr) -> Option<M>;
 
     /// The connection stands; with TLS, `peer` has proved to hold that device's key.
     fn established(&mut self, cx: &mut Context<'_>, machine: &mut M, peer: Option<DeviceId>);

@@ -11,10 +11,7 @@ use rustls::crypto::{CryptoProvider, ring, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::version::TLS13;
-use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, OtherError,
-    PeerIncompatible,
-};
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, OtherError, PeerIncompatible};
 use rustls::{ServerConfig, SignatureScheme};
 use sha2::{Digest, Sha256};
 use std::fmt;
@@ -54,8 +51,7 @@ impl Identity {
     pub fn generate() -> Result<Identity, IdentityError> {
         let failed = |error: rcgen::Error| IdentityError::Generate(error.to_string());
         let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).map_err(failed)?;
-        let parameters =
-            rcgen::CertificateParams::new(vec!["syncline".to_owned()]).map_err(failed)?;
+        let parameters = rcgen::CertificateParams::new(vec!["syncline".to_owned()]).map_err(failed)?;
         let certificate = parameters.self_signed(&key).map_err(failed)?;
         Identity::from_der(certificate.der(), key.serialized_der())
     }
@@ -111,10 +107,7 @@ impl Identity {
         self.0.server.clone()
     }
 
-    pub(super) fn client_config(
-        &self,
-        expected: Option<DeviceId>,
-    ) -> Result<Arc<ClientConfig>, rustls::Error> {
+    pub(super) fn client_config(&self, expected: Option<DeviceId>) -> Result<Arc<ClientConfig>, rustls::Error> {
         let provider = self.0.provider.clone();
         let mut config = ClientConfig::builder_with_provider(provider.clone())
             .with_protocol_versions(&[&TLS13])?
@@ -139,9 +132,7 @@ impl fmt::Debug for Identity {
 pub(super) fn device_of(certificate: &CertificateDer<'_>) -> Result<DeviceId, rustls::Error> {
     let parsed = webpki::EndEntityCert::try_from(certificate)
         .map_err(|_| rustls::Error::InvalidCertificate(CertificateError::BadEncoding))?;
-    Ok(DeviceId(
-        Sha256::digest(parsed.subject_public_key_info()).into(),
-    ))
+    Ok(DeviceId(Sha256::digest(parsed.subject_public_key_info()).into()))
 }
 
 fn private_key(pkcs8: &[u8]) -> PrivateKeyDer<'static> {
@@ -151,9 +142,7 @@ fn private_key(pkcs8: &[u8]) -> PrivateKeyDer<'static> {
 /// ring, with the cipher first that this processor is fast at: AES-128 where it has instructions
 /// for it (4.6 GB/s here, against 3.9 for AES-256), else ChaCha20.
 fn provider() -> CryptoProvider {
-    use ring::cipher_suite::{
-        TLS13_AES_128_GCM_SHA256, TLS13_AES_256_GCM_SHA384, TLS13_CHACHA20_POLY1305_SHA256,
-    };
+    use ring::cipher_suite::{TLS13_AES_128_GCM_SHA256, TLS13_AES_256_GCM_SHA384, TLS13_CHACHA20_POLY1305_SHA256};
     #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
     let has_aes = std::arch::is_x86_feature_detected!("aes");
     #[cfg(target_arch = "aarch64")]
@@ -234,9 +223,7 @@ impl ServerCertVerifier for PinnedServer {
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider
-            .signature_verification_algorithms
-            .supported_schemes()
+        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }
 
@@ -297,10 +284,7 @@ mod tests {
         let other = Identity::generate().unwrap();
         assert_ne!(other.device(), identity.device());
         let mixed = Identity::from_der(identity.cert_der(), other.key_der());
-        assert!(
-            matches!(mixed, Err(IdentityError::Unusable(_))),
-            "{mixed:?}"
-        );
+        assert!(matches!(mixed, Err(IdentityError::Unusable(_))), "{mixed:?}");
         for damaged in [&[][..], b"nonsense", &identity.cert_der()[..40]] {
             assert!(Identity::from_der(damaged, identity.key_der()).is_err());
             assert!(Identity::from_der(identity.cert_der(), damaged).is_err());

@@ -71,11 +71,7 @@ impl Listeners {
         if self.spare.is_none() {
             self.spare = Some(File::open("/dev/null")?);
         }
-        let socket = Socket::new(
-            Domain::for_address(address),
-            Type::STREAM,
-            Some(Protocol::TCP),
-        )?;
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         socket.set_reuse_address(true)?;
         socket.set_nonblocking(true)?;
         socket.bind(&address.into())?;
@@ -83,11 +79,7 @@ impl Listeners {
         let mut socket = TcpListener::from_std(socket.into());
         let bound = socket.local_addr()?;
         let index = self.list.len();
-        registry.register(
-            &mut socket,
-            Source::Listener(index).token(),
-            Interest::READABLE,
-        )?;
+        registry.register(&mut socket, Source::Listener(index).token(), Interest::READABLE)?;
         self.list.push(Listener {
             socket,
             security,

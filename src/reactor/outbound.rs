@@ -22,14 +22,8 @@ const RESCUE_BYTES: usize = 256 * 1024;
 const KEPT_SEGMENTS: usize = 8;
 
 enum Segment {
-    Owned {
-        bytes: Vec<u8>,
-        start: usize,
-    },
-    Shared {
-        bytes: SharedBytes,
-        range: Range<usize>,
-    },
+    Owned { bytes: Vec<u8>, start: usize },
+    Shared { bytes: SharedBytes, range: Range<usize> },
 }
 
 impl Segment {
@@ -206,24 +200,13 @@ impl Outbound {
         if rest_is_empty {
             self.segments.remove(index);
         }
-        self.segments.insert(
-            index,
-            Segment::Owned {
-                bytes: copy,
-                start: 0,
-            },
-        );
+        self.segments.insert(index, Segment::Owned { bytes: copy, start: 0 });
         true
     }
 }
 
 impl std::fmt::Debug for Outbound {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(
-            f,
-            "Outbound({} bytes in {} segments)",
-            self.len,
-            self.segments.len()
-        )
+        write!(f, "Outbound({} bytes in {} segments)", self.len, self.segments.len())
     }
 }

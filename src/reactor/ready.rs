@@ -108,11 +108,7 @@ mod tests {
         assert_eq!(ready.pop(), Some((id(1, 1), true)));
         ready.push(id(1, 1));
         assert_eq!(ready.pop(), Some((id(0, 0), false)));
-        assert_eq!(
-            ready.pop(),
-            Some((id(1, 1), false)),
-            "the wake-up was delivered once"
-        );
+        assert_eq!(ready.pop(), Some((id(1, 1), false)), "the wake-up was delivered once");
         assert_eq!(ready.pop(), None);
     }
 

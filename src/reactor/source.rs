@@ -41,10 +41,7 @@ impl Source {
             Source::Waker => WAKER,
             Source::Signals => SIGNALS,
             Source::Listener(index) => LISTENER_LAST - index,
-            Source::Connection {
-                index,
-                generation_low,
-            } => generation_low << INDEX_BITS | index,
+            Source::Connection { index, generation_low } => generation_low << INDEX_BITS | index,
         })
     }
 
@@ -94,8 +91,7 @@ impl<T> Slots<T> {
 
     /// The id that the next [`Slots::insert`] gives out.
     pub(super) fn next_id(&self) -> ConnId {
-        let index = u32::try_from(self.slab.vacant_key())
-            .expect("connections are capped far below u32::MAX");
+        let index = u32::try_from(self.slab.vacant_key()).expect("connections are capped far below u32::MAX");
         ConnId {
             index,
             generation: self.generation,
@@ -162,11 +158,7 @@ mod tests {
         assert_eq!(slots.get_mut(first), None);
         assert_eq!(slots.remove(first), None);
         assert_eq!(slots.get_mut(second), Some(&mut "second"));
-        let Source::Connection {
-            index,
-            generation_low,
-        } = Source::of(first.token())
-        else {
+        let Source::Connection { index, generation_low } = Source::of(first.token()) else {
             panic!("no connection")
         };
         assert!(

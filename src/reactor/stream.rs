@@ -106,16 +106,12 @@ impl Stream {
         Ok(Stream { socket, layer })
     }
 
-    pub(super) fn connecting(
-        socket: TcpStream,
-        security: &ClientSecurity,
-    ) -> Result<Stream, Closed> {
+    pub(super) fn connecting(socket: TcpStream, security: &ClientSecurity) -> Result<Stream, Closed> {
         let layer = match security {
             ClientSecurity::Plain => Layer::Plain { unseen: true },
             #[cfg(feature = "tls")]
             ClientSecurity::Tls { identity, expected } => Layer::Tls(Box::new(
-                TlsStream::client(identity, *expected)
-                    .map_err(|error| Closed::Tls(error.to_string()))?,
+                TlsStream::client(identity, *expected).map_err(|error| Closed::Tls(error.to_string()))?,
             )),
         };
         Ok(Stream { socket, layer })

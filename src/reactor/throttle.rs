@@ -89,10 +89,7 @@ mod tests {
             }
             let (burst, grain) = (bucket.burst_bytes, bucket.grain_bytes);
             assert!(moved <= rate * 10 + burst, "{rate}: {moved} bytes moved");
-            assert!(
-                moved + grain + burst >= rate * 10,
-                "{rate}: only {moved} bytes moved"
-            );
+            assert!(moved + grain + burst >= rate * 10, "{rate}: only {moved} bytes moved");
             assert!(visits <= 10_000, "{rate}: {visits} visits are a busy loop");
         }
     }
@@ -109,10 +106,6 @@ mod tests {
         );
         assert_eq!(bucket.allow(220_000), 20_000);
         assert_eq!(bucket.allow(3_600 * MICROS), 100_000);
-        assert_eq!(
-            bucket.allow(0),
-            100_000,
-            "a clock that jumps back takes nothing away"
-        );
+        assert_eq!(bucket.allow(0), 100_000, "a clock that jumps back takes nothing away");
     }
 }

@@ -86,8 +86,7 @@ impl<K: Copy> Timers<K> {
             next: NONE,
             previous: NONE,
         };
-        let index = u32::try_from(self.timers.insert(timer))
-            .expect("timers are bounded by connections and keys");
+        let index = u32::try_from(self.timers.insert(timer)).expect("timers are bounded by connections and keys");
         self.place(index);
         TimerId { index, serial }
     }
@@ -242,10 +241,8 @@ mod tests {
                     timers.advance(now);
                     let mut popped: Vec<usize> = std::iter::from_fn(|| timers.pop()).collect();
                     popped.sort_unstable();
-                    let mut expected: Vec<usize> = model
-                        .range(..=(now, usize::MAX))
-                        .map(|((_, key), ())| *key)
-                        .collect();
+                    let mut expected: Vec<usize> =
+                        model.range(..=(now, usize::MAX)).map(|((_, key), ())| *key).collect();
                     expected.sort_unstable();
                     assert_eq!(popped, expected);
                     model.retain(|(at, _), ()| *at > now);

@@ -18,9 +18,7 @@ use mio::net::TcpStream;
 use rustls::client::UnbufferedClientConnection;
 use rustls::pki_types::ServerName;
 use rustls::server::UnbufferedServerConnection;
-use rustls::unbuffered::{
-    ConnectionState, EncodeError, EncryptError, InsufficientSizeError, UnbufferedStatus,
-};
+use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, InsufficientSizeError, UnbufferedStatus};
 use rustls::{AlertDescription, CertificateError, CommonState};
 use std::io::{self, Read, Write};
 
@@ -63,10 +61,7 @@ impl TlsStream {
         Ok(TlsStream::new(Session::Server(session)))
     }
 
-    pub(super) fn client(
-        identity: &Identity,
-        expected: Option<DeviceId>,
-    ) -> Result<TlsStream, rustls::Error> {
+    pub(super) fn client(identity: &Identity, expected: Option<DeviceId>) -> Result<TlsStream, rustls::Error> {
         let name = ServerName::try_from("syncline.invalid").expect("the name is a legal one");
         let session = UnbufferedClientConnection::new(identity.client_config(expected)?, name)?;
         Ok(TlsStream::new(Session::Client(session)))
@@ -160,11 +155,7 @@ impl TlsStream {
             if self.has_sealed() {
                 match write(socket, &self.sealed[self.sent..])? {
                     None => {
-                        return Ok(if moved == 0 {
-                            Flow::Blocked
-                        } else {
-                            Flow::Moved(moved)
-                        });
+                        return Ok(if moved == 0 { Flow::Blocked } else { Flow::Moved(moved) });
                     }
                     Some(count) => (self.sent, moved) = (self.sent + count, moved + count),
                 }
@@ -179,14 +170,9 @@ impl TlsStream {
             let length = self.seal(outbound, scratch)?;
             let count = write(socket, &scratch.seal[..length])?;
             moved += count.unwrap_or(0);
-            self.sealed
-                .extend_from_slice(&scratch.seal[count.unwrap_or(0)..length]);
+            self.sealed.extend_from_slice(&scratch.seal[count.unwrap_or(0)..length]);
             if count.is_none() {
-                return Ok(if moved == 0 {
-                    Flow::Blocked
-                } else {
-                    Flow::Moved(moved)
-                });
+                return Ok(if moved == 0 { Flow::Blocked } else { Flow::Moved(moved) });
             }
         }
         Ok(Flow::Moved(moved))
@@ -295,8 +281,7 @@ impl TlsStream {
             }
             Ok(length)
         };
-        self.with_traffic(fill)
-            .map_err(|error| Closed::Tls(error.to_string()))
+        self.with_traffic(fill).map_err(|error| Closed::Tls(error.to_string()))
     }
 
     /// Asks the session for its writing state; what it wants to send by itself comes first.
@@ -305,18 +290,14 @@ impl TlsStream {
         use_it: impl FnOnce(&mut dyn Traffic) -> Result<usize, EncryptError>,
     ) -> Result<usize, EncryptError> {
         match &mut self.session {
-            Session::Client(session) => {
-                match session.process_tls_records(&mut self.partial).state {
-                    Ok(ConnectionState::WriteTraffic(mut state)) => use_it(&mut state),
-                    _ => Err(EncryptError::EncryptExhausted),
-                }
-            }
-            Session::Server(session) => {
-                match session.process_tls_records(&mut self.partial).state {
-                    Ok(ConnectionState::WriteTraffic(mut state)) => use_it(&mut state),
-                    _ => Err(EncryptError::EncryptExhausted),
-                }
-            }
+            Session::Client(session) => match session.process_tls_records(&mut self.partial).state {
+                Ok(ConnectionState::WriteTraffic(mut state)) => use_it(&mut state),
+                _ => Err(EncryptError::EncryptExhausted),
+            },
+            Session::Server(session) => match session.process_tls_records(&mut self.partial).state {
+                Ok(ConnectionState::WriteTraffic(mut state)) => use_it(&mut state),
+                _ => Err(EncryptError::EncryptExhausted),
+            },
         }
     }
 }
@@ -371,9 +352,7 @@ fn digest<Data>(
             }
             result
         }
-        Ok(ConnectionState::EncodeTlsData(mut state)) => {
-            encode(sealed, |target| state.encode(target))
-        }
+        Ok(ConnectionState::EncodeTlsData(mut state)) => encode(sealed, |target| state.encode(target)),
         Ok(ConnectionState::TransmitTlsData(state)) => {
             // It is in `sealed`, which leaves in order.
             state.done();
@@ -383,11 +362,9 @@ fn digest<Data>(
             *peer_closed = true;
             Ok(Step::Again)
         }
-        Ok(
-            ConnectionState::BlockedHandshake
-            | ConnectionState::WriteTraffic(_)
-            | ConnectionState::Closed,
-        ) => Ok(Step::Blocked),
+        Ok(ConnectionState::BlockedHandshake | ConnectionState::WriteTraffic(_) | ConnectionState::Closed) => {
+            Ok(Step::Blocked)
+        }
         Ok(_) => Err(rustls::Error::General("early data is not used".to_owned())),
     };
     (discard, step)
@@ -400,9 +377,7 @@ fn encode(
 ) -> Result<Step, rustls::Error> {
     let start = sealed.len();
     let required = match encode(&mut []) {
-        Err(EncodeError::InsufficientSize(InsufficientSizeError { required_size })) => {
-            required_size
-        }
+        Err(EncodeError::InsufficientSize(InsufficientSizeError { required_size })) => required_size,
         _ => 0,
     };
     sealed.resize(start + required, 0);
@@ -424,10 +399,7 @@ fn write(socket: &mut TcpStream, bytes: &[u8]) -> Result<Option<usize>, Closed> 
 }
 
 fn is_reset(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe
-    )
+    matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)
 }
 
 /// Whether bytes can be the start of a TLS record: a content type (20 to 23) and major version 3.
@@ -443,10 +415,12 @@ fn closed_by(error: rustls::Error) -> Closed {
         return Closed::WrongServer { found: *found };
     }
     match error {
-        Error::NoApplicationProtocol
-        | Error::AlertReceived(AlertDescription::NoApplicationProtocol) => Closed::NoCommonProtocol,
-        Error::NoCertificatesPresented
-        | Error::AlertReceived(AlertDescription::CertificateRequired) => Closed::NoCertificate,
+        Error::NoApplicationProtocol | Error::AlertReceived(AlertDescription::NoApplicationProtocol) => {
+            Closed::NoCommonProtocol
+        }
+        Error::NoCertificatesPresented | Error::AlertReceived(AlertDescription::CertificateRequired) => {
+            Closed::NoCertificate
+        }
         other => Closed::Tls(other.to_string()),
     }
 }

@@ -133,11 +133,7 @@ impl<M> Reactor<M> {
     ///
     /// # Errors
     /// What the system says: the port is in use, the address is not one of this machine, …
-    pub fn listen(
-        &mut self,
-        address: SocketAddr,
-        security: Security,
-    ) -> io::Result<(usize, SocketAddr)> {
+    pub fn listen(&mut self, address: SocketAddr, security: Security) -> io::Result<(usize, SocketAddr)> {
         self.listeners.open(self.poll.registry(), address, security)
     }
 
@@ -145,12 +141,7 @@ impl<M> Reactor<M> {
     ///
     /// # Errors
     /// What the system says at once: no route, no descriptors, too many connections.
-    pub fn connect(
-        &mut self,
-        address: SocketAddr,
-        security: &ClientSecurity,
-        machine: M,
-    ) -> io::Result<ConnId> {
+    pub fn connect(&mut self, address: SocketAddr, security: &ClientSecurity, machine: M) -> io::Result<ConnId> {
         if self.slots.len() >= self.connections_max {
             return Err(io::Error::other("too many connections"));
         }
@@ -165,11 +156,7 @@ impl<M> Reactor<M> {
     ///
     /// # Errors
     /// When polling itself fails, which means a bug or a system out of resources.
-    pub fn turn(
-        &mut self,
-        timeout: Option<Duration>,
-        handler: &mut impl Handler<M>,
-    ) -> io::Result<()> {
+    pub fn turn(&mut self, timeout: Option<Duration>, handler: &mut impl Handler<M>) -> io::Result<()> {
         self.wait(timeout)?;
         let begun = Instant::now();
         self.shared.set_now(begun);
@@ -191,10 +178,7 @@ impl<M> Reactor<M> {
         if self.has_work() {
             return Some(Instant::now());
         }
-        self.shared
-            .timers
-            .next()
-            .and_then(|tick| self.shared.instant_of(tick))
+        self.shared.timers.next().and_then(|tick| self.shared.instant_of(tick))
     }
 
     /// Accepts nobody until [`Reactor::resume_accepting`]; peers wait in the kernel's backlog.
@@ -225,11 +209,7 @@ impl<M> Reactor<M> {
     }
 
     /// Runs `action` on a connection outside of a turn; `None` when it is gone.
-    pub fn with<R>(
-        &mut self,
-        id: ConnId,
-        action: impl FnOnce(&mut Context<'_>, &mut M) -> R,
-    ) -> Option<R> {
+    pub fn with<R>(&mut self, id: ConnId, action: impl FnOnce(&mut Context<'_>, &mut M) -> R) -> Option<R> {
         let slot = self.slots.get_mut(id)?;
         self.shared.set_now(Instant::now());
         self.shared.ready.push(id);
@@ -290,17 +270,12 @@ impl<M> Reactor<M> {
                 Source::Waker => has_results = true,
                 Source::Signals => has_signals = true,
                 Source::Listener(index) => self.listeners.note(index),
-                Source::Connection {
-                    index,
-                    generation_low,
-                } => {
+                Source::Connection { index, generation_low } => {
                     let Some((id, slot)) = self.slots.find(index, generation_low) else {
                         continue;
                     };
-                    let is_over =
-                        event.is_error() || event.is_read_closed() && event.is_write_closed();
-                    slot.connection.readable |=
-                        event.is_readable() || event.is_read_closed() || is_over;
+                    let is_over = event.is_error() || event.is_read_closed() && event.is_write_closed();
+                    slot.connection.readable |= event.is_readable() || event.is_read_closed() || is_over;
                     slot.connection.writable |= event.is_writable() || is_over;
                     self.shared.ready.push(id);
                 }
@@ -355,9 +330,7 @@ impl<M> Reactor<M> {
             Phase::Connecting | Phase::Accepted | Phase::Handshaking => {
                 self.finish(id, Closed::HandshakeTimeout, handler);
             }
-            Phase::Flushing | Phase::Parting | Phase::Lingering => {
-                self.finish(id, Closed::Local, handler)
-            }
+            Phase::Flushing | Phase::Parting | Phase::Lingering => self.finish(id, Closed::Local, handler),
         }
     }
 
@@ -371,9 +344,7 @@ impl<M> Reactor<M> {
                     Accepted::Skipped => {}
                     Accepted::Nobody => break,
                     Accepted::Exhausted { dropped } => {
-                        log::warn!(
-                            "out of descriptors or memory: turned {dropped} connections away"
-                        );
+                        log::warn!("out of descriptors or memory: turned {dropped} connections away");
                         self.counters.turned_away += dropped as u64;
                         let when = self.shared.now() + REST_MS;
                         self.shared.timers.set(when, Timer::Listener(index));
@@ -384,13 +355,7 @@ impl<M> Reactor<M> {
         }
     }
 
-    fn admit(
-        &mut self,
-        index: usize,
-        socket: TcpStream,
-        peer: SocketAddr,
-        handler: &mut impl Handler<M>,
-    ) {
+    fn admit(&mut self, index: usize, socket: TcpStream, peer: SocketAddr, handler: &mut impl Handler<M>) {
         if self.slots.len() >= self.connections_max {
             self.counters.turned_away += 1;
             return;
@@ -421,10 +386,7 @@ impl<M> Reactor<M> {
         self.shared.ready.push(id);
         let deadline = self.shared.now() + HANDSHAKE_TIMEOUT_MS;
         connection.set_timer(id, &mut self.shared, Some(deadline));
-        let inserted = self.slots.insert(Slot {
-            connection,
-            machine,
-        });
+        let inserted = self.slots.insert(Slot { connection, machine });
         debug_assert_eq!(inserted, id);
         Ok(id)
     }
@@ -506,11 +468,6 @@ impl<M> AsRawFd for Reactor<M> {
 
 impl<M> std::fmt::Debug for Reactor<M> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(
-            f,
-            "Reactor({} connections, {:?})",
-            self.slots.len(),
-            self.counters
-        )
+        write!(f, "Reactor({} connections, {:?})", self.slots.len(), self.counters)
     }
 }

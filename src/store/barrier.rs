@@ -46,8 +46,7 @@ impl Barrier {
     pub fn add_file(&mut self, sealed: &Sealed) {
         if sealed.form() == Form::File {
             let name = sealed.name();
-            self.files
-                .push((Arc::clone(name.session()), name.as_str().to_owned()));
+            self.files.push((Arc::clone(name.session()), name.as_str().to_owned()));
         }
     }
 
@@ -135,10 +134,7 @@ mod tests {
 
     const META: Meta = Meta {
         mode: 0o600,
-        mtime: Timestamp {
-            seconds: 1,
-            nanos: 0,
-        },
+        mtime: Timestamp { seconds: 1, nanos: 0 },
     };
 
     fn group(root: &Root, staging: &Staging, count: usize) -> (Barrier, Vec<Sealed>) {
@@ -167,17 +163,10 @@ mod tests {
         let staging = Staging::new(&root);
         for count in [3, 40] {
             let (mut barrier, _sealed) = group(&root, &staging, count);
-            assert_eq!(
-                barrier.len(),
-                count + 1,
-                "the directory they share counts once"
-            );
+            assert_eq!(barrier.len(), count + 1, "the directory they share counts once");
             barrier.add_directory(None);
             assert_eq!(barrier.open_all().unwrap().len(), count + 2);
-            std::thread::spawn(move || barrier.run())
-                .join()
-                .unwrap()
-                .unwrap();
+            std::thread::spawn(move || barrier.run()).join().unwrap().unwrap();
         }
     }
 

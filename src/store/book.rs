@@ -72,8 +72,8 @@ impl Book {
 
     /// The form on disk.
     pub(super) fn encode(&self) -> Vec<u8> {
-        let mut content = serde_json::to_vec_pretty(&StoredBook::new(self))
-            .expect("a book has only strings, numbers and lists");
+        let mut content =
+            serde_json::to_vec_pretty(&StoredBook::new(self)).expect("a book has only strings, numbers and lists");
         content.push(b'\n');
         content
     }
@@ -172,11 +172,7 @@ impl StoredBook {
         check_count("invites", self.invites.len(), INVITES_MAX)?;
         check_count("devices", self.devices.len(), DEVICES_MAX)?;
         check_count("servers", self.servers.len(), DEVICES_MAX)?;
-        let invites = self
-            .invites
-            .into_iter()
-            .map(load_invite)
-            .collect::<Result<_, _>>()?;
+        let invites = self.invites.into_iter().map(load_invite).collect::<Result<_, _>>()?;
         let mut book = Book {
             invites,
             ..Book::default()
@@ -219,11 +215,7 @@ fn load_invite(stored: StoredInvite) -> Result<Invite, String> {
 }
 
 fn load_device(stored: StoredDevice) -> Result<(DeviceId, Peer), String> {
-    check_count(
-        "shares of a device",
-        stored.shares.len(),
-        SHARES_PER_DEVICE_MAX,
-    )?;
+    check_count("shares of a device", stored.shares.len(), SHARES_PER_DEVICE_MAX)?;
     let mut shares: Vec<(ShareName, Rights)> = Vec::with_capacity(stored.shares.len());
     for grant in stored.shares {
         let share = load_share(&grant.name)?;
@@ -264,18 +256,10 @@ fn load_name(text: String) -> Result<String, String> {
 }
 
 fn load_rights(stored: &[StoredRight]) -> Rights {
-    stored
-        .iter()
-        .fold(Rights::NONE, |rights, right| match right {
-            StoredRight::Read => Rights {
-                read: true,
-                ..rights
-            },
-            StoredRight::Write => Rights {
-                write: true,
-                ..rights
-            },
-        })
+    stored.iter().fold(Rights::NONE, |rights, right| match right {
+        StoredRight::Read => Rights { read: true, ..rights },
+        StoredRight::Write => Rights { write: true, ..rights },
+    })
 }
 
 fn store_rights(rights: Rights) -> Vec<StoredRight> {
@@ -374,10 +358,7 @@ mod tests {
     #[test]
     fn a_book_is_read_as_a_whole_or_not_at_all() {
         for length in 0..FROZEN.len() - 2 {
-            assert!(
-                Book::decode(&FROZEN.as_bytes()[..length]).is_err(),
-                "cut at {length}"
-            );
+            assert!(Book::decode(&FROZEN.as_bytes()[..length]).is_err(), "cut at {length}");
         }
         for (from, to) in [
             ("\"version\": 1", "\"version\": 2"),
@@ -387,10 +368,7 @@ mod tests {
             ("\"paired_at\"", "\"only_from\": \"home\", \"paired_at\""),
             ("1600", "-1"),
         ] {
-            assert!(
-                Book::decode(FROZEN.replacen(from, to, 1).as_bytes()).is_err(),
-                "{to}"
-            );
+            assert!(Book::decode(FROZEN.replacen(from, to, 1).as_bytes()).is_err(), "{to}");
         }
         let mut twice = book();
         twice.devices.get_mut(&DeviceId([2; 32])).unwrap().shares =
@@ -398,10 +376,6 @@ mod tests {
         assert!(Book::decode(&twice.encode()).unwrap_err().contains("twice"));
         let mut many = book();
         many.invites = vec![many.invites[0].clone(); INVITES_MAX + 1];
-        assert!(
-            Book::decode(&many.encode())
-                .unwrap_err()
-                .contains("1001 invites")
-        );
+        assert!(Book::decode(&many.encode()).unwrap_err().contains("1001 invites"));
     }
 }

@@ -26,8 +26,7 @@ impl Moment {
         let days = seconds / 86_400 + 719_468;
         let era = days / 146_097;
         let day_of_era = days % 146_097;
-        let year_of_era =
-            (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+        let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
         let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
         let shifted_month = (5 * day_of_year + 2) / 153;
         let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
@@ -85,10 +84,7 @@ mod tests {
     #[test]
     fn dates_are_right_around_leap_days_and_centuries() {
         assert_eq!(Moment::of(0).compact(), "19700101-000000");
-        assert_eq!(
-            Moment::of(951_782_399).readable(),
-            "2000-02-28 23:59:59 UTC"
-        );
+        assert_eq!(Moment::of(951_782_399).readable(), "2000-02-28 23:59:59 UTC");
         assert_eq!(Moment::of(951_782_400).compact(), "20000229-000000");
         assert_eq!(Moment::of(1_795_211_251).compact(), "20261120-214731");
         assert_eq!(Moment::of(4_107_542_400).compact(), "21000301-000000");

@@ -11,12 +11,7 @@ const EXTENSION_BYTES_MAX: usize = 32;
 
 /// Where the copy of what stood at `path` goes. `stamp` is a date, `author` says whose version it is;
 /// `number` tells copies of one second apart and shows from 2 on. `None` when no legal path is left.
-pub(super) fn conflict_path(
-    path: &RelPath,
-    stamp: &str,
-    author: &str,
-    number: u32,
-) -> Option<RelPath> {
+pub(super) fn conflict_path(path: &RelPath, stamp: &str, author: &str, number: u32) -> Option<RelPath> {
     let (parent, name) = path.split_last();
     let (stem, extension) = split_extension(name);
     let counted = if number > 1 {
@@ -64,13 +59,7 @@ mod tests {
     use super::*;
 
     fn named(path: &[u8], number: u32) -> String {
-        let path = conflict_path(
-            &RelPath::parse(path).unwrap(),
-            "20261120-214731",
-            "local",
-            number,
-        )
-        .unwrap();
+        let path = conflict_path(&RelPath::parse(path).unwrap(), "20261120-214731", "local", number).unwrap();
         String::from_utf8(path.as_bytes().to_vec()).unwrap()
     }
 
@@ -80,18 +69,9 @@ mod tests {
             named(b"a/report.docx", 1),
             "a/report.sync-conflict-20261120-214731-local.docx"
         );
-        assert_eq!(
-            named(b"x.tar.gz", 2),
-            "x.tar.sync-conflict-20261120-214731-local-2.gz"
-        );
-        assert_eq!(
-            named(b".profile", 1),
-            ".profile.sync-conflict-20261120-214731-local"
-        );
-        assert_eq!(
-            named(b"README", 1),
-            "README.sync-conflict-20261120-214731-local"
-        );
+        assert_eq!(named(b"x.tar.gz", 2), "x.tar.sync-conflict-20261120-214731-local-2.gz");
+        assert_eq!(named(b".profile", 1), ".profile.sync-conflict-20261120-214731-local");
+        assert_eq!(named(b"README", 1), "README.sync-conflict-20261120-214731-local");
     }
 
     #[test]

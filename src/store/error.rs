@@ -131,9 +131,7 @@ fn code_of(operation: Operation, errno: Errno) -> ItemCode {
         Errno::NOENT | Errno::STALE => ItemCode::Vanished,
         Errno::AGAIN if operation == Operation::Resolve => ItemCode::Changing,
         Errno::NOSPC | Errno::DQUOT => ItemCode::DiskFull,
-        Errno::IO | Errno::UCLEAN | Errno::BADMSG | Errno::REMOTEIO | Errno::TIMEDOUT => {
-            ItemCode::Io
-        }
+        Errno::IO | Errno::UCLEAN | Errno::BADMSG | Errno::REMOTEIO | Errno::TIMEDOUT => ItemCode::Io,
         Errno::LOOP => ItemCode::Escapes,
         // openat2 says EXDEV when a path leaves the root; rename says it between file systems.
         Errno::XDEV if operation == Operation::Resolve => ItemCode::Escapes,
@@ -143,9 +141,7 @@ fn code_of(operation: Operation, errno: Errno) -> ItemCode {
         Errno::NAMETOOLONG | Errno::ILSEQ => ItemCode::BadPath,
         // FAT and its kin refuse some characters of a new name this way.
         Errno::INVAL if makes_a_name(operation) => ItemCode::BadPath,
-        Errno::ISDIR | Errno::NOTDIR | Errno::NOTEMPTY | Errno::EXIST | Errno::BUSY => {
-            ItemCode::InTheWay
-        }
+        Errno::ISDIR | Errno::NOTDIR | Errno::NOTEMPTY | Errno::EXIST | Errno::BUSY => ItemCode::InTheWay,
         Errno::NXIO | Errno::NODEV => ItemCode::Special,
         _ => ItemCode::Other,
     }
@@ -176,20 +172,11 @@ impl Operation {
 
 impl fmt::Display for FileError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "cannot {} {}: ",
-            self.operation.verb(),
-            Escaped(&self.path)
-        )?;
+        write!(f, "cannot {} {}: ", self.operation.verb(), Escaped(&self.path))?;
         match &self.cause {
             // The code's sentence says more than "Too many levels of symbolic links" would.
-            Cause::System(_) if self.code() == ItemCode::Escapes => {
-                f.write_str(ItemCode::Escapes.reason())
-            }
-            Cause::System(_) if self.code() == ItemCode::CrossDevice => {
-                f.write_str(ItemCode::CrossDevice.reason())
-            }
+            Cause::System(_) if self.code() == ItemCode::Escapes => f.write_str(ItemCode::Escapes.reason()),
+            Cause::System(_) if self.code() == ItemCode::CrossDevice => f.write_str(ItemCode::CrossDevice.reason()),
             Cause::System(error) => f.write_str(&without_number(error)),
             Cause::Found(code) => f.write_str(code.reason()),
         }
@@ -248,11 +235,7 @@ mod tests {
         assert_eq!(code(Operation::Resolve, Errno::XDEV), ItemCode::Escapes);
         assert_eq!(code(Operation::Resolve, Errno::AGAIN), ItemCode::Changing);
         assert_eq!(code(Operation::Read, Errno::INVAL), ItemCode::Other);
-        let short = FileError::at(
-            Operation::Write,
-            b"f",
-            io::Error::from(io::ErrorKind::WriteZero),
-        );
+        let short = FileError::at(Operation::Write, b"f", io::Error::from(io::ErrorKind::WriteZero));
         assert_eq!(short.code(), ItemCode::Io);
     }
 
@@ -266,15 +249,10 @@ mod tests {
         );
         let error = FileError::new(Operation::Publish, &path, Errno::XDEV);
         assert!(
-            error
-                .to_string()
-                .ends_with("another file system than the share"),
+            error.to_string().ends_with("another file system than the share"),
             "{error}"
         );
         let error = FileError::found(Operation::Open, b"pipe", ItemCode::Special);
-        assert_eq!(
-            error.to_string(),
-            "cannot open pipe: it is a FIFO, socket or device"
-        );
+        assert_eq!(error.to_string(), "cannot open pipe: it is a FIFO, socket or device");
     }
 }

@@ -48,9 +48,7 @@ pub enum PathKind {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FilterError {
     /// More than [`FILTER_RULES_MAX`] rules.
-    #[error(
-        "there are {0} filter rules, at most {FILTER_RULES_MAX} are possible; join some with * or [ ]"
-    )]
+    #[error("there are {0} filter rules, at most {FILTER_RULES_MAX} are possible; join some with * or [ ]")]
     TooMany(usize),
     /// A rule of more than [`FILTER_RULE_BYTES_MAX`] bytes.
     #[error("a filter rule has {0} bytes, at most {FILTER_RULE_BYTES_MAX} are possible")]
@@ -92,10 +90,7 @@ impl Filter {
         if rules.len() > FILTER_RULES_MAX {
             return Err(FilterError::TooMany(rules.len()));
         }
-        if let Some(rule) = rules
-            .iter()
-            .find(|rule| rule.pattern().len() > FILTER_RULE_BYTES_MAX)
-        {
+        if let Some(rule) = rules.iter().find(|rule| rule.pattern().len() > FILTER_RULE_BYTES_MAX) {
             return Err(FilterError::RuleTooLong(rule.pattern().len()));
         }
         let total: usize = rules.iter().map(|rule| rule.pattern().len()).sum();
@@ -124,10 +119,7 @@ impl Filter {
     #[must_use]
     pub fn decide(&self, path: &RelPath, kind: PathKind) -> Decision {
         let applies = |glob: &Glob| kind == PathKind::Directory || !glob.directories_only();
-        let rule = self
-            .rules
-            .iter()
-            .find(|(glob, _)| applies(glob) && glob.matches(path));
+        let rule = self.rules.iter().find(|(glob, _)| applies(glob) && glob.matches(path));
         rule.map_or(Decision::Keep, |(_, decision)| *decision)
     }
 }
@@ -164,16 +156,8 @@ mod tests {
     fn a_slash_at_the_end_means_directories_only() {
         let filter = Filter::new(&[exclude("target/"), exclude("/a/b/")]).unwrap();
         for path in ["target", "x/target", "a/b"] {
-            assert_eq!(
-                decide(&filter, path, PathKind::Directory),
-                Decision::Leave,
-                "{path}"
-            );
-            assert_eq!(
-                decide(&filter, path, PathKind::Other),
-                Decision::Keep,
-                "{path}"
-            );
+            assert_eq!(decide(&filter, path, PathKind::Directory), Decision::Leave, "{path}");
+            assert_eq!(decide(&filter, path, PathKind::Other), Decision::Keep, "{path}");
         }
     }
 
@@ -181,16 +165,10 @@ mod tests {
     #[test]
     fn row_14_rules_are_bounded_in_number_and_size() {
         let many = vec![exclude("a"); FILTER_RULES_MAX + 1];
-        assert_eq!(
-            Filter::new(&many).unwrap_err(),
-            FilterError::TooMany(many.len())
-        );
+        assert_eq!(Filter::new(&many).unwrap_err(), FilterError::TooMany(many.len()));
         assert!(Filter::new(&many[1..]).is_ok());
         let long = exclude(&"a".repeat(FILTER_RULE_BYTES_MAX + 1));
-        assert!(matches!(
-            Filter::new(&[long]),
-            Err(FilterError::RuleTooLong(_))
-        ));
+        assert!(matches!(Filter::new(&[long]), Err(FilterError::RuleTooLong(_))));
         let full = exclude(&"a".repeat(FILTER_RULE_BYTES_MAX));
         let count = FILTER_BYTES_MAX / FILTER_RULE_BYTES_MAX;
         assert!(Filter::new(&vec![full.clone(); count]).is_ok());
@@ -205,9 +183,6 @@ mod tests {
     fn a_wrong_rule_is_named_and_explained() {
         let error = Filter::new(&[exclude("ok"), exclude("a[\u{1b}")]).unwrap_err();
         let text = error.to_string();
-        assert!(
-            text.contains("a[\\u{1b}") && text.contains("no ]"),
-            "{text}"
-        );
+        assert!(text.contains("a[\\u{1b}") && text.contains("no ]"), "{text}");
     }
 }

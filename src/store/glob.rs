@@ -189,9 +189,7 @@ fn name_matches(tokens: &[Token], name: &[u8], steps: &mut u64) -> bool {
         at = from + 1;
         retry = Some((start, at));
     }
-    tokens[token..]
-        .iter()
-        .all(|token| *token == Token::AnyBytes)
+    tokens[token..].iter().all(|token| *token == Token::AnyBytes)
 }
 
 fn parse_name(segment: &[u8]) -> Result<Vec<Token>, GlobError> {
@@ -336,11 +334,7 @@ mod tests {
                 &["a/b", "a/x/b", "a/x/y/b", "a/b/b"],
                 &["ab", "x/a/b", "a/x/bc"],
             ),
-            (
-                "a/**/b/**/c",
-                &["a/b/c", "a/b/b/x/c", "a/b/c/c"],
-                &["a/c", "a/b"],
-            ),
+            ("a/**/b/**/c", &["a/b/c", "a/b/b/x/c", "a/b/c/c"], &["a/c", "a/b"]),
             ("a**b", &["ab", "axxb", "x/ab"], &["a/b"]),
             ("**", &["a", "a/b"], &[]),
             ("f?o", &["foo", "a/f.o"], &["fo", "fooo"]),
@@ -420,11 +414,7 @@ mod tests {
             format!("**/{}b", "**/a*/".repeat(160)),
             format!("**/{}b", "*a*/".repeat(250)),
             format!("**/{}b", "a/".repeat(128)),
-            format!(
-                "**/{}*{}b",
-                format!("*{}/", "a".repeat(60)).repeat(8),
-                "a".repeat(125)
-            ),
+            format!("**/{}*{}b", format!("*{}/", "a".repeat(60)).repeat(8), "a".repeat(125)),
             "*".repeat(1024),
             "[!b]".repeat(250),
         ] {
@@ -433,10 +423,7 @@ mod tests {
                 let mut steps = 0;
                 glob.matches_counting(path.as_bytes(), &mut steps);
                 let bound = (pattern.len() * path.len()) as u64;
-                assert!(
-                    steps <= bound,
-                    "{steps} steps for {pattern}, at most {bound}"
-                );
+                assert!(steps <= bound, "{steps} steps for {pattern}, at most {bound}");
             }
         }
     }
@@ -448,20 +435,16 @@ mod tests {
             Some((Segment::AnyDepth, rest)) => {
                 (0..=components.len()).any(|taken| segments_match(rest, &components[taken..]))
             }
-            Some((Segment::Name(tokens), rest)) => {
-                components.split_first().is_some_and(|(first, others)| {
-                    tokens_match(tokens, first) && segments_match(rest, others)
-                })
-            }
+            Some((Segment::Name(tokens), rest)) => components
+                .split_first()
+                .is_some_and(|(first, others)| tokens_match(tokens, first) && segments_match(rest, others)),
         }
     }
 
     fn tokens_match(tokens: &[Token], name: &[u8]) -> bool {
         match tokens.split_first() {
             None => name.is_empty(),
-            Some((Token::AnyBytes, rest)) => {
-                (0..=name.len()).any(|taken| tokens_match(rest, &name[taken..]))
-            }
+            Some((Token::AnyBytes, rest)) => (0..=name.len()).any(|taken| tokens_match(rest, &name[taken..])),
             Some((token, rest)) => name.split_first().is_some_and(|(byte, others)| {
                 let hit = match token {
                     Token::Byte(want) => want == byte,

@@ -110,8 +110,7 @@ const CERTIFICATE_FILE: &str = "device.crt";
 const LOCK_FILE: &str = "lock";
 const RUN_DIRECTORY: &str = "run";
 const IDENTITY_BYTES_MAX: u64 = 64 * 1024;
-const KEY_REMEDY: &str =
-    "restore it from a backup, or remove device.key and device.crt and pair again";
+const KEY_REMEDY: &str = "restore it from a backup, or remove device.key and device.crt and pair again";
 
 impl Home {
     /// Opens the state directory and creates it (mode 0700) when it is missing.
@@ -136,8 +135,7 @@ impl Home {
                 .map(PathBuf::from)
                 .filter(|path| path.is_absolute())
         };
-        let state = absolute("XDG_STATE_HOME")
-            .or_else(|| absolute("HOME").map(|home| home.join(".local/state")));
+        let state = absolute("XDG_STATE_HOME").or_else(|| absolute("HOME").map(|home| home.join(".local/state")));
         state.map(|path| path.join("syncline"))
     }
 
@@ -150,10 +148,7 @@ impl Home {
     /// What this device calls itself: the host name up to its first dot, at most 64 bytes.
     #[must_use]
     pub fn device_name(&self) -> String {
-        let host = rustix::system::uname()
-            .nodename()
-            .to_string_lossy()
-            .into_owned();
+        let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
         display_name(host.split('.').next().unwrap_or_default())
     }
 
@@ -164,10 +159,7 @@ impl Home {
     /// # Errors
     /// [`StateError::Exposed`] when others may read the key; [`StateError::Damaged`] when half of
     /// the pair is missing or empty; [`StateError::KeyMaking`] with the error of `make`.
-    pub fn identity_or_create(
-        &self,
-        make: &mut dyn FnMut() -> io::Result<Identity>,
-    ) -> Result<Identity, StateError> {
+    pub fn identity_or_create(&self, make: &mut dyn FnMut() -> io::Result<Identity>) -> Result<Identity, StateError> {
         if let Some(identity) = self.read_identity()? {
             return Ok(identity);
         }
@@ -205,9 +197,7 @@ impl Home {
     #[must_use]
     pub fn control_secret(&self, pid: u32) -> Option<Secret> {
         let mut servers = running::list(&self.run_directory()).into_iter();
-        servers
-            .find(|(server, _)| server.pid == pid)
-            .map(|(_, secret)| secret)
+        servers.find(|(server, _)| server.pid == pid).map(|(_, secret)| secret)
     }
 
     /// Invites, paired devices and known servers.
@@ -274,12 +264,7 @@ pub(super) struct HomeLock<'h> {
 
 impl HomeLock<'_> {
     /// Replaces a file so that a crash leaves the old or the new one, durably.
-    pub(super) fn replace_file(
-        &self,
-        name: &str,
-        content: &[u8],
-        mode: u32,
-    ) -> Result<(), StateError> {
+    pub(super) fn replace_file(&self, name: &str, content: &[u8], mode: u32) -> Result<(), StateError> {
         let path = self.home.path.join(name);
         // One name is enough: only the holder of the lock writes.
         let staged = self.home.path.join(format!("{name}.new"));
@@ -313,14 +298,9 @@ fn write_new_file(path: &Path, content: &[u8], mode: u32) -> Result<(), StateErr
 
 /// The whole of a regular file of at most `bytes_max`, and the open file; never through a symbolic link and never
 /// waiting for a FIFO; `None` when there is none.
-pub(super) fn read_bounded(
-    path: &Path,
-    bytes_max: u64,
-) -> Result<Option<(Vec<u8>, File)>, StateError> {
+pub(super) fn read_bounded(path: &Path, bytes_max: u64) -> Result<Option<(Vec<u8>, File)>, StateError> {
     let mut options = OpenOptions::new();
-    options
-        .read(true)
-        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
+    options.read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
     let file = match options.open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -340,12 +320,7 @@ pub(super) fn read_bounded(
 }
 
 /// Refuses an open file or directory that has any of the permission bits `refused`.
-pub(super) fn refuse_bits(
-    path: &Path,
-    file: &File,
-    refused: u32,
-    wanted: u32,
-) -> Result<(), StateError> {
+pub(super) fn refuse_bits(path: &Path, file: &File, refused: u32, wanted: u32) -> Result<(), StateError> {
     let mode = file.metadata().map_err(io_error("read", path))?.mode() & 0o7777;
     if mode & refused == 0 {
         return Ok(());
@@ -361,9 +336,7 @@ fn create_private_directory(path: &Path) -> Result<(), StateError> {
     match std::fs::metadata(path) {
         Ok(metadata) if metadata.is_dir() => {}
         Ok(_) => {
-            return Err(StateError::NotDirectory {
-                path: path.to_owned(),
-            });
+            return Err(StateError::NotDirectory { path: path.to_owned() });
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             if let Some(parent) = path.parent() {
@@ -377,9 +350,7 @@ fn create_private_directory(path: &Path) -> Result<(), StateError> {
             }
         }
         Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
-            return Err(StateError::NotDirectory {
-                path: path.to_owned(),
-            });
+            return Err(StateError::NotDirectory { path: path.to_owned() });
         }
         Err(error) => return Err(io_error("open", path)(error)),
     }
@@ -407,10 +378,7 @@ pub(super) fn display_name(text: &str) -> String {
     name
 }
 
-pub(super) fn io_error(
-    operation: &'static str,
-    path: &Path,
-) -> impl FnOnce(io::Error) -> StateError {
+pub(super) fn io_error(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StateError {
     move |source| StateError::Io {
         operation,
         path: path.to_owned(),
@@ -477,9 +445,7 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let home = Home::open(place.path()).unwrap();
         let first = home.identity_or_create(&mut || identity(1)).unwrap();
-        let again = home
-            .identity_or_create(&mut || panic!("made twice"))
-            .unwrap();
+        let again = home.identity_or_create(&mut || panic!("made twice")).unwrap();
         assert_eq!(first, again);
         assert_eq!(mode(&place.path().join(KEY_FILE)), 0o600);
         chmod(&place.path().join(KEY_FILE), 0o640);
@@ -519,10 +485,7 @@ mod tests {
                 home.identity_or_create(&mut make).unwrap()
             };
             let threads: Vec<_> = (0..8).map(|_| scope.spawn(start)).collect();
-            threads
-                .into_iter()
-                .map(|thread| thread.join().unwrap())
-                .collect()
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
         });
         assert_eq!(calls.load(Ordering::SeqCst), 1);
         assert!(seen.iter().all(|identity| *identity == seen[0]));

@@ -68,8 +68,7 @@ impl ShareLock {
 /// One try; `None` when the file was removed meanwhile.
 fn attempt(root: &Root) -> Result<Option<ShareLock>, LockError> {
     let private = open_private(root.directory().as_fd()).map_err(fault)?;
-    let flags =
-        OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let opened = match openat(&private, LOCK, flags, Mode::RUSR | Mode::WUSR) {
         Err(Errno::NOENT) => return Ok(None),
         other => other.map_err(fault)?,
@@ -89,9 +88,7 @@ fn attempt(root: &Root) -> Result<Option<ShareLock>, LockError> {
         Ok(_) | Err(Errno::NOENT) => return Ok(None),
         Err(errno) => return Err(fault(errno)),
     }
-    sign(&file).map_err(|error| {
-        LockError::File(FileError::at(Operation::Lock, b".syncline/lock", error))
-    })?;
+    sign(&file).map_err(|error| LockError::File(FileError::at(Operation::Lock, b".syncline/lock", error)))?;
     Ok(Some(ShareLock {
         root: Arc::clone(root.directory()),
         private,
@@ -100,11 +97,7 @@ fn attempt(root: &Root) -> Result<Option<ShareLock>, LockError> {
 }
 
 fn sign(file: &File) -> io::Result<()> {
-    let text = format!(
-        "pid {}, started {}\n",
-        std::process::id(),
-        Moment::now().readable()
-    );
+    let text = format!("pid {}, started {}\n", std::process::id(), Moment::now().readable());
     file.set_len(0)?;
     file.write_all_at(text.as_bytes(), 0)
 }
@@ -175,10 +168,7 @@ mod tests {
         );
         let _lock = ShareLock::acquire(&Root::open(dir.path()).unwrap()).unwrap();
         let text = std::fs::read_to_string(&path).unwrap();
-        assert!(
-            text.starts_with("pid ") && text.ends_with(" UTC\n"),
-            "{text}"
-        );
+        assert!(text.starts_with("pid ") && text.ends_with(" UTC\n"), "{text}");
     }
 
     #[test]
@@ -187,8 +177,7 @@ mod tests {
             assert!(matches!(fault(errno), LockError::ReadOnly));
         }
         // procfs refuses every mkdir, also to root.
-        let error =
-            ShareLock::acquire(&Root::open("/proc/self/task".as_ref()).unwrap()).unwrap_err();
+        let error = ShareLock::acquire(&Root::open("/proc/self/task".as_ref()).unwrap()).unwrap_err();
         assert!(!matches!(error, LockError::Held { .. }), "{error}");
     }
 }

@@ -70,9 +70,8 @@ struct Slot(usize);
 
 impl Slot {
     fn claim(address: usize, length: usize) -> io::Result<Slot> {
-        let range = Range::around(address, length).ok_or_else(|| {
-            io::Error::new(io::ErrorKind::InvalidInput, "the window is too large")
-        })?;
+        let range = Range::around(address, length)
+            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "the window is too large"))?;
         let packed = range.pack();
         let free = |slot: &AtomicU64| {
             slot.load(Ordering::Relaxed) == 0
@@ -80,12 +79,11 @@ impl Slot {
                     .compare_exchange(0, packed, Ordering::AcqRel, Ordering::Relaxed)
                     .is_ok()
         };
-        RANGES.iter().position(free).map(Slot).ok_or_else(|| {
-            io::Error::new(
-                io::ErrorKind::QuotaExceeded,
-                "too many mapped windows are open",
-            )
-        })
+        RANGES
+            .iter()
+            .position(free)
+            .map(Slot)
+            .ok_or_else(|| io::Error::new(io::ErrorKind::QuotaExceeded, "too many mapped windows are open"))
     }
 }
 
@@ -254,8 +252,7 @@ mod tests {
 
     fn file_of(byte: u8, length: usize) -> File {
         let mut file = tempfile::tempfile().expect("a temporary file");
-        file.write_all(&vec![byte; length])
-            .expect("room for a small file");
+        file.write_all(&vec![byte; length]).expect("room for a small file");
         file
     }
 
@@ -264,19 +261,9 @@ mod tests {
         let mut file = tempfile::tempfile().unwrap();
         let bytes: Vec<u8> = (0..3 * PAGE).map(|at| (at % 251) as u8).collect();
         file.write_all(&bytes).unwrap();
-        for (offset, length) in [
-            (0, 3 * PAGE),
-            (1, 10),
-            (PAGE - 1, 2),
-            (PAGE + 7, 2 * PAGE - 7),
-            (5, 0),
-        ] {
+        for (offset, length) in [(0, 3 * PAGE), (1, 10), (PAGE - 1, 2), (PAGE + 7, 2 * PAGE - 7), (5, 0)] {
             let window = Window::open(&file, offset as u64, length).unwrap();
-            assert_eq!(
-                window.as_ref(),
-                &bytes[offset..offset + length],
-                "{offset} {length}"
-            );
+            assert_eq!(window.as_ref(), &bytes[offset..offset + length], "{offset} {length}");
             assert!(!window.is_torn());
         }
     }
@@ -317,8 +304,7 @@ mod tests {
                         let file = file_of(round, 4 * PAGE);
                         let window = Window::open(&file, 0, 4 * PAGE).unwrap();
                         file.set_len(PAGE as u64).unwrap();
-                        let sum: usize =
-                            window.as_ref().iter().map(|byte| usize::from(*byte)).sum();
+                        let sum: usize = window.as_ref().iter().map(|byte| usize::from(*byte)).sum();
                         assert_eq!(sum, PAGE * usize::from(round));
                         assert!(window.is_torn());
                     }
@@ -331,14 +317,8 @@ mod tests {
     fn a_range_survives_packing_and_knows_its_rest() {
         let range = Range::around(0x7f12_3456_7fff, 2).unwrap();
         assert_eq!(Range::unpack(range.pack()), range);
-        assert_eq!(
-            range.rest_from(0x7f12_3456_8001),
-            Some((0x7f12_3456_8000, PAGE))
-        );
-        assert_eq!(
-            range.rest_from(0x7f12_3456_7000),
-            Some((0x7f12_3456_7000, 2 * PAGE))
-        );
+        assert_eq!(range.rest_from(0x7f12_3456_8001), Some((0x7f12_3456_8000, PAGE)));
+        assert_eq!(range.rest_from(0x7f12_3456_7000), Some((0x7f12_3456_7000, 2 * PAGE)));
         assert_eq!(range.rest_from(0x7f12_3456_9000), None);
         assert_eq!(range.rest_from(0x7f12_3456_6fff), None);
         assert_eq!(Range::unpack(0).rest_from(0), None);
@@ -372,10 +352,7 @@ mod tests {
             assert_eq!(window.as_ref()[0], 0, "the guarded one survives");
             std::process::exit(i32::from(bare[PAGE]));
         }
-        let status = child(
-            "stray",
-            "a_fault_outside_every_window_still_ends_the_process",
-        );
+        let status = child("stray", "a_fault_outside_every_window_still_ends_the_process");
         assert_eq!(status.signal(), Some(libc::SIGBUS), "{status}");
     }
 
@@ -385,10 +362,7 @@ mod tests {
 
     fn child(role: &str, test: &str) -> std::process::ExitStatus {
         let program = std::env::current_exe().expect("the running test has a path");
-        let test = format!(
-            "{}::{test}",
-            module_path!().trim_start_matches("syncline::")
-        );
+        let test = format!("{}::{test}", module_path!().trim_start_matches("syncline::"));
         let mut command = Command::new(program);
         command
             .args([&test, "--exact", "--nocapture"])

@@ -7,8 +7,7 @@ use super::facts::{Found, FoundKind};
 use crate::model::{Meta, Timestamp};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd};
 use rustix::fs::{
-    AtFlags, CWD, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, chmodat, fchmod, fstat, futimens,
-    openat, utimensat,
+    AtFlags, CWD, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, chmodat, fchmod, fstat, futimens, openat, utimensat,
 };
 use rustix::io::Errno;
 
@@ -49,16 +48,9 @@ pub(super) fn apply_at(parent: BorrowedFd<'_>, name: &[u8], meta: &Meta) -> Resu
     )?;
     let found = Found::of(&fstat(&held)?);
     match found.kind {
-        FoundKind::Symlink => utimensat(
-            parent,
-            name,
-            &times_of(meta.mtime),
-            AtFlags::SYMLINK_NOFOLLOW,
-        ),
+        FoundKind::Symlink => utimensat(parent, name, &times_of(meta.mtime), AtFlags::SYMLINK_NOFOLLOW),
         FoundKind::Special => Err(Errno::NXIO),
-        FoundKind::File { .. } | FoundKind::Directory => {
-            apply_held(parent, name, held.as_fd(), &found, meta)
-        }
+        FoundKind::File { .. } | FoundKind::Directory => apply_held(parent, name, held.as_fd(), &found, meta),
     }
 }
 
@@ -71,16 +63,9 @@ fn apply_held(
     found: &Found,
     meta: &Meta,
 ) -> Result<(), Errno> {
-    let flags =
-        OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     match openat(parent, name, flags, Mode::empty()) {
-        Ok(opened)
-            if Found::of(&fstat(&opened)?)
-                .identity
-                .same_inode(&found.identity) =>
-        {
-            apply(opened.as_fd(), meta)
-        }
+        Ok(opened) if Found::of(&fstat(&opened)?).identity.same_inode(&found.identity) => apply(opened.as_fd(), meta),
         Ok(_) | Err(Errno::ACCESS) => apply_through_proc(held, meta),
         Err(errno) => Err(errno),
     }
@@ -117,10 +102,7 @@ mod tests {
         apply_at(parent.as_fd(), b"f", &meta(0o6755)).unwrap();
         let found = fs::metadata(dir.path().join("f")).unwrap();
         assert_eq!(found.permissions().mode() & 0o7777, 0o755);
-        assert_eq!(
-            (found.mtime(), found.mtime_nsec()),
-            (1_000_000_007, 123_456_789)
-        );
+        assert_eq!((found.mtime(), found.mtime_nsec()), (1_000_000_007, 123_456_789));
     }
 
     /// A file of mode 0000 cannot be opened by its owner, but its owner may change that. The way that
@@ -136,9 +118,6 @@ mod tests {
         assert_eq!(fs::metadata(&path).unwrap().mtime(), 1_000_000_007);
         let held = openat(&parent, "f", OFlags::PATH | OFlags::NOFOLLOW, Mode::empty()).unwrap();
         apply_through_proc(held.as_fd(), &meta(0o4640)).unwrap();
-        assert_eq!(
-            fs::metadata(&path).unwrap().permissions().mode() & 0o7777,
-            0o640
-        );
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o640);
     }
 }

@@ -87,12 +87,7 @@ enum Attempt {
     Again,
 }
 
-fn publish_by(
-    root: &Root,
-    sealed: Sealed,
-    expected: &Expected,
-    swap: Swap,
-) -> Result<Published, FileError> {
+fn publish_by(root: &Root, sealed: Sealed, expected: &Expected, swap: Swap) -> Result<Published, FileError> {
     let (staged, path) = sealed.into_parts();
     let place = root.place(&path)?;
     let mut publisher = Publisher {
@@ -144,11 +139,7 @@ impl Publisher<'_> {
     }
 
     fn look(&self) -> Result<Option<Found>, FileError> {
-        match statat(
-            &self.place.parent,
-            self.place.name,
-            AtFlags::SYMLINK_NOFOLLOW,
-        ) {
+        match statat(&self.place.parent, self.place.name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => Ok(Some(Found::of(&stat))),
             Err(Errno::NOENT) => Ok(None),
             Err(errno) => Err(FileError::new(Operation::Examine, self.path, errno)),
@@ -249,14 +240,8 @@ impl Publisher<'_> {
             )
         });
         match kept {
-            Ok(()) => log::error!(
-                "{}: an unexpected version was kept as .syncline/{name}",
-                self.path
-            ),
-            Err(errno) => log::error!(
-                "{}: an unexpected version is stuck in staging: {errno}",
-                self.path
-            ),
+            Ok(()) => log::error!("{}: an unexpected version was kept as .syncline/{name}", self.path),
+            Err(errno) => log::error!("{}: an unexpected version is stuck in staging: {errno}", self.path),
         }
     }
 
@@ -270,23 +255,17 @@ impl Publisher<'_> {
 
     fn move_aside_then_create(&mut self) -> Result<Attempt, FileError> {
         let parent = &self.place.parent;
-        let moved =
-            self.at_free_copy(
-                |copy| match statat(parent, copy, AtFlags::SYMLINK_NOFOLLOW) {
-                    Ok(_) => Err(Errno::EXIST),
-                    Err(Errno::NOENT) => renameat(parent, self.place.name, parent, copy),
-                    Err(errno) => Err(errno),
-                },
-            )?;
+        let moved = self.at_free_copy(|copy| match statat(parent, copy, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(_) => Err(Errno::EXIST),
+            Err(Errno::NOENT) => renameat(parent, self.place.name, parent, copy),
+            Err(errno) => Err(errno),
+        })?;
         self.aside = Some(moved);
         self.create()
     }
 
     /// Calls `rename` with the names of conflict copies until one is free.
-    fn at_free_copy(
-        &self,
-        rename: impl Fn(&[u8]) -> Result<(), Errno>,
-    ) -> Result<RelPath, FileError> {
+    fn at_free_copy(&self, rename: impl Fn(&[u8]) -> Result<(), Errno>) -> Result<RelPath, FileError> {
         let stamp = Moment::now().compact();
         for number in 1..=COPIES_MAX {
             let Some(copy) = conflict_path(self.path, &stamp, AUTHOR, number) else {

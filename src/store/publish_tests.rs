@@ -77,13 +77,7 @@ fn read(path: impl AsRef<Path>) -> Vec<u8> {
 fn a_new_file_appears_with_its_mode_and_time() {
     for swap in [Swap::Atomic, Swap::Plain] {
         let bench = Bench::new();
-        let published = publish_by(
-            &bench.root,
-            bench.sealed("f", b"new"),
-            &Expected::Absent,
-            swap,
-        )
-        .unwrap();
+        let published = publish_by(&bench.root, bench.sealed("f", b"new"), &Expected::Absent, swap).unwrap();
         assert_eq!(published, Published::Created);
         assert_eq!(read(bench.at("f")), b"new");
         let found = fs::metadata(bench.at("f")).unwrap();
@@ -101,8 +95,7 @@ fn the_expected_version_gives_way_and_leaves_no_trace() {
         let bench = Bench::new();
         fs::write(bench.at("f"), b"old").unwrap();
         let expected = bench.expected("f");
-        let published =
-            publish_by(&bench.root, bench.sealed("f", b"new"), &expected, swap).unwrap();
+        let published = publish_by(&bench.root, bench.sealed("f", b"new"), &expected, swap).unwrap();
         assert_eq!(published, Published::Replaced);
         assert_eq!(read(bench.at("f")), b"new");
         assert_eq!(bench.names(), ["f"]);
@@ -118,8 +111,7 @@ fn a_version_made_since_we_looked_is_kept_beside() {
         fs::write(bench.at("f.txt"), b"old").unwrap();
         let expected = bench.expected("f.txt");
         fs::write(bench.at("f.txt"), b"an edit of the user").unwrap();
-        let published =
-            publish_by(&bench.root, bench.sealed("f.txt", b"new"), &expected, swap).unwrap();
+        let published = publish_by(&bench.root, bench.sealed("f.txt", b"new"), &expected, swap).unwrap();
         let Published::Displaced(copy) = published else {
             panic!("{published:?}")
         };
@@ -171,16 +163,9 @@ fn something_where_nothing_was_expected_is_kept_beside_and_copies_are_numbered()
             let published = publish_by(&bench.root, sealed, &Expected::Absent, swap).unwrap();
             assert!(matches!(published, Published::Displaced(_)));
         }
-        let mut contents: Vec<Vec<u8>> = bench
-            .names()
-            .iter()
-            .map(|name| read(bench.at(name)))
-            .collect();
+        let mut contents: Vec<Vec<u8>> = bench.names().iter().map(|name| read(bench.at(name))).collect();
         contents.sort();
-        assert_eq!(
-            contents,
-            [&b"new"[..], b"surprise 0", b"surprise 1", b"surprise 2"]
-        );
+        assert_eq!(contents, [&b"new"[..], b"surprise 0", b"surprise 1", b"surprise 2"]);
     }
 }
 
@@ -191,8 +176,7 @@ fn what_was_expected_and_is_gone_is_made_anew() {
         fs::write(bench.at("f"), b"old").unwrap();
         let expected = bench.expected("f");
         fs::remove_file(bench.at("f")).unwrap();
-        let published =
-            publish_by(&bench.root, bench.sealed("f", b"new"), &expected, swap).unwrap();
+        let published = publish_by(&bench.root, bench.sealed("f", b"new"), &expected, swap).unwrap();
         assert_eq!(published, Published::Created);
     }
 }
@@ -203,21 +187,14 @@ fn an_empty_directory_gives_way_and_a_full_one_does_not() {
         let bench = Bench::new();
         fs::create_dir(bench.at("f")).unwrap();
         fs::write(bench.at("f/inside"), b"x").unwrap();
-        let error = publish_by(
-            &bench.root,
-            bench.sealed("f", b"new"),
-            &Expected::Absent,
-            swap,
-        )
-        .unwrap_err();
+        let error = publish_by(&bench.root, bench.sealed("f", b"new"), &Expected::Absent, swap).unwrap_err();
         assert_eq!(error.code(), ItemCode::InTheWay);
         assert_eq!(read(bench.at("f/inside")), b"x");
         assert_eq!(bench.staged_files(), 0);
         bench.root.probe(&rel("f/inside")).unwrap();
         fs::remove_file(bench.at("f/inside")).unwrap();
         let expected = bench.expected("f");
-        let published =
-            publish_by(&bench.root, bench.sealed("f", b"new"), &expected, swap).unwrap();
+        let published = publish_by(&bench.root, bench.sealed("f", b"new"), &expected, swap).unwrap();
         assert_eq!(published, Published::Replaced);
         assert_eq!(
             bench.root.probe(&rel("f/inside")).unwrap_err().code(),
@@ -244,22 +221,13 @@ fn a_link_is_replaced_and_never_written_through() {
 fn a_link_is_published_as_it_stands() {
     let bench = Bench::new();
     fs::write(bench.at("l"), b"old").unwrap();
-    let sealed = bench
-        .staging
-        .symlink(&rel("l"), b"../\xff anywhere", &META)
-        .unwrap();
+    let sealed = bench.staging.symlink(&rel("l"), b"../\xff anywhere", &META).unwrap();
     assert_eq!(
         publish(&bench.root, sealed, &bench.expected("l")).unwrap(),
         Published::Replaced
     );
-    assert_eq!(
-        &*bench.root.read_link(&rel("l")).unwrap(),
-        b"../\xff anywhere"
-    );
-    assert_eq!(
-        fs::symlink_metadata(bench.at("l")).unwrap().mtime(),
-        1_234_567_890
-    );
+    assert_eq!(&*bench.root.read_link(&rel("l")).unwrap(), b"../\xff anywhere");
+    assert_eq!(fs::symlink_metadata(bench.at("l")).unwrap().mtime(), 1_234_567_890);
 }
 
 /// A hard link to a file outside keeps that file as it is: a write always makes a new inode (row 6).

@@ -34,12 +34,7 @@ impl Resolver {
     /// Opens the directory at `path` beneath `root` with `access` (`PATH` or `RDONLY`).
     ///
     /// Errors: `ELOOP` or `EXDEV` when the path leads through a link or out, `ENOTDIR`, `ENOENT`.
-    pub(super) fn open_directory(
-        self,
-        root: BorrowedFd<'_>,
-        path: &[u8],
-        access: OFlags,
-    ) -> Result<OwnedFd, Errno> {
+    pub(super) fn open_directory(self, root: BorrowedFd<'_>, path: &[u8], access: OFlags) -> Result<OwnedFd, Errno> {
         match self {
             Resolver::Kernel => confined(root, path, access),
             Resolver::Walk => walk(root, path, access),
@@ -132,12 +127,7 @@ mod tests {
         for path in [&b".."[..], b"a/../../x", b"/etc"] {
             for resolver in [Resolver::Kernel, Resolver::Walk] {
                 let got = resolver.open_directory(root.as_fd(), path, OFlags::PATH);
-                assert_eq!(
-                    got.err(),
-                    Some(Errno::XDEV),
-                    "{resolver:?} {}",
-                    path.escape_ascii()
-                );
+                assert_eq!(got.err(), Some(Errno::XDEV), "{resolver:?} {}", path.escape_ascii());
             }
         }
     }

@@ -13,9 +13,7 @@ use super::source::SourceFile;
 use crate::model::limits::SYMLINK_BYTES_MAX;
 use crate::model::{ItemCode, Meta, RelPath};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::{
-    AtFlags, CWD, Mode, OFlags, fstat, fstatvfs, mkdirat, openat, readlinkat, statat, unlinkat,
-};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, fstat, fstatvfs, mkdirat, openat, readlinkat, statat, unlinkat};
 use rustix::io::Errno;
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
@@ -78,8 +76,7 @@ impl Root {
     /// # Errors
     /// When it cannot be made or opened.
     pub fn create(path: &Path) -> Result<Root, FileError> {
-        std::fs::create_dir_all(path)
-            .map_err(|error| FileError::at_path(Operation::MakeDirectory, path, error))?;
+        std::fs::create_dir_all(path).map_err(|error| FileError::at_path(Operation::MakeDirectory, path, error))?;
         Root::open(path)
     }
 
@@ -99,8 +96,7 @@ impl Root {
     /// # Errors
     /// When it cannot be examined.
     pub fn own(&self) -> Result<Found, FileError> {
-        let stat = fstat(&self.directory)
-            .map_err(|errno| FileError::at_path(Operation::Examine, &self.path, errno))?;
+        let stat = fstat(&self.directory).map_err(|errno| FileError::at_path(Operation::Examine, &self.path, errno))?;
         Ok(Found::of(&stat))
     }
 
@@ -181,8 +177,7 @@ impl Root {
             Err(error) if error.code() == ItemCode::Vanished => {}
             other => return other.map(|_| Vec::new()),
         }
-        let mut missing: Vec<RelPath> =
-            std::iter::successors(path.parent(), RelPath::parent).collect();
+        let mut missing: Vec<RelPath> = std::iter::successors(path.parent(), RelPath::parent).collect();
         missing.reverse();
         let mut made = Vec::new();
         for directory in missing {
@@ -226,8 +221,8 @@ impl Root {
     /// # Errors
     /// When the file system does not tell.
     pub fn free_bytes(&self) -> Result<u64, FileError> {
-        let stat = fstatvfs(&self.directory)
-            .map_err(|errno| FileError::at_path(Operation::Examine, &self.path, errno))?;
+        let stat =
+            fstatvfs(&self.directory).map_err(|errno| FileError::at_path(Operation::Examine, &self.path, errno))?;
         Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
     }
 
@@ -343,20 +338,12 @@ impl Root {
 }
 
 /// Reads a link by its name in a directory.
-pub(super) fn read_link_at(
-    parent: BorrowedFd<'_>,
-    name: &[u8],
-    path: &RelPath,
-) -> Result<Box<[u8]>, FileError> {
+pub(super) fn read_link_at(parent: BorrowedFd<'_>, name: &[u8], path: &RelPath) -> Result<Box<[u8]>, FileError> {
     let text = readlinkat(parent, name, Vec::new())
         .map_err(|errno| FileError::new(Operation::Read, path, errno))?
         .into_bytes();
     if text.is_empty() || text.len() > SYMLINK_BYTES_MAX {
-        return Err(FileError::found(
-            Operation::Read,
-            path.as_bytes(),
-            ItemCode::TooLarge,
-        ));
+        return Err(FileError::found(Operation::Read, path.as_bytes(), ItemCode::TooLarge));
     }
     Ok(text.into())
 }

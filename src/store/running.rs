@@ -95,9 +95,7 @@ pub(super) fn list(directory: &Path) -> Vec<(RunningServer, Secret)> {
         let path = name.path();
         match probe(&path) {
             Liveness::Stale => drop(std::fs::remove_file(&path)),
-            Liveness::Live if path.extension() == Some("json".as_ref()) => {
-                servers.extend(read(&path))
-            }
+            Liveness::Live if path.extension() == Some("json".as_ref()) => servers.extend(read(&path)),
             Liveness::Live | Liveness::Unknown => {}
         }
     }
@@ -115,9 +113,7 @@ enum Liveness {
 /// may be removed without a race.
 fn probe(path: &Path) -> Liveness {
     let mut options = OpenOptions::new();
-    options
-        .read(true)
-        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
+    options.read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
     let Ok(file) = options.open(path) else {
         return Liveness::Unknown;
     };
@@ -133,10 +129,7 @@ fn probe(path: &Path) -> Liveness {
 }
 
 fn is_young(file: &File) -> bool {
-    let modified = file
-        .metadata()
-        .and_then(|metadata| metadata.modified())
-        .ok();
+    let modified = file.metadata().and_then(|metadata| metadata.modified()).ok();
     modified
         .and_then(|time| time.elapsed().ok())
         .is_none_or(|age| age.as_secs() < 60)
@@ -144,9 +137,7 @@ fn is_young(file: &File) -> bool {
 
 fn read(path: &Path) -> Option<(RunningServer, Secret)> {
     let (content, _) = read_bounded(path, RUN_FILE_BYTES_MAX).ok()??;
-    serde_json::from_slice::<StoredRun>(&content)
-        .ok()?
-        .into_running()
+    serde_json::from_slice::<StoredRun>(&content).ok()?.into_running()
 }
 
 fn random_secret() -> io::Result<Secret> {
@@ -217,11 +208,7 @@ impl StoredRun {
             Some(text) => Some(text.parse().ok()?),
             None => None,
         };
-        let shares = self
-            .shares
-            .into_iter()
-            .map(share)
-            .collect::<Option<Vec<_>>>()?;
+        let shares = self.shares.into_iter().map(share).collect::<Option<Vec<_>>>()?;
         let server = RunningServer {
             pid: self.pid,
             listen: self.listen,
@@ -243,10 +230,7 @@ mod tests {
     fn server(pid: u32) -> RunningServer {
         RunningServer {
             pid,
-            listen: vec![
-                "127.0.0.1:7171".parse().unwrap(),
-                "[::1]:7171".parse().unwrap(),
-            ],
+            listen: vec!["127.0.0.1:7171".parse().unwrap(), "[::1]:7171".parse().unwrap()],
             plain: false,
             device: Some(DeviceId([7; 32])),
             shares: vec![(
@@ -280,10 +264,7 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let home = Home::open(place.path()).unwrap();
         let live = home.announce(&server(7)).unwrap();
-        assert_eq!(
-            std::fs::metadata(&live.path).unwrap().mode() & 0o7777,
-            0o600
-        );
+        assert_eq!(std::fs::metadata(&live.path).unwrap().mode() & 0o7777, 0o600);
         // What a killed server leaves: the file without the lock.
         let stale = live.path.with_file_name("9-00000000.json");
         std::fs::copy(&live.path, &stale).unwrap();

@@ -134,13 +134,7 @@ impl Scan {
     ///
     /// # Returns
     /// Whether there is more to do.
-    pub fn step(
-        &mut self,
-        root: &Root,
-        keep: Filter<'_>,
-        max: usize,
-        out: &mut Vec<ScanItem>,
-    ) -> bool {
+    pub fn step(&mut self, root: &Root, keep: Filter<'_>, max: usize, out: &mut Vec<ScanItem>) -> bool {
         let mut spent = 0;
         while spent < max.max(1) {
             let told = out.len();
@@ -154,9 +148,7 @@ impl Scan {
                 State::Walking => self.advance(root, &mut *keep, out),
                 State::Ended => return false,
             };
-            let failed = out[told..]
-                .iter()
-                .filter(|item| matches!(item, ScanItem::Failed(_)));
+            let failed = out[told..].iter().filter(|item| matches!(item, ScanItem::Failed(_)));
             self.failures += failed.count() as u64;
         }
         !matches!(self.state, State::Ended)
@@ -178,8 +170,7 @@ impl Scan {
             if !enters {
                 return Ok(());
             }
-            self.levels
-                .push(Level::new(open_level(root, start.as_ref())?, start));
+            self.levels.push(Level::new(open_level(root, start.as_ref())?, start));
             Ok(())
         });
         if let Err(error) = opened {
@@ -248,12 +239,7 @@ fn open_level(root: &Root, path: Option<&RelPath>) -> Result<OwnedFd, FileError>
 }
 
 /// The item for what was found; `None` for a link that vanished just now.
-fn tell(
-    parent: BorrowedFd<'_>,
-    name: &[u8],
-    path: &RelPath,
-    found: &Found,
-) -> Result<Option<ScanItem>, FileError> {
+fn tell(parent: BorrowedFd<'_>, name: &[u8], path: &RelPath, found: &Found) -> Result<Option<ScanItem>, FileError> {
     let kind = match found.kind {
         FoundKind::File { size } => Kind::File { size },
         FoundKind::Directory => Kind::Directory,
@@ -317,9 +303,7 @@ impl Level {
         let mut records = RawDir::new(&directory, &mut buffer.spare_capacity_mut()[..BUFFER_BYTES]);
         loop {
             match records.next() {
-                Some(Ok(record)) => self
-                    .names
-                    .push(record.file_name().to_bytes(), record.file_type()),
+                Some(Ok(record)) => self.names.push(record.file_name().to_bytes(), record.file_type()),
                 Some(Err(Errno::INTR)) => continue,
                 // The directory was removed, and with it all that was in it.
                 None | Some(Err(Errno::NOENT)) => {
@@ -368,22 +352,14 @@ impl Level {
         if self.directory.is_none() {
             self.directory = Some(open_level(root, self.path.as_ref())?);
         }
-        let directory = self
-            .directory
-            .as_ref()
-            .expect("it was opened just now")
-            .as_fd();
+        let directory = self.directory.as_ref().expect("it was opened just now").as_fd();
         let found = match statat(directory, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => Found::of(&stat),
             Err(Errno::NOENT) => return Ok(None),
             Err(errno) => return Err(FileError::new(Operation::Examine, &path, errno)),
         };
         let is_directory = found.kind == FoundKind::Directory;
-        let shape = if is_directory {
-            Shape::Directory
-        } else {
-            Shape::Other
-        };
+        let shape = if is_directory { Shape::Directory } else { Shape::Other };
         if listed != Some(shape) && keep(&path, shape) == Keep::No {
             return Ok(None);
         }
@@ -391,8 +367,8 @@ impl Level {
         if !is_directory {
             return Ok(None);
         }
-        let inner = enter(directory, name, OFlags::RDONLY)
-            .map_err(|errno| FileError::new(Operation::Open, &path, errno))?;
+        let inner =
+            enter(directory, name, OFlags::RDONLY).map_err(|errno| FileError::new(Operation::Open, &path, errno))?;
         Ok(Some(Level::new(inner, Some(path))))
     }
 
@@ -426,14 +402,9 @@ impl Names {
             return;
         }
         let start = u32::try_from(self.bytes.len()).expect("a chunk is far below 4 GiB");
-        let length =
-            u16::try_from(name.len()).expect("a name in a listing has at most 1,024 bytes");
+        let length = u16::try_from(name.len()).expect("a name in a listing has at most 1,024 bytes");
         self.bytes.extend_from_slice(name);
-        self.index.push(Name {
-            start,
-            length,
-            kind,
-        });
+        self.index.push(Name { start, length, kind });
     }
 
     fn sort(&mut self) {

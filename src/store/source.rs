@@ -48,34 +48,20 @@ enum Layout {
 }
 
 impl SourceFile {
-    pub(super) fn open_at(
-        parent: BorrowedFd<'_>,
-        name: &[u8],
-        path: &RelPath,
-    ) -> Result<SourceFile, FileError> {
+    pub(super) fn open_at(parent: BorrowedFd<'_>, name: &[u8], path: &RelPath) -> Result<SourceFile, FileError> {
         // NONBLOCK: a FIFO without a writer would hold the loop for ever.
-        let flags =
-            OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-        let opened = openat(parent, name, flags, Mode::empty())
-            .map_err(|errno| FileError::new(Operation::Open, path, errno))?;
-        let stat =
-            fstat(&opened).map_err(|errno| FileError::new(Operation::Examine, path, errno))?;
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let opened =
+            openat(parent, name, flags, Mode::empty()).map_err(|errno| FileError::new(Operation::Open, path, errno))?;
+        let stat = fstat(&opened).map_err(|errno| FileError::new(Operation::Examine, path, errno))?;
         let found = Found::of(&stat);
         let size = match found.kind {
             FoundKind::File { size } => size,
             FoundKind::Directory => {
-                return Err(FileError::found(
-                    Operation::Open,
-                    path.as_bytes(),
-                    ItemCode::InTheWay,
-                ));
+                return Err(FileError::found(Operation::Open, path.as_bytes(), ItemCode::InTheWay));
             }
             FoundKind::Symlink | FoundKind::Special => {
-                return Err(FileError::found(
-                    Operation::Open,
-                    path.as_bytes(),
-                    ItemCode::Special,
-                ));
+                return Err(FileError::found(Operation::Open, path.as_bytes(), ItemCode::Special));
             }
         };
         Ok(SourceFile {
@@ -122,8 +108,7 @@ impl SourceFile {
     /// # Errors
     /// When it cannot be examined.
     pub fn unchanged(&self) -> Result<bool, FileError> {
-        let stat = fstat(&self.file)
-            .map_err(|errno| FileError::new(Operation::Examine, &self.path, errno))?;
+        let stat = fstat(&self.file).map_err(|errno| FileError::new(Operation::Examine, &self.path, errno))?;
         Ok(Found::of(&stat).identity == self.found.identity)
     }
 
@@ -137,10 +122,7 @@ impl SourceFile {
     pub fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<usize, FileError> {
         let mut filled = 0;
         while filled < buffer.len() {
-            match self
-                .file
-                .read_at(&mut buffer[filled..], offset + filled as u64)
-            {
+            match self.file.read_at(&mut buffer[filled..], offset + filled as u64) {
                 Ok(0) => break,
                 Ok(count) => filled += count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -195,9 +177,7 @@ impl SourceFile {
 
 /// `st_blocks` counts 512 bytes each, whatever the file system's own block (POSIX).
 fn layout_of(stat: &Stat) -> Layout {
-    let stored = u64::try_from(stat.st_blocks)
-        .unwrap_or(0)
-        .saturating_mul(512);
+    let stored = u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(512);
     if stored < u64::try_from(stat.st_size).unwrap_or(0) {
         Layout::Sparse
     } else {
@@ -226,26 +206,11 @@ mod tests {
         let _socket = std::os::unix::net::UnixListener::bind(dir.path().join("socket")).unwrap();
         symlink("pipe", dir.path().join("link")).unwrap();
         std::fs::create_dir(dir.path().join("dir")).unwrap();
-        assert_eq!(
-            open(dir.path(), "pipe").unwrap_err().code(),
-            ItemCode::Special
-        );
-        assert_eq!(
-            open(dir.path(), "socket").unwrap_err().code(),
-            ItemCode::Special
-        );
-        assert_eq!(
-            open(dir.path(), "link").unwrap_err().code(),
-            ItemCode::Escapes
-        );
-        assert_eq!(
-            open(dir.path(), "dir").unwrap_err().code(),
-            ItemCode::InTheWay
-        );
-        assert_eq!(
-            open(dir.path(), "none").unwrap_err().code(),
-            ItemCode::Vanished
-        );
+        assert_eq!(open(dir.path(), "pipe").unwrap_err().code(), ItemCode::Special);
+        assert_eq!(open(dir.path(), "socket").unwrap_err().code(), ItemCode::Special);
+        assert_eq!(open(dir.path(), "link").unwrap_err().code(), ItemCode::Escapes);
+        assert_eq!(open(dir.path(), "dir").unwrap_err().code(), ItemCode::InTheWay);
+        assert_eq!(open(dir.path(), "none").unwrap_err().code(), ItemCode::Vanished);
     }
 
     /// Row 53: a file that is edited while it is read can be told.

@@ -85,8 +85,7 @@ impl StagedFile {
         self.file
             .write_all_at(bytes, offset)
             .map_err(|error| FileError::new(Operation::Write, &self.path, error))?;
-        self.length
-            .set(self.length.get().max(offset + bytes.len() as u64));
+        self.length.set(self.length.get().max(offset + bytes.len() as u64));
         Ok(())
     }
 
@@ -105,8 +104,7 @@ impl StagedFile {
             file.set_len(length)
                 .map_err(|error| FileError::new(Operation::Write, &path, error))?;
         }
-        meta::apply(file.as_fd(), meta)
-            .map_err(|errno| FileError::new(Operation::SetMeta, &path, errno))?;
+        meta::apply(file.as_fd(), meta).map_err(|errno| FileError::new(Operation::SetMeta, &path, errno))?;
         Ok(Sealed {
             name,
             path,
@@ -180,11 +178,7 @@ impl Drop for StagedName {
     fn drop(&mut self) {
         if self.state == NameState::Ours {
             // Failing leaves a file that the next sweep removes.
-            let _ = unlinkat(
-                self.session.directory(),
-                self.name.as_str(),
-                AtFlags::empty(),
-            );
+            let _ = unlinkat(self.session.directory(), self.name.as_str(), AtFlags::empty());
         }
     }
 }
@@ -246,9 +240,7 @@ mod tests {
         let root = Root::open(dir.path()).unwrap();
         let staging = Staging::new(&root);
         let too_much = root.free_bytes().unwrap() + (1 << 40);
-        let error = staging
-            .create(&path(), Room::Reserve(too_much))
-            .unwrap_err();
+        let error = staging.create(&path(), Room::Reserve(too_much)).unwrap_err();
         assert!(
             matches!(error.code(), ItemCode::DiskFull | ItemCode::TooLarge),
             "{error}"

@@ -14,8 +14,8 @@ use super::staged::{Sealed, StagedFile, StagedName};
 use crate::model::{Meta, RelPath};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{
-    AtFlags, Dir, FallocateFlags, FlockOperation, Mode, OFlags, fallocate, flock, fstat, mkdirat,
-    openat, statat, symlinkat, unlinkat, utimensat,
+    AtFlags, Dir, FallocateFlags, FlockOperation, Mode, OFlags, fallocate, flock, fstat, mkdirat, openat, statat,
+    symlinkat, unlinkat, utimensat,
 };
 use rustix::io::Errno;
 use std::cell::{Cell, RefCell};
@@ -82,15 +82,15 @@ impl Staging {
     /// # Errors
     /// When the directory cannot be made, or there is not enough room.
     pub fn create(&self, path: &RelPath, room: Room) -> Result<StagedFile, FileError> {
-        let flags =
-            OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let (opened, name) = self.make(path, |session, name| {
             openat(session, name, flags, Mode::RUSR | Mode::WUSR)
         })?;
         let file = File::from(opened);
         let reserved = match room {
-            Room::Reserve(size) if size > RESERVE_BYTES_MIN => reserve(&file, size)
-                .map_err(|errno| FileError::new(Operation::Write, path, errno))?,
+            Room::Reserve(size) if size > RESERVE_BYTES_MIN => {
+                reserve(&file, size).map_err(|errno| FileError::new(Operation::Write, path, errno))?
+            }
             Room::Reserve(_) | Room::Sparse => 0,
         };
         Ok(StagedFile::new(file, name, path, reserved))
@@ -122,11 +122,7 @@ impl Staging {
         let mut swept = Sweep::default();
         match self.sweep_sessions(&mut swept) {
             Ok(()) | Err(Errno::NOENT) => Ok(swept),
-            Err(errno) => Err(FileError::at(
-                Operation::Remove,
-                b".syncline/staging",
-                errno,
-            )),
+            Err(errno) => Err(FileError::at(Operation::Remove, b".syncline/staging", errno)),
         }
     }
 
@@ -264,10 +260,7 @@ fn sweep_session(staging: BorrowedFd<'_>, name: &[u8], swept: &mut Sweep) -> Res
     for entry in Dir::read_from(&directory)? {
         let entry = entry?;
         let file = entry.file_name();
-        if file.to_bytes() != b"."
-            && file.to_bytes() != b".."
-            && unlinkat(&directory, file, AtFlags::empty()).is_ok()
-        {
+        if file.to_bytes() != b"." && file.to_bytes() != b".." && unlinkat(&directory, file, AtFlags::empty()).is_ok() {
             swept.removed += 1;
         }
     }
@@ -304,10 +297,7 @@ mod tests {
 
     const META: Meta = Meta {
         mode: 0o644,
-        mtime: Timestamp {
-            seconds: 7,
-            nanos: 0,
-        },
+        mtime: Timestamp { seconds: 7, nanos: 0 },
     };
 
     fn path() -> RelPath {
@@ -324,17 +314,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let root = Root::open(dir.path()).unwrap();
         let staging = Staging::new(&root);
-        assert_eq!(
-            entries(dir.path()),
-            0,
-            "nothing is made before it is needed"
-        );
+        assert_eq!(entries(dir.path()), 0, "nothing is made before it is needed");
         let staged = staging.create(&path(), Room::Sparse).unwrap();
-        let sealed = staging
-            .create(&path(), Room::Sparse)
-            .unwrap()
-            .seal(&META, 0)
-            .unwrap();
+        let sealed = staging.create(&path(), Room::Sparse).unwrap().seal(&META, 0).unwrap();
         let link = staging.symlink(&path(), b"../anywhere", &META).unwrap();
         drop(staging);
         drop(staged);

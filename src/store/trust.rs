@@ -7,10 +7,7 @@
 //!
 //! Several processes may change the file at once: each change re-reads it under the home's lock.
 
-use super::book::{
-    AUTHORITY_BYTES_MAX, Book, DEVICES_MAX, INVITES_MAX, Invite, Peer, SHARES_PER_DEVICE_MAX,
-    Server,
-};
+use super::book::{AUTHORITY_BYTES_MAX, Book, DEVICES_MAX, INVITES_MAX, Invite, Peer, SHARES_PER_DEVICE_MAX, Server};
 use super::home::{Home, StateError, display_name, io_error, read_bounded, refuse_bits};
 use crate::model::{DeviceId, Rights, Secret, ShareName};
 use sha2::{Digest, Sha256};
@@ -180,14 +177,8 @@ impl<'h> Trust<'h> {
     /// [`StateError`] when the file cannot be read as a whole; the caller denies.
     pub fn rights(&self, device: &DeviceId, share: &ShareName) -> Result<Rights, StateError> {
         self.load(|book| {
-            let grants = book
-                .devices
-                .get(device)
-                .map_or(&[][..], |peer| &peer.shares);
-            let rights = grants
-                .iter()
-                .find(|(name, _)| name == share)
-                .map(|(_, rights)| *rights);
+            let grants = book.devices.get(device).map_or(&[][..], |peer| &peer.shares);
+            let rights = grants.iter().find(|(name, _)| name == share).map(|(_, rights)| *rights);
             rights.unwrap_or(Rights::NONE)
         })
     }
@@ -225,17 +216,12 @@ impl<'h> Trust<'h> {
                 return Ok(Changed::No(false));
             };
             let before = peer.shares.len();
-            peer.shares
-                .retain(|(name, _)| share.is_some_and(|share| share != name));
+            peer.shares.retain(|(name, _)| share.is_some_and(|share| share != name));
             let taken = peer.shares.len() < before || share.is_none();
             if peer.shares.is_empty() {
                 book.devices.remove(id);
             }
-            Ok(if taken {
-                Changed::Yes(true)
-            } else {
-                Changed::No(false)
-            })
+            Ok(if taken { Changed::Yes(true) } else { Changed::No(false) })
         })
     }
 
@@ -258,13 +244,7 @@ impl<'h> Trust<'h> {
         if due {
             // A failure costs a record only; the next minute tries again.
             let known = |book: &mut Book| book.devices.contains_key(id);
-            let _ = self.change(|book| {
-                Ok(if known(book) {
-                    Changed::Yes(())
-                } else {
-                    Changed::No(())
-                })
-            });
+            let _ = self.change(|book| Ok(if known(book) { Changed::Yes(()) } else { Changed::No(()) }));
         }
     }
 
@@ -283,12 +263,7 @@ impl<'h> Trust<'h> {
     ///
     /// # Errors
     /// [`StateError`], with [`StateError::Full`] at 10,000 servers.
-    pub fn remember_server(
-        &self,
-        authority: &str,
-        id: &DeviceId,
-        name: &str,
-    ) -> Result<(), StateError> {
+    pub fn remember_server(&self, authority: &str, id: &DeviceId, name: &str) -> Result<(), StateError> {
         if authority.len() > AUTHORITY_BYTES_MAX {
             let error = io::Error::other("the server's address is too long");
             return Err(io_error("remember a server in", &self.path())(error));
@@ -326,10 +301,7 @@ impl<'h> Trust<'h> {
     fn load<T>(&self, look: impl FnOnce(&Book) -> T) -> Result<T, StateError> {
         self.refresh()?;
         let cache = self.home.trust_cache.borrow();
-        let read = cache
-            .read
-            .as_ref()
-            .expect("refresh fills the cache or fails");
+        let read = cache.read.as_ref().expect("refresh fills the cache or fails");
         match &read.content {
             Ok(book) => Ok(look(book)),
             Err(reason) => Err(StateError::Damaged {
@@ -349,11 +321,7 @@ impl<'h> Trust<'h> {
             Err(error) => return Err(io_error("open", &path)(error)),
         };
         let mut cache = self.home.trust_cache.borrow_mut();
-        if cache
-            .read
-            .as_ref()
-            .is_some_and(|read| read.identity == identity)
-        {
+        if cache.read.as_ref().is_some_and(|read| read.identity == identity) {
             return Ok(());
         }
         // What cannot be read must not leave the old trust in force.
@@ -364,10 +332,7 @@ impl<'h> Trust<'h> {
     }
 
     /// Changes the book under the lock; what `edit` changed is durable when this returns `Ok`.
-    fn change<T>(
-        &self,
-        edit: impl FnOnce(&mut Book) -> Result<Changed<T>, StateError>,
-    ) -> Result<T, StateError> {
+    fn change<T>(&self, edit: impl FnOnce(&mut Book) -> Result<Changed<T>, StateError>) -> Result<T, StateError> {
         let lock = self.home.lock()?;
         let mut book = self.load(Clone::clone)?;
         match edit(&mut book)? {
@@ -414,8 +379,7 @@ impl CachedBook {
 
 impl FileIdentity {
     fn of(metadata: &Metadata) -> FileIdentity {
-        let nanoseconds =
-            |seconds: i64, rest: i64| i128::from(seconds) * 1_000_000_000 + i128::from(rest);
+        let nanoseconds = |seconds: i64, rest: i64| i128::from(seconds) * 1_000_000_000 + i128::from(rest);
         FileIdentity([
             i128::from(metadata.dev()),
             i128::from(metadata.ino()),
@@ -469,12 +433,7 @@ fn grant(
     Ok(rights)
 }
 
-fn check_room(
-    what: &'static str,
-    count: usize,
-    max: usize,
-    remedy: &'static str,
-) -> Result<(), StateError> {
+fn check_room(what: &'static str, count: usize, max: usize, remedy: &'static str) -> Result<(), StateError> {
     if count < max {
         return Ok(());
     }

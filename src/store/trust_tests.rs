@@ -28,8 +28,7 @@ fn home() -> (tempfile::TempDir, Home) {
 
 fn rewrite(path: &Path, edit: impl FnOnce(&mut Book)) {
     let file = path.join(TRUST_FILE);
-    let mut book =
-        std::fs::read(&file).map_or(Book::default(), |text| Book::decode(&text).unwrap());
+    let mut book = std::fs::read(&file).map_or(Book::default(), |text| Book::decode(&text).unwrap());
     edit(&mut book);
     std::fs::write(&file, book.encode()).unwrap();
     let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
@@ -41,19 +40,11 @@ fn rewrite(path: &Path, edit: impl FnOnce(&mut Book)) {
 fn an_invite_grants_its_rights_once() {
     let (place, home) = home();
     let trust = home.trust();
-    let secret = trust
-        .invite(&share("A"), Rights::READ, VALID, at(0))
-        .unwrap();
+    let secret = trust.invite(&share("A"), Rights::READ, VALID, at(0)).unwrap();
     let file = std::fs::read_to_string(place.path().join(TRUST_FILE)).unwrap();
-    assert!(
-        !file.contains(&secret.to_hex()),
-        "the secret itself is never stored"
-    );
+    assert!(!file.contains(&secret.to_hex()), "the secret itself is never stored");
     assert_eq!(
-        std::fs::metadata(place.path().join(TRUST_FILE))
-            .unwrap()
-            .mode()
-            & 0o7777,
+        std::fs::metadata(place.path().join(TRUST_FILE)).unwrap().mode() & 0o7777,
         0o600
     );
 
@@ -66,14 +57,8 @@ fn an_invite_grants_its_rights_once() {
     assert_eq!(redeem(trust, 2), Redeemed::Refused);
     // It is on disk: another process sees the same.
     let other = Home::open(place.path()).unwrap();
-    assert_eq!(
-        other.trust().rights(&device(1), &share("A")).unwrap(),
-        Rights::READ
-    );
-    assert_eq!(
-        other.trust().rights(&device(2), &share("A")).unwrap(),
-        Rights::NONE
-    );
+    assert_eq!(other.trust().rights(&device(1), &share("A")).unwrap(), Rights::READ);
+    assert_eq!(other.trust().rights(&device(2), &share("A")).unwrap(), Rights::NONE);
     assert_eq!(redeem(other.trust(), 2), Redeemed::Refused);
 }
 
@@ -82,14 +67,8 @@ fn an_invite_grants_its_rights_once() {
 fn row_25_rights_and_invites_hold_for_one_share_only() {
     let (_place, home) = home();
     let trust = home.trust();
-    let secret = trust
-        .invite(&share("A"), Rights::READ_WRITE, VALID, at(0))
-        .unwrap();
-    let redeem = |name| {
-        trust
-            .redeem(&secret, &share(name), &device(1), "x", at(1))
-            .unwrap()
-    };
+    let secret = trust.invite(&share("A"), Rights::READ_WRITE, VALID, at(0)).unwrap();
+    let redeem = |name| trust.redeem(&secret, &share(name), &device(1), "x", at(1)).unwrap();
     assert_eq!(redeem("B"), Redeemed::Refused);
     assert_eq!(redeem("A"), Redeemed::Granted(Rights::READ_WRITE));
     assert_eq!(trust.rights(&device(1), &share("B")).unwrap(), Rights::NONE);
@@ -100,16 +79,12 @@ fn row_25_rights_and_invites_hold_for_one_share_only() {
 fn row_20_a_wrong_secret_is_refused_and_costs_no_write() {
     let (place, home) = home();
     let trust = home.trust();
-    let secret = trust
-        .invite(&share("A"), Rights::READ, VALID, at(0))
-        .unwrap();
+    let secret = trust.invite(&share("A"), Rights::READ, VALID, at(0)).unwrap();
     let before = std::fs::metadata(place.path().join(TRUST_FILE)).unwrap();
     for byte in 0..16 {
         let mut wrong = secret.clone();
         wrong.0[byte] ^= 1;
-        let answer = trust
-            .redeem(&wrong, &share("A"), &device(1), "x", at(1))
-            .unwrap();
+        let answer = trust.redeem(&wrong, &share("A"), &device(1), "x", at(1)).unwrap();
         assert_eq!(answer, Redeemed::Refused);
     }
     let after = std::fs::metadata(place.path().join(TRUST_FILE)).unwrap();
@@ -138,10 +113,7 @@ fn row_21_concurrent_redeems_have_exactly_one_winner() {
                 }
             };
             let threads: Vec<_> = (0..6).map(|number| scope.spawn(redeem(number))).collect();
-            threads
-                .into_iter()
-                .map(|thread| thread.join().unwrap())
-                .sum()
+            threads.into_iter().map(|thread| thread.join().unwrap()).sum()
         });
         assert_eq!(wins, 1, "round {round}");
     }
@@ -157,19 +129,14 @@ fn changes_of_several_processes_are_all_kept() {
             scope.spawn(move || {
                 for number in 0..5 {
                     let name = format!("host{thread}-{number}:1");
-                    home.trust()
-                        .remember_server(&name, &device(thread), "x")
-                        .unwrap();
+                    home.trust().remember_server(&name, &device(thread), "x").unwrap();
                 }
             });
         }
     });
     for thread in 0..4 {
         for number in 0..5 {
-            let known = home
-                .trust()
-                .known_server(&format!("host{thread}-{number}:1"))
-                .unwrap();
+            let known = home.trust().known_server(&format!("host{thread}-{number}:1")).unwrap();
             assert_eq!(known, Some(device(thread)));
         }
     }
@@ -180,21 +147,13 @@ fn changes_of_several_processes_are_all_kept() {
 fn row_58_no_clock_brings_a_spent_or_expired_invite_back() {
     let (_place, home) = home();
     let trust = home.trust();
-    let redeem = |secret, when| {
-        trust
-            .redeem(secret, &share("A"), &device(1), "x", when)
-            .unwrap()
-    };
-    let spent = trust
-        .invite(&share("A"), Rights::READ, VALID, at(1000))
-        .unwrap();
+    let redeem = |secret, when| trust.redeem(secret, &share("A"), &device(1), "x", when).unwrap();
+    let spent = trust.invite(&share("A"), Rights::READ, VALID, at(1000)).unwrap();
     assert_eq!(redeem(&spent, at(1001)), Redeemed::Granted(Rights::READ));
     for when in [at(1000), at(0), SystemTime::UNIX_EPOCH, at(1599)] {
         assert_eq!(redeem(&spent, when), Redeemed::Refused);
     }
-    let expired = trust
-        .invite(&share("A"), Rights::READ, VALID, at(1000))
-        .unwrap();
+    let expired = trust.invite(&share("A"), Rights::READ, VALID, at(1000)).unwrap();
     assert_eq!(redeem(&expired, at(1600)), Redeemed::Refused);
     assert_eq!(
         redeem(&expired, at(1001)),
@@ -208,14 +167,8 @@ fn row_58_no_clock_brings_a_spent_or_expired_invite_back() {
 fn row_58_an_invite_from_the_far_future_is_refused_but_a_small_step_is_not() {
     let (_place, home) = home();
     let trust = home.trust();
-    let secret = trust
-        .invite(&share("A"), Rights::READ, VALID, at(10_000))
-        .unwrap();
-    let redeem = |when| {
-        trust
-            .redeem(&secret, &share("A"), &device(1), "x", when)
-            .unwrap()
-    };
+    let secret = trust.invite(&share("A"), Rights::READ, VALID, at(10_000)).unwrap();
+    let redeem = |when| trust.redeem(&secret, &share("A"), &device(1), "x", when).unwrap();
     assert_eq!(redeem(at(0)), Redeemed::Refused);
     assert_eq!(
         redeem(at(10_000 - CLOCK_STEP_SECONDS_MAX)),
@@ -228,12 +181,8 @@ fn row_58_an_invite_from_the_far_future_is_refused_but_a_small_step_is_not() {
 fn row_24_a_damaged_or_exposed_file_is_an_error_and_grants_nothing() {
     let (place, home) = home();
     let trust = home.trust();
-    let secret = trust
-        .invite(&share("A"), Rights::READ, VALID, at(0))
-        .unwrap();
-    trust
-        .redeem(&secret, &share("A"), &device(1), "x", at(1))
-        .unwrap();
+    let secret = trust.invite(&share("A"), Rights::READ, VALID, at(0)).unwrap();
+    trust.redeem(&secret, &share("A"), &device(1), "x", at(1)).unwrap();
     let file = place.path().join(TRUST_FILE);
     let good = std::fs::read(&file).unwrap();
     for bad in [
@@ -248,26 +197,11 @@ fn row_24_a_damaged_or_exposed_file_is_an_error_and_grants_nothing() {
         let error = trust.rights(&device(1), &share("A")).unwrap_err();
         assert!(matches!(error, StateError::Damaged { .. }), "{error}");
         let text = error.to_string();
-        assert!(
-            text.contains("trust.json") && text.contains("restored"),
-            "{text}"
-        );
-        assert!(
-            trust
-                .invite(&share("A"), Rights::READ, VALID, at(2))
-                .is_err()
-        );
-        assert!(
-            trust
-                .redeem(&secret, &share("A"), &device(2), "x", at(2))
-                .is_err()
-        );
+        assert!(text.contains("trust.json") && text.contains("restored"), "{text}");
+        assert!(trust.invite(&share("A"), Rights::READ, VALID, at(2)).is_err());
+        assert!(trust.redeem(&secret, &share("A"), &device(2), "x", at(2)).is_err());
         assert!(trust.known_server("nas:1").is_err());
-        assert_eq!(
-            std::fs::read(&file).unwrap(),
-            bad,
-            "damage is never written over"
-        );
+        assert_eq!(std::fs::read(&file).unwrap(), bad, "damage is never written over");
     }
     std::fs::write(&file, &good).unwrap();
     assert_eq!(trust.rights(&device(1), &share("A")).unwrap(), Rights::READ);
@@ -283,9 +217,7 @@ fn row_22_a_revoke_by_another_process_takes_effect() {
     let (place, home) = home();
     let trust = home.trust();
     for name in ["A", "B"] {
-        let secret = trust
-            .invite(&share(name), Rights::READ_WRITE, VALID, at(0))
-            .unwrap();
+        let secret = trust.invite(&share(name), Rights::READ_WRITE, VALID, at(0)).unwrap();
         trust
             .redeem(&secret, &share(name), &device(1), "laptop", at(1))
             .unwrap();
@@ -293,24 +225,11 @@ fn row_22_a_revoke_by_another_process_takes_effect() {
     let before = trust.stamp().unwrap();
     assert_eq!(trust.stamp().unwrap(), before);
     let command = Home::open(place.path()).unwrap();
-    assert!(
-        command
-            .trust()
-            .revoke(&device(1), Some(&share("A")))
-            .unwrap()
-    );
-    assert!(
-        !command
-            .trust()
-            .revoke(&device(1), Some(&share("A")))
-            .unwrap()
-    );
+    assert!(command.trust().revoke(&device(1), Some(&share("A"))).unwrap());
+    assert!(!command.trust().revoke(&device(1), Some(&share("A"))).unwrap());
     assert_ne!(trust.stamp().unwrap(), before);
     assert_eq!(trust.rights(&device(1), &share("A")).unwrap(), Rights::NONE);
-    assert_eq!(
-        trust.rights(&device(1), &share("B")).unwrap(),
-        Rights::READ_WRITE
-    );
+    assert_eq!(trust.rights(&device(1), &share("B")).unwrap(), Rights::READ_WRITE);
     assert!(command.trust().revoke(&device(1), None).unwrap());
     assert!(!command.trust().revoke(&device(1), None).unwrap());
     assert_eq!(trust.devices().unwrap(), []);
@@ -323,16 +242,10 @@ fn every_change_changes_the_stamp() {
     let command = Home::open(place.path()).unwrap();
     let mut last = home.trust().stamp().unwrap();
     for round in 0..20u16 {
-        command
-            .trust()
-            .remember_server("nas:1", &device(round), "x")
-            .unwrap();
+        command.trust().remember_server("nas:1", &device(round), "x").unwrap();
         let stamp = home.trust().stamp().unwrap();
         assert_ne!(stamp, last, "round {round}");
-        assert_eq!(
-            home.trust().known_server("nas:1").unwrap(),
-            Some(device(round))
-        );
+        assert_eq!(home.trust().known_server("nas:1").unwrap(), Some(device(round)));
         last = stamp;
     }
 }
@@ -346,15 +259,10 @@ fn pairing_again_adds_rights_and_keeps_the_first_date() {
         read: false,
         write: true,
     };
-    for (rights, when, sum) in [
-        (Rights::READ, 5, Rights::READ),
-        (write_only, 9, Rights::READ_WRITE),
-    ] {
+    for (rights, when, sum) in [(Rights::READ, 5, Rights::READ), (write_only, 9, Rights::READ_WRITE)] {
         let secret = trust.invite(&share("A"), rights, VALID, at(when)).unwrap();
         let name = format!("lap\u{1b}top{when}");
-        let answer = trust
-            .redeem(&secret, &share("A"), &device(1), &name, at(when))
-            .unwrap();
+        let answer = trust.redeem(&secret, &share("A"), &device(1), &name, at(when)).unwrap();
         assert_eq!(answer, Redeemed::Granted(sum));
     }
     let devices = trust.devices().unwrap();
@@ -369,12 +277,8 @@ fn pairing_again_adds_rights_and_keeps_the_first_date() {
 fn sightings_are_shown_at_once_and_written_once_a_minute() {
     let (place, home) = home();
     let trust = home.trust();
-    let secret = trust
-        .invite(&share("A"), Rights::READ, VALID, at(0))
-        .unwrap();
-    trust
-        .redeem(&secret, &share("A"), &device(1), "x", at(0))
-        .unwrap();
+    let secret = trust.invite(&share("A"), Rights::READ, VALID, at(0)).unwrap();
+    trust.redeem(&secret, &share("A"), &device(1), "x", at(0)).unwrap();
     let other = Home::open(place.path()).unwrap();
     let seen = |home: &Home| {
         home.trust().devices().unwrap()[0]
@@ -388,11 +292,7 @@ fn sightings_are_shown_at_once_and_written_once_a_minute() {
     trust.touch_seen(&device(1), at(70));
     assert_eq!((seen(&home), seen(&other)), (Some(70), Some(70)));
     trust.touch_seen(&device(9), at(200));
-    assert_eq!(
-        trust.devices().unwrap().len(),
-        1,
-        "a sighting makes nobody known"
-    );
+    assert_eq!(trust.devices().unwrap().len(), 1, "a sighting makes nobody known");
 }
 
 // Protects memory and the file from growing without end.
@@ -411,13 +311,9 @@ fn tables_are_bounded_and_expired_invites_make_room() {
     rewrite(place.path(), |book| {
         book.invites = (0..INVITES_MAX).map(|n| invite(n, later)).collect()
     });
-    let error = trust
-        .invite(&share("A"), Rights::READ, VALID, at(99))
-        .unwrap_err();
+    let error = trust.invite(&share("A"), Rights::READ, VALID, at(99)).unwrap_err();
     assert!(matches!(error, StateError::Full { .. }), "{error}");
-    let secret = trust
-        .invite(&share("A"), Rights::READ, VALID, at(100))
-        .unwrap();
+    let secret = trust.invite(&share("A"), Rights::READ, VALID, at(100)).unwrap();
     rewrite(place.path(), |book| {
         assert_eq!(book.invites.len(), 1);
         let peer = Peer {
@@ -431,14 +327,10 @@ fn tables_are_bounded_and_expired_invites_make_room() {
             .collect();
     });
     let new = device(u16::MAX);
-    let error = trust
-        .redeem(&secret, &share("A"), &new, "x", at(101))
-        .unwrap_err();
+    let error = trust.redeem(&secret, &share("A"), &new, "x", at(101)).unwrap_err();
     assert!(matches!(error, StateError::Full { .. }), "{error}");
     assert_eq!(trust.rights(&new, &share("A")).unwrap(), Rights::NONE);
-    let known = trust
-        .redeem(&secret, &share("A"), &device(3), "x", at(101))
-        .unwrap();
+    let known = trust.redeem(&secret, &share("A"), &device(3), "x", at(101)).unwrap();
     assert_eq!(
         known,
         Redeemed::Granted(Rights::READ),
@@ -452,20 +344,10 @@ fn known_servers_are_remembered_and_replaced() {
     let (_place, home) = home();
     let trust = home.trust();
     assert_eq!(trust.known_server("nas:7171").unwrap(), None);
-    trust
-        .remember_server("nas:7171", &device(1), "nas")
-        .unwrap();
-    trust
-        .remember_server("[::1]:7171", &device(2), "me")
-        .unwrap();
-    trust
-        .remember_server("nas:7171", &device(3), "nas")
-        .unwrap();
+    trust.remember_server("nas:7171", &device(1), "nas").unwrap();
+    trust.remember_server("[::1]:7171", &device(2), "me").unwrap();
+    trust.remember_server("nas:7171", &device(3), "nas").unwrap();
     assert_eq!(trust.known_server("nas:7171").unwrap(), Some(device(3)));
     assert_eq!(trust.known_server("[::1]:7171").unwrap(), Some(device(2)));
-    assert!(
-        trust
-            .remember_server(&"x".repeat(400), &device(1), "x")
-            .is_err()
-    );
+    assert!(trust.remember_server(&"x".repeat(400), &device(1), "x").is_err());
 }

@@ -26,18 +26,13 @@ impl EntriesWriter {
     /// Adds an entry, with its content root when contents are to be compared.
     pub fn push(&mut self, entry: &Entry, root: Option<&[u8; 32]>) {
         let path = entry.path.as_bytes();
-        let shared = path
-            .iter()
-            .zip(&self.previous)
-            .take_while(|(a, b)| a == b)
-            .count();
+        let shared = path.iter().zip(&self.previous).take_while(|(a, b)| a == b).count();
         let kind = match entry.kind {
             Kind::File { .. } => KIND_FILE,
             Kind::Directory => KIND_DIRECTORY,
             Kind::Symlink { .. } => KIND_SYMLINK,
         };
-        self.body
-            .u8(kind | if root.is_some() { WITH_ROOT } else { 0 });
+        self.body.u8(kind | if root.is_some() { WITH_ROOT } else { 0 });
         self.body.varint(shared as u64);
         self.body.bytes(&path[shared..]);
         self.body.meta(&entry.meta);
@@ -76,11 +71,7 @@ impl EntriesWriter {
         let mut head = Writer::new();
         head.u32(first);
         head.varint(done.count as u64);
-        out.extend_from_slice(&control_header(
-            FrameType::Offer,
-            stream,
-            head.len() + done.body.len(),
-        ));
+        out.extend_from_slice(&control_header(FrameType::Offer, stream, head.len() + done.body.len()));
         out.extend_from_slice(&head.into_bytes());
         out.extend_from_slice(&done.body.into_bytes());
     }
@@ -141,9 +132,7 @@ impl<'a> EntriesReader<'a> {
         }
         self.remaining -= 1;
         let bits = self.reader.u8()?;
-        let shared = self
-            .reader
-            .count(self.previous.len(), "shared path prefix")?;
+        let shared = self.reader.count(self.previous.len(), "shared path prefix")?;
         let rest = self.reader.bytes(PATH_BYTES_MAX, "path")?;
         self.previous.truncate(shared);
         self.previous.extend_from_slice(rest);
@@ -409,10 +398,7 @@ impl<'a> PathsReader<'a> {
             };
         }
         self.remaining -= 1;
-        self.reader
-            .path_or_root()?
-            .ok_or(WireError::BadPath)
-            .map(Some)
+        self.reader.path_or_root()?.ok_or(WireError::BadPath).map(Some)
     }
 }
 
@@ -538,10 +524,7 @@ mod tests {
         writer.flush(1, &mut frame);
         let payload = payload_of(&frame, FrameType::Settled);
         let mut reader = SettledReader::new(&payload);
-        assert_eq!(
-            reader.next_result(),
-            Ok(Some((7, SettledResult::Committed)))
-        );
+        assert_eq!(reader.next_result(), Ok(Some((7, SettledResult::Committed))));
         assert_eq!(
             reader.next_result(),
             Ok(Some((u32::MAX, SettledResult::Failed(ItemCode::Io))))

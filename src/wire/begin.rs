@@ -85,9 +85,7 @@ impl<'a> Message<'a> for Begin {
             Direction::Push => 0,
             Direction::Pull => 1,
         });
-        writer.u8(u8::from(flags.dry_run)
-            | u8::from(flags.checksum) << 1
-            | u8::from(flags.delete) << 2);
+        writer.u8(u8::from(flags.dry_run) | u8::from(flags.checksum) << 1 | u8::from(flags.delete) << 2);
         let (tag, value) = match self.brake {
             Brake::Default => (0, 0),
             Brake::Count(count) => (1, count),
@@ -98,9 +96,7 @@ impl<'a> Message<'a> for Begin {
         writer.varint(value);
         writer.path_or_root(self.target.as_ref());
         writer.varint(self.scopes.len() as u64);
-        self.scopes
-            .iter()
-            .for_each(|scope| writer.path_or_root(scope.as_ref()));
+        self.scopes.iter().for_each(|scope| writer.path_or_root(scope.as_ref()));
         writer.varint(self.sources.len() as u64);
         for source in &self.sources {
             writer.path_or_root(source.path.as_ref());
@@ -135,17 +131,11 @@ impl<'a> Message<'a> for Begin {
         let brake = decode_brake(reader)?;
         let target = reader.path_or_root()?;
         let count = reader.count(SOURCES_MAX, "number of scopes")?;
-        let scopes = (0..count)
-            .map(|_| reader.path_or_root())
-            .collect::<Result<_, _>>()?;
+        let scopes = (0..count).map(|_| reader.path_or_root()).collect::<Result<_, _>>()?;
         let count = reader.count(SOURCES_MAX, "number of sources")?;
-        let sources = (0..count)
-            .map(|_| decode_source(reader))
-            .collect::<Result<_, _>>()?;
+        let sources = (0..count).map(|_| decode_source(reader)).collect::<Result<_, _>>()?;
         let count = reader.count(FILTER_RULES_MAX, "number of rules")?;
-        let rules = (0..count)
-            .map(|_| decode_rule(reader))
-            .collect::<Result<_, _>>()?;
+        let rules = (0..count).map(|_| decode_rule(reader)).collect::<Result<_, _>>()?;
         Ok(Begin {
             direction,
             flags,
@@ -179,9 +169,7 @@ fn decode_source(reader: &mut Reader<'_>) -> Result<PullSource, WireError> {
 
 fn decode_rule(reader: &mut Reader<'_>) -> Result<Rule, WireError> {
     let include = flag(reader)?;
-    let text = reader
-        .text(FILTER_RULE_BYTES_MAX, "filter rule")?
-        .to_owned();
+    let text = reader.text(FILTER_RULE_BYTES_MAX, "filter rule")?.to_owned();
     Ok(if include {
         Rule::Include(text)
     } else {

@@ -67,10 +67,7 @@ impl<'a> Reader<'a> {
     /// # Errors
     /// [`WireError::Truncated`] when there are fewer.
     pub fn take(&mut self, length: usize) -> Result<&'a [u8], WireError> {
-        let (taken, rest) = self
-            .rest
-            .split_at_checked(length)
-            .ok_or(WireError::Truncated)?;
+        let (taken, rest) = self.rest.split_at_checked(length).ok_or(WireError::Truncated)?;
         self.rest = rest;
         Ok(taken)
     }
@@ -85,10 +82,7 @@ impl<'a> Reader<'a> {
     /// # Errors
     /// [`WireError::Truncated`] when there are fewer bytes.
     pub fn array<const N: usize>(&mut self) -> Result<[u8; N], WireError> {
-        let (taken, rest) = self
-            .rest
-            .split_first_chunk::<N>()
-            .ok_or(WireError::Truncated)?;
+        let (taken, rest) = self.rest.split_first_chunk::<N>().ok_or(WireError::Truncated)?;
         self.rest = rest;
         Ok(*taken)
     }
@@ -187,9 +181,7 @@ impl<'a> Reader<'a> {
     pub fn path_or_root(&mut self) -> Result<Option<RelPath>, WireError> {
         match self.bytes(crate::model::limits::PATH_BYTES_MAX, "path")? {
             b"" => Ok(None),
-            bytes => RelPath::parse(bytes)
-                .map(Some)
-                .map_err(|_| WireError::BadPath),
+            bytes => RelPath::parse(bytes).map(Some).map_err(|_| WireError::BadPath),
         }
     }
 
@@ -317,33 +309,18 @@ mod tests {
 
     #[test]
     fn numbers_that_overflow_or_are_padded_are_refused() {
-        assert_eq!(
-            Reader::new(&[0xff; 10]).varint(),
-            Err(WireError::BadValue("number"))
-        );
+        assert_eq!(Reader::new(&[0xff; 10]).varint(), Err(WireError::BadValue("number")));
         assert_eq!(Reader::new(&[0xff; 9]).varint(), Err(WireError::Truncated));
-        assert_eq!(
-            Reader::new(&[0x80, 0]).varint(),
-            Err(WireError::BadValue("number"))
-        );
+        assert_eq!(Reader::new(&[0x80, 0]).varint(), Err(WireError::BadValue("number")));
         let too_big = [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x02];
-        assert_eq!(
-            Reader::new(&too_big).varint(),
-            Err(WireError::BadValue("number"))
-        );
+        assert_eq!(Reader::new(&too_big).varint(), Err(WireError::BadValue("number")));
     }
 
     #[test]
     fn a_declared_length_is_checked_against_limit_and_content() {
         let huge = [0xff, 0xff, 0xff, 0xff, 0x0f, b'x'];
-        assert_eq!(
-            Reader::new(&huge).bytes(100, "name"),
-            Err(WireError::OverLimit("name"))
-        );
-        assert_eq!(
-            Reader::new(&[5, b'x']).bytes(100, "name"),
-            Err(WireError::Truncated)
-        );
+        assert_eq!(Reader::new(&huge).bytes(100, "name"), Err(WireError::OverLimit("name")));
+        assert_eq!(Reader::new(&[5, b'x']).bytes(100, "name"), Err(WireError::Truncated));
     }
 
     #[test]

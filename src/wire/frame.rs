@@ -95,9 +95,7 @@ impl FrameType {
     /// The type of a wire number.
     #[must_use]
     pub fn from_wire(number: u8) -> Option<FrameType> {
-        FrameType::ALL
-            .into_iter()
-            .find(|kind| *kind as u8 == number)
+        FrameType::ALL.into_iter().find(|kind| *kind as u8 == number)
     }
 
     /// Whether the type belongs to a transfer (its stream number is not zero).
@@ -190,10 +188,7 @@ impl Decoder {
     /// # Errors
     /// A [`WireError`] for a header that is unknown, malformed or over a limit. The connection is
     /// not usable after it.
-    pub fn next<'s, 'i: 's>(
-        &'s mut self,
-        input: &mut &'i [u8],
-    ) -> Result<Option<Piece<'s>>, WireError> {
+    pub fn next<'s, 'i: 's>(&'s mut self, input: &mut &'i [u8]) -> Result<Option<Piece<'s>>, WireError> {
         if self.spent {
             self.spent = false;
             self.partial = Vec::new();
@@ -208,10 +203,7 @@ impl Decoder {
     }
 
     /// The usual case: the frame starts at the front of the read buffer.
-    fn next_in_place<'s, 'i: 's>(
-        &'s mut self,
-        input: &mut &'i [u8],
-    ) -> Result<Option<Piece<'s>>, WireError> {
+    fn next_in_place<'s, 'i: 's>(&'s mut self, input: &mut &'i [u8]) -> Result<Option<Piece<'s>>, WireError> {
         let Some(header) = self.header(input)? else {
             self.hold(input);
             return Ok(None);
@@ -240,21 +232,13 @@ impl Decoder {
     }
 
     /// A frame whose start arrived earlier: adds what it still needs, byte-exactly.
-    fn complete_partial<'s, 'i: 's>(
-        &'s mut self,
-        input: &mut &'i [u8],
-    ) -> Result<Option<Piece<'s>>, WireError> {
+    fn complete_partial<'s, 'i: 's>(&'s mut self, input: &mut &'i [u8]) -> Result<Option<Piece<'s>>, WireError> {
         self.fill(input, FRAME_HEADER_BYTES);
         let Some(header) = self.header(&self.partial)? else {
             return Ok(None);
         };
         let is_data = header.kind == FrameType::Data;
-        let needed = FRAME_HEADER_BYTES
-            + if is_data {
-                DATA_HEAD_BYTES
-            } else {
-                header.length
-            };
+        let needed = FRAME_HEADER_BYTES + if is_data { DATA_HEAD_BYTES } else { header.length };
         self.fill(input, needed);
         if self.partial.len() < needed {
             return Ok(None);
@@ -299,9 +283,7 @@ impl Decoder {
     }
 
     fn header(&self, bytes: &[u8]) -> Result<Option<Header>, WireError> {
-        let Some(&[l0, l1, l2, l3, number, flags, s0, s1]) =
-            bytes.first_chunk::<FRAME_HEADER_BYTES>()
-        else {
+        let Some(&[l0, l1, l2, l3, number, flags, s0, s1]) = bytes.first_chunk::<FRAME_HEADER_BYTES>() else {
             return Ok(None);
         };
         let kind = FrameType::from_wire(number).ok_or(WireError::UnknownType(number))?;
@@ -321,11 +303,7 @@ impl Decoder {
         if kind == FrameType::Data && length < DATA_HEAD_BYTES {
             return Err(WireError::Truncated);
         }
-        Ok(Some(Header {
-            length,
-            kind,
-            stream,
-        }))
+        Ok(Some(Header { length, kind, stream }))
     }
 }
 
@@ -342,15 +320,8 @@ fn bulk_of(header: Header, bytes: &[u8]) -> Bulk {
 
 /// A frame header for a control frame with `length` bytes of payload.
 #[must_use]
-pub(crate) fn control_header(
-    kind: FrameType,
-    stream: u16,
-    length: usize,
-) -> [u8; FRAME_HEADER_BYTES] {
-    debug_assert!(
-        length <= CONTROL_FRAME_BYTES_MAX,
-        "{kind:?} of {length} bytes"
-    );
+pub(crate) fn control_header(kind: FrameType, stream: u16, length: usize) -> [u8; FRAME_HEADER_BYTES] {
+    debug_assert!(length <= CONTROL_FRAME_BYTES_MAX, "{kind:?} of {length} bytes");
     let [l0, l1, l2, l3] = (length as u32).to_le_bytes();
     let [s0, s1] = stream.to_le_bytes();
     [l0, l1, l2, l3, kind as u8, 0, s0, s1]
@@ -359,29 +330,12 @@ pub(crate) fn control_header(
 /// Everything before the raw content of a data frame: frame header and file id. `length` is the
 /// number of content bytes that follow, at most [`BULK_FRAME_BYTES_MAX`] less the file id.
 #[must_use]
-pub fn data_header(
-    stream: u16,
-    file: u32,
-    length: usize,
-) -> [u8; FRAME_HEADER_BYTES + DATA_HEAD_BYTES] {
+pub fn data_header(stream: u16, file: u32, length: usize) -> [u8; FRAME_HEADER_BYTES + DATA_HEAD_BYTES] {
     debug_assert!(length + DATA_HEAD_BYTES <= BULK_FRAME_BYTES_MAX);
     let [l0, l1, l2, l3] = ((length + DATA_HEAD_BYTES) as u32).to_le_bytes();
     let [s0, s1] = stream.to_le_bytes();
     let [f0, f1, f2, f3] = file.to_le_bytes();
-    [
-        l0,
-        l1,
-        l2,
-        l3,
-        FrameType::Data as u8,
-        0,
-        s0,
-        s1,
-        f0,
-        f1,
-        f2,
-        f3,
-    ]
+    [l0, l1, l2, l3, FrameType::Data as u8, 0, s0, s1, f0, f1, f2, f3]
 }
 
 #[cfg(test)]
@@ -440,10 +394,7 @@ mod tests {
         let mut decoder = Decoder::new(100);
         let mut header = control_header(FrameType::Offer, 1, 0);
         header[..4].copy_from_slice(&500_000_000u32.to_le_bytes());
-        assert_eq!(
-            decoder.next(&mut &header[..]),
-            Err(WireError::OverLimit("frame"))
-        );
+        assert_eq!(decoder.next(&mut &header[..]), Err(WireError::OverLimit("frame")));
         let data = data_header(1, 1, 10);
         assert_eq!(
             Decoder::new(100).next(&mut &data[..]),

@@ -7,8 +7,8 @@ use super::batch::PathsReader;
 use super::codec::{Reader, WireError, Writer};
 use super::frame::{FrameType, control_header};
 use crate::model::limits::{
-    BATCH_ENTRIES_MAX, CONTROL_FRAME_BYTES_MAX, DEVICE_NAME_BYTES_MAX, FILE_BYTES_MAX,
-    INLINE_BYTES_MAX, PATH_BYTES_MAX, SHARE_NAME_BYTES_MAX, TEXT_BYTES_MAX,
+    BATCH_ENTRIES_MAX, CONTROL_FRAME_BYTES_MAX, DEVICE_NAME_BYTES_MAX, FILE_BYTES_MAX, INLINE_BYTES_MAX,
+    PATH_BYTES_MAX, SHARE_NAME_BYTES_MAX, TEXT_BYTES_MAX,
 };
 use crate::model::{CloseCode, Fault, ItemCode, Meta, RelPath, Rights, Secret, ShareName};
 
@@ -105,11 +105,7 @@ impl<'a> Message<'a> for Open {
     const KIND: FrameType = FrameType::Open;
 
     fn encode_payload(&self, writer: &mut Writer) {
-        writer.bytes(
-            self.share
-                .as_ref()
-                .map_or(&[], |share| share.as_str().as_bytes()),
-        );
+        writer.bytes(self.share.as_ref().map_or(&[], |share| share.as_str().as_bytes()));
         writer.bytes(self.secret.as_ref().map_or(&[], |secret| &secret.0));
         writer.u8(self.wanted.to_bits());
     }
@@ -121,18 +117,10 @@ impl<'a> Message<'a> for Open {
         };
         let secret = match reader.bytes(16, "secret")? {
             [] => None,
-            bytes => Some(Secret(
-                bytes
-                    .try_into()
-                    .map_err(|_| WireError::BadValue("secret"))?,
-            )),
+            bytes => Some(Secret(bytes.try_into().map_err(|_| WireError::BadValue("secret"))?)),
         };
         let wanted = Rights::from_bits(reader.u8()?).ok_or(WireError::BadValue("right"))?;
-        Ok(Open {
-            share,
-            secret,
-            wanted,
-        })
+        Ok(Open { share, secret, wanted })
     }
 }
 
@@ -412,11 +400,7 @@ impl<'a> Message<'a> for ListEnd {
         if bits > 3 {
             return Err(WireError::BadValue("flag"));
         }
-        let top = if bits & 2 != 0 {
-            Some(reader.meta()?)
-        } else {
-            None
-        };
+        let top = if bits & 2 != 0 { Some(reader.meta()?) } else { None };
         Ok(ListEnd {
             entries,
             complete: bits & 1 != 0,
@@ -476,10 +460,7 @@ impl<'a> Message<'a> for Finish {
     fn encode_payload(&self, writer: &mut Writer) {
         let (tag, first, second) = match *self {
             Finish::Done { deleted } => (0, deleted, 0),
-            Finish::MassDelete {
-                deletions,
-                existing,
-            } => (1, deletions, existing),
+            Finish::MassDelete { deletions, existing } => (1, deletions, existing),
             Finish::Incomplete => (2, 0, 0),
         };
         writer.u8(tag);
@@ -490,10 +471,7 @@ impl<'a> Message<'a> for Finish {
     fn decode_payload(reader: &mut Reader<'a>) -> Result<Self, WireError> {
         match (reader.u8()?, reader.varint()?, reader.varint()?) {
             (0, deleted, 0) => Ok(Finish::Done { deleted }),
-            (1, deletions, existing) => Ok(Finish::MassDelete {
-                deletions,
-                existing,
-            }),
+            (1, deletions, existing) => Ok(Finish::MassDelete { deletions, existing }),
             (2, 0, 0) => Ok(Finish::Incomplete),
             _ => Err(WireError::BadValue("result")),
         }

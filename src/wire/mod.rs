@@ -9,8 +9,7 @@ mod frame;
 mod message;
 
 pub use batch::{
-    Answers, EntriesReader, EntriesWriter, Offered, SettledReader, SettledResult, SettledWriter,
-    Verdict, VerdictRun,
+    Answers, EntriesReader, EntriesWriter, Offered, SettledReader, SettledResult, SettledWriter, Verdict, VerdictRun,
 };
 pub use begin::{Begin, BeginFlags, Brake, Direction, PullSource, Rule};
 pub use codec::{Reader, WireError, Writer};
@@ -18,8 +17,8 @@ pub(crate) use frame::control_header;
 pub use frame::{Decoder, FRAME_HEADER_BYTES, FrameType, Piece, data_header};
 pub(crate) use message::encode_number;
 pub use message::{
-    End, EndOutcome, Finish, Hello, Hole, Inline, ListEnd, Message, Open, Opened, RemovedReader,
-    RemovedWriter, SourceFailed, Start, TargetKind,
+    End, EndOutcome, Finish, Hello, Hole, Inline, ListEnd, Message, Open, Opened, RemovedReader, RemovedWriter,
+    SourceFailed, Start, TargetKind,
 };
 
 /// The newest protocol version that this build speaks.

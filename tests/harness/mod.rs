@@ -33,7 +33,11 @@ pub struct WorldOptions {
 
 impl Default for WorldOptions {
     fn default() -> WorldOptions {
-        WorldOptions { plain: true, open: Rights::READ_WRITE, durability: Durability::None }
+        WorldOptions {
+            plain: true,
+            open: Rights::READ_WRITE,
+            durability: Durability::None,
+        }
     }
 }
 
@@ -68,7 +72,13 @@ impl World {
         })
         .unwrap();
         let address = server.listen_addrs()[0];
-        World { dir, server, address, server_events: Vec::new(), plain: options.plain }
+        World {
+            dir,
+            server,
+            address,
+            server_events: Vec::new(),
+            plain: options.plain,
+        }
     }
 
     pub fn share(&self) -> PathBuf {
@@ -89,9 +99,14 @@ impl World {
         let home = Home::open(&self.path("server-home")).unwrap();
         let share = ShareName::parse("Share").unwrap();
         let valid = Duration::from_secs(600);
-        let secret = home.trust().invite(&share, rights, valid, std::time::SystemTime::now()).unwrap();
+        let secret = home
+            .trust()
+            .invite(&share, rights, valid, std::time::SystemTime::now())
+            .unwrap();
         let fingerprint = self.server.device().unwrap();
-        format!("syncline://{}/Share#{fingerprint}.{}", self.address, secret.to_hex()).parse().unwrap()
+        format!("syncline://{}/Share#{fingerprint}.{}", self.address, secret.to_hex())
+            .parse()
+            .unwrap()
     }
 
     pub fn client_options(&self, home: &str) -> ClientOptions {
@@ -124,7 +139,10 @@ impl World {
         let mut events = Vec::new();
         let limit = Instant::now() + Duration::from_secs(120);
         loop {
-            assert!(Instant::now() < limit, "the job does not end; events so far: {events:?}");
+            assert!(
+                Instant::now() < limit,
+                "the job does not end; events so far: {events:?}"
+            );
             let served = self.server.poll(Some(Duration::from_micros(200))).unwrap();
             self.server_events.extend(served);
             let new = client.poll(Some(Duration::from_micros(200))).unwrap();
@@ -144,12 +162,19 @@ pub fn push_job(sources: &[&Path], target: &Link) -> Job {
         path: path.to_path_buf(),
         contents_only: path.as_os_str().as_encoded_bytes().ends_with(b"/"),
     };
-    Job::Push { sources: sources.iter().map(source).collect(), target: target.clone() }
+    Job::Push {
+        sources: sources.iter().map(source).collect(),
+        target: target.clone(),
+    }
 }
 
 pub fn pull_job(link: &Link, target: &Path) -> Job {
     let target_is_directory = target.as_os_str().as_encoded_bytes().ends_with(b"/");
-    Job::Pull { links: vec![link.clone()], target: target.to_path_buf(), target_is_directory }
+    Job::Pull {
+        links: vec![link.clone()],
+        target: target.to_path_buf(),
+        target_is_directory,
+    }
 }
 
 impl Run {
@@ -179,7 +204,12 @@ pub fn snapshot(root: &Path) -> Vec<String> {
                 format!("{:o} directory", meta.mode() & 0o7777)
             } else {
                 let content = fs::read(&path).unwrap();
-                format!("{:o} {} {}", meta.mode() & 0o7777, content.len(), syncline::delta::content_id(&content))
+                format!(
+                    "{:o} {} {}",
+                    meta.mode() & 0o7777,
+                    content.len(),
+                    syncline::delta::content_id(&content)
+                )
             };
             found.push(format!("{relative:?} {what} {}.{}", meta.mtime(), meta.mtime_nsec()));
         }

@@ -1,0 +1,474 @@
+//! What a client does with events: from the open share to the outcome, through reconnects.
+//!
+//! Never blocks. Invariant: the outcome is reported once, when the connection is gone.
+
+use super::begin::random_seed;
+use super::events::{Action, ClientEvent, JobError, Outcome, Summary};
+use super::ledger::Ledger;
+use super::local::{PullPlan, PullTarget, Sources, pull_sources};
+use super::options::{ClientOptions, FilterRule, Job, Mapping, MaxDelete, TransferOptions};
+use super::peer::{Core, Peer, Pulse, Session, Transfer};
+use super::receiving::{DeletePlan, Receiving, ReceivingPlan};
+use super::sending::{Sending, SendingPlan};
+use crate::conn::Event;
+use crate::model::limits::HANDSHAKE_TIMEOUT_MS;
+use crate::model::{CloseCode, DeviceId, Fault, Rights, Tick};
+use crate::reactor::{Activity, ClientSecurity, Closed, ConnId, Context, Handler, Shared};
+use crate::store::{Filter, Home};
+use crate::wire::{Begin, BeginFlags, Brake, Direction, Finish, Open, Opened, RemovedReader, TargetKind, features};
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+pub(super) struct ClientNode {
+    pub(super) options: ClientOptions,
+    pub(super) job: Job,
+    pub(super) transfer: TransferOptions,
+    pub(super) filter: Filter,
+    pub(super) home: Home,
+    pub(super) security: ClientSecurity,
+    pub(super) addresses: Vec<SocketAddr>,
+    /// Which of the addresses is tried.
+    pub(super) address: usize,
+    /// The server that a link or an earlier pairing names.
+    pub(super) expected: Option<DeviceId>,
+    pub(super) core: Core,
+    pub(super) events: Vec<ClientEvent>,
+    pub(super) phase: Phase,
+    pub(super) attempt: u32,
+    pub(super) connected_once: bool,
+    pub(super) started: Instant,
+    pub(super) reported: Tick,
+    /// Figures of attempts that broke off.
+    pub(super) earlier: Summary,
+    pub(super) disk_full: bool,
+}
+
+pub(super) enum Phase {
+    /// A connection is to be made at the next poll.
+    Connecting,
+    /// A connection is made, or waits for its turn.
+    Waiting,
+    Connected(ConnId),
+    /// The transfer is over; the connection closes.
+    Closing(Result<(), JobError>),
+    Finished,
+}
+
+/// The timer for the next attempt.
+const RETRY_TIMER: u64 = 1;
+/// Milliseconds before the first repetition; doubles up to 16 times this, plus jitter.
+const RETRY_MS: u64 = 500;
+/// Milliseconds between two progress events.
+const PROGRESS_MS: u64 = 100;
+
+impl Handler<Peer> for ClientNode {
+    fn accepted(&mut self, _shared: &mut Shared, _listener: usize, _id: ConnId, _peer: SocketAddr) -> Option<Peer> {
+        None
+    }
+
+    fn established(&mut self, cx: &mut Context<'_>, peer: &mut Peer, device: Option<DeviceId>) {
+        peer.session.device = device;
+        peer.session.liveness.heard(cx.now());
+        peer.session.flush(cx);
+        cx.set_deadline(Some(cx.now() + HANDSHAKE_TIMEOUT_MS.min(self.timeout_ms())));
+    }
+
+    fn received(&mut self, cx: &mut Context<'_>, peer: &mut Peer, bytes: &[u8]) {
+        peer.session.liveness.heard(cx.now());
+        let result = peer.receive(bytes, |session, event| {
+            match session.transfer_event(event, &mut self.core) {
+                Some(event) => self.event(cx, session, event),
+                None => Ok(()),
+            }
+        });
+        self.after(cx, &mut peer.session, result.map(|()| Activity::More));
+        let id = cx.id();
+        cx.wake(id);
+    }
+
+    fn ready(&mut self, cx: &mut Context<'_>, peer: &mut Peer) -> Activity {
+        let result = peer.session.step(cx, &mut self.core);
+        let activity = result.as_ref().map_or(Activity::Idle, |activity| *activity);
+        self.after(cx, &mut peer.session, result);
+        activity
+    }
+
+    fn deadline(&mut self, cx: &mut Context<'_>, peer: &mut Peer) {
+        match peer.session.liveness.check(cx, self.timeout_ms()) {
+            Pulse::Alive(next) => {
+                peer.session.machine.ping(cx.now().0);
+                peer.session.flush(cx);
+                cx.set_deadline(Some(next));
+            }
+            Pulse::Stalled => cx.abort(),
+        }
+    }
+
+    fn closed(&mut self, shared: &mut Shared, id: ConnId, mut peer: Peer, why: Closed) {
+        self.core.committer.forget(id);
+        let mut summary = std::mem::take(&mut peer.session.ledger.summary);
+        (summary.wire_sent, summary.wire_received) = peer.session.wire_before;
+        self.disk_full |= peer.session.ledger.disk_full;
+        self.events.append(&mut peer.session.ledger.take_events());
+        match std::mem::replace(&mut self.phase, Phase::Waiting) {
+            Phase::Closing(result) => self.finish(result, summary),
+            Phase::Finished => self.phase = Phase::Finished,
+            _ => self.broken(shared, &why, &summary),
+        }
+    }
+
+    fn durable(&mut self, shared: &mut Shared, ticket: u64, result: io::Result<()>) {
+        self.core.committer.completed(shared, ticket, &result);
+    }
+
+    fn signal(&mut self, shared: &mut Shared, signal: i32) {
+        match std::mem::replace(&mut self.phase, Phase::Waiting) {
+            Phase::Finished => self.phase = Phase::Finished,
+            Phase::Connected(id) => {
+                self.phase = Phase::Closing(Err(JobError::Interrupted { signal: Some(signal) }));
+                shared.close(id);
+            }
+            _ => self.finish(Err(JobError::Interrupted { signal: Some(signal) }), Summary::default()),
+        }
+    }
+
+    fn timer(&mut self, _shared: &mut Shared, key: u64) {
+        if key == RETRY_TIMER && matches!(self.phase, Phase::Waiting) {
+            self.phase = Phase::Connecting;
+        }
+    }
+}
+
+impl ClientNode {
+    fn timeout_ms(&self) -> u64 {
+        u64::try_from(self.options.timeout.as_millis())
+            .unwrap_or(u64::MAX)
+            .max(1)
+    }
+
+    pub(super) fn open(&self) -> Open {
+        let link = self.job.link();
+        let wanted = match &self.job {
+            Job::Push { .. } => Rights {
+                read: false,
+                write: true,
+            },
+            Job::Pull { .. } => Rights::READ,
+            Job::Status { .. } => Rights::NONE,
+        };
+        // The secret is worth nothing to anyone but the server of the fingerprint beside it.
+        let secret = link.secret.as_ref().and_then(|secret| secret.invite.clone());
+        let secret = if self.options.plain { None } else { secret };
+        Open {
+            share: Some(link.share.clone()),
+            secret,
+            wanted,
+        }
+    }
+
+    fn event(&mut self, cx: &mut Context<'_>, session: &mut Session, event: Event<'_>) -> Result<(), Fault> {
+        let result = match event {
+            Event::Opened(opened) => self.opened(cx, session, opened),
+            Event::Ready(kind) => self.ready_for(cx, session, kind),
+            Event::StatusReply(json) => {
+                self.events
+                    .push(ClientEvent::Status(String::from_utf8_lossy(json).into_owned()));
+                self.end(cx, session, Ok(()));
+                Ok(())
+            }
+            Event::Removed(payload) => {
+                let mut paths = RemovedReader::new(payload).map_err(|error| Fault::protocol(error.to_string()))?;
+                while let Ok(Some(path)) = paths.next_path() {
+                    session.ledger.item(&path, Action::Deleted, 0);
+                }
+                Ok(())
+            }
+            Event::Finished(finish) => {
+                let result = self.verdict(finish);
+                self.end(cx, session, result);
+                Ok(())
+            }
+            Event::Closed(fault) => Err(self.closed_by(fault)),
+            _ => Ok(()),
+        };
+        if let Err(error) = result {
+            self.end(cx, session, Err(error));
+        }
+        Ok(())
+    }
+
+    fn opened(&mut self, cx: &mut Context<'_>, session: &mut Session, opened: Opened) -> Result<(), JobError> {
+        let link = self.job.link();
+        let name = session.machine.peer_name().to_owned();
+        let first_use = session.device.is_some() && self.expected.is_none();
+        if let Some(device) = &session.device {
+            let remembered = self.home.trust().remember_server(&link.authority(), device, &name);
+            remembered.map_err(|error| JobError::State {
+                reason: error.to_string(),
+            })?;
+            self.expected = Some(*device);
+        }
+        if !self.connected_once {
+            self.events.push(ClientEvent::Connected {
+                server: session.device,
+                name,
+                paired: opened.paired,
+                first_use,
+            });
+        }
+        self.connected_once = true;
+        self.attempt = 0;
+        session.began = cx.now();
+        match &self.job {
+            Job::Status { .. } => session.machine.status_query(),
+            Job::Push { sources, target } => {
+                let scopes = if self.transfer.delete {
+                    Sources::open(sources)?.scopes(target)?
+                } else {
+                    Vec::new()
+                };
+                let begin = Begin {
+                    target: target.path.clone(),
+                    scopes,
+                    ..self.begin(Direction::Push)
+                };
+                session.machine.begin(begin);
+            }
+            Job::Pull { links, .. } => {
+                let begin = Begin {
+                    sources: pull_sources(links),
+                    ..self.begin(Direction::Pull)
+                };
+                session.machine.begin(begin);
+            }
+        }
+        cx.set_deadline(Some(cx.now() + self.timeout_ms() / 4));
+        Ok(())
+    }
+
+    fn begin(&self, direction: Direction) -> Begin {
+        let rule = |rule: &FilterRule| match rule {
+            FilterRule::Exclude(text) => crate::wire::Rule::Exclude(text.clone()),
+            FilterRule::Include(text) => crate::wire::Rule::Include(text.clone()),
+        };
+        let TransferOptions {
+            dry_run,
+            checksum,
+            delete,
+            ..
+        } = self.transfer;
+        Begin {
+            direction,
+            flags: BeginFlags {
+                dry_run,
+                checksum,
+                delete,
+            },
+            brake: match self.transfer.max_delete {
+                MaxDelete::Default => Brake::Default,
+                MaxDelete::Count(count) => Brake::Count(count),
+                MaxDelete::Percent(percent) => Brake::Percent(percent),
+                MaxDelete::Unlimited => Brake::Unlimited,
+            },
+            target: None,
+            scopes: Vec::new(),
+            sources: Vec::new(),
+            rules: self.transfer.filters.iter().map(rule).collect(),
+        }
+    }
+
+    /// The server is ready: the local end is set up.
+    fn ready_for(&mut self, cx: &mut Context<'_>, session: &mut Session, kind: TargetKind) -> Result<(), JobError> {
+        let filter = self.filter.clone();
+        match &self.job {
+            Job::Push { sources, target } => {
+                let plan = Sources::open(sources)?.plan(target, kind)?;
+                self.tell_mappings(plan.mappings);
+                let holes = session.machine.features() & features::HOLES != 0;
+                let checksum = self.transfer.checksum;
+                let plan = SendingPlan {
+                    trees: plan.trees,
+                    filter,
+                    checksum,
+                    holes,
+                    top: plan.top,
+                };
+                session.transfer = Some(Transfer::Sending(Box::new(Sending::new(plan))));
+            }
+            Job::Pull {
+                links,
+                target,
+                target_is_directory,
+            } => {
+                let target = PullTarget {
+                    path: target,
+                    is_directory: *target_is_directory,
+                    dry_run: self.transfer.dry_run,
+                    durability: self.transfer.durability,
+                    nowhere: self.home.path().join("empty"),
+                };
+                let plan = target.plan(links, kind, filter)?;
+                session.transfer = Some(self.receive(cx.id(), plan)?);
+                self.core.committer.register(cx.id());
+            }
+            Job::Status { .. } => {}
+        }
+        Ok(())
+    }
+
+    fn receive(&mut self, owner: ConnId, plan: PullPlan) -> Result<Transfer, JobError> {
+        self.tell_mappings(plan.mappings);
+        let delete = match self.transfer.delete {
+            false => None,
+            true => {
+                let seed = random_seed().map_err(|error| JobError::State {
+                    reason: error.to_string(),
+                })?;
+                Some(DeletePlan {
+                    scopes: plan.scopes,
+                    brake: self.transfer.max_delete,
+                    seed,
+                })
+            }
+        };
+        let plan = ReceivingPlan {
+            place: Rc::new(plan.place),
+            agreement: plan.agreement,
+            checksum: self.transfer.checksum,
+            dry_run: self.transfer.dry_run,
+            delete,
+            top: None,
+        };
+        Ok(Transfer::Receiving(Box::new(Receiving::new(owner, plan))))
+    }
+
+    fn tell_mappings(&mut self, mappings: Vec<Mapping>) {
+        if self.earlier == Summary::default() {
+            self.events.extend(mappings.into_iter().map(ClientEvent::Mapped));
+        }
+    }
+
+    /// What follows a burst of input or a step.
+    fn after(&mut self, cx: &mut Context<'_>, session: &mut Session, result: Result<Activity, Fault>) {
+        if let Err(fault) = result {
+            let authority = self.job.link().authority();
+            let error = JobError::NotSyncline {
+                authority,
+                reason: fault.text.clone(),
+            };
+            session.machine.close(&fault);
+            return self.end(cx, session, Err(error));
+        }
+        self.core.committer.pump(cx);
+        session.flush(cx);
+        self.report(cx.now(), &mut session.ledger);
+        session.wire_before = (cx.bytes_sent() + cx.outbound_bytes() as u64, cx.bytes_received());
+        if let Some(Transfer::Receiving(receiving)) = &session.transfer
+            && let Some(finish) = receiving.ended()
+        {
+            let result = self.verdict(finish);
+            self.end(cx, session, result);
+        }
+    }
+
+    fn report(&mut self, now: Tick, ledger: &mut Ledger) {
+        self.events.append(&mut ledger.take_events());
+        if now.since(self.reported) >= PROGRESS_MS {
+            self.reported = now;
+            self.events.push(ClientEvent::Progress(ledger.progress.clone()));
+        }
+    }
+
+    /// Ends the session in order; the outcome is reported when the connection is gone.
+    pub(super) fn end(&mut self, cx: &mut Context<'_>, session: &mut Session, result: Result<(), JobError>) {
+        if matches!(self.phase, Phase::Closing(_) | Phase::Finished) {
+            return;
+        }
+        let code = match &result {
+            Ok(()) => CloseCode::Done,
+            Err(JobError::Interrupted { .. }) => CloseCode::Interrupted,
+            Err(_) => CloseCode::Internal,
+        };
+        self.phase = Phase::Closing(result);
+        session.close(cx, &Fault::new(code, ""));
+        session.wire_before = (cx.bytes_sent() + cx.outbound_bytes() as u64, cx.bytes_received());
+    }
+
+    fn verdict(&self, finish: Finish) -> Result<(), JobError> {
+        match finish {
+            Finish::Done { .. } => Ok(()),
+            Finish::MassDelete { deletions, existing } => Err(JobError::MassDelete { deletions, existing }),
+            Finish::Incomplete => Err(JobError::IncompleteSource),
+        }
+    }
+
+    fn closed_by(&self, fault: Fault) -> JobError {
+        match fault.code {
+            CloseCode::NotFound => JobError::NotFound { path: fault.text },
+            code => JobError::Closed { code, text: fault.text },
+        }
+    }
+
+    /// The connection ended although the job is not done.
+    fn broken(&mut self, shared: &mut Shared, why: &Closed, summary: &Summary) {
+        self.keep(summary);
+        let authority = self.job.link().authority();
+        let reason = why.to_string();
+        let (error, may_pass) = match why {
+            Closed::Connect(_) | Closed::HandshakeTimeout if !self.connected_once => {
+                if self.address + 1 < self.addresses.len() {
+                    self.address += 1;
+                    self.phase = Phase::Connecting;
+                    return;
+                }
+                (JobError::Connect { authority, reason }, false)
+            }
+            Closed::WrongServer { .. } => (JobError::WrongServer { authority }, false),
+            Closed::NotTls | Closed::IsTls | Closed::HungUp | Closed::NoCommonProtocol | Closed::Tls(_) => {
+                (JobError::NotSyncline { authority, reason }, false)
+            }
+            _ if !self.connected_once => (JobError::NotSyncline { authority, reason }, false),
+            _ => (JobError::Lost { authority, reason }, true),
+        };
+        if !may_pass || self.attempt >= self.options.retries {
+            return self.finish(Err(error), Summary::default());
+        }
+        self.attempt += 1;
+        let jitter = random_seed().unwrap_or(0) % RETRY_MS;
+        let wait = (RETRY_MS << (self.attempt - 1).min(4)) + jitter;
+        shared.set_timer(RETRY_TIMER, shared.now() + wait);
+        let wait = Duration::from_millis(wait);
+        self.events.push(ClientEvent::Retrying {
+            attempt: self.attempt,
+            wait,
+            reason: error.to_string(),
+        });
+    }
+
+    /// Adds the figures of an attempt that broke off: what travelled, not what was settled.
+    fn keep(&mut self, summary: &Summary) {
+        self.earlier.wire_sent += summary.wire_sent;
+        self.earlier.wire_received += summary.wire_received;
+        self.earlier.literal_bytes += summary.literal_bytes;
+        self.earlier.files_transferred += summary.files_transferred;
+        self.earlier.deleted += summary.deleted;
+    }
+
+    pub(super) fn finish(&mut self, result: Result<(), JobError>, mut summary: Summary) {
+        summary.wire_sent += self.earlier.wire_sent;
+        summary.wire_received += self.earlier.wire_received;
+        summary.literal_bytes += self.earlier.literal_bytes;
+        summary.files_transferred += self.earlier.files_transferred;
+        summary.deleted += self.earlier.deleted;
+        summary.elapsed = self.started.elapsed();
+        let result = if result.is_ok() && self.disk_full {
+            Err(JobError::DiskFull)
+        } else {
+            result
+        };
+        self.phase = Phase::Finished;
+        self.events.push(ClientEvent::Finished(Outcome { summary, result }));
+    }
+}

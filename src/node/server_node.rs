@@ -1,0 +1,365 @@
+//! What a server does with events: who is let in, which transfers run, when it drains.
+//!
+//! Never blocks. Invariant: nothing below a share is looked at before its open was granted.
+
+use super::access::{Access, Visitor};
+use super::begin::{filter_of, receive, send, stopping, target_kind};
+use super::events::{ServerEvent, Summary};
+use super::ledger::{Audience, Ledger};
+use super::peer::{Core, Peer, Pulse, Session, Transfer};
+use super::place::Place;
+use super::status::{LoopStatus, StatusReport, Totals};
+use crate::conn::{Event, Machine};
+use crate::model::limits::{HANDSHAKE_TIMEOUT_MS, IDLE_TIMEOUT_MS, PREAUTH_CONNECTIONS_MAX, STALL_TIMEOUT_MS};
+use crate::model::{CloseCode, DeviceId, Fault, Rights, ShareName, Tick};
+use crate::reactor::{Activity, Closed, ConnId, Context, Counters, Handler, Shared};
+use crate::store::{ShareLock, Stamp};
+use crate::wire::{Begin, Direction, Open, features};
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+pub(super) struct Share {
+    pub(super) name: ShareName,
+    pub(super) place: Rc<Place>,
+    pub(super) open: Rights,
+    pub(super) writable: bool,
+    pub(super) totals: Totals,
+    pub(super) _lock: Option<ShareLock>,
+}
+
+pub(super) struct ServerNode {
+    pub(super) name: String,
+    pub(super) shares: Vec<Share>,
+    pub(super) access: Access,
+    pub(super) core: Core,
+    pub(super) events: Vec<ServerEvent>,
+    pub(super) started: Instant,
+    /// Connections that have not opened a share yet.
+    pub(super) unopened: usize,
+    pub(super) stamp: Option<Stamp>,
+    pub(super) draining: Draining,
+    pub(super) counters: Counters,
+    pub(super) connections: usize,
+    /// The rights of all connections are to be looked at again.
+    pub(super) recheck: bool,
+    /// Draining has taken long enough.
+    pub(super) cut: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Draining {
+    No,
+    /// Asked for, not begun.
+    Asked,
+    Until(Tick),
+    Over,
+}
+
+/// The timer that ends draining.
+pub(super) const DRAIN_TIMER: u64 = 1;
+/// The timer that looks for revoked devices.
+pub(super) const REVOKE_TIMER: u64 = 2;
+/// Milliseconds between two looks.
+pub(super) const REVOKE_INTERVAL_MS: u64 = 1_000;
+
+impl Handler<Peer> for ServerNode {
+    fn accepted(&mut self, _shared: &mut Shared, _listener: usize, _id: ConnId, peer: SocketAddr) -> Option<Peer> {
+        if self.unopened >= PREAUTH_CONNECTIONS_MAX {
+            log::debug!("{peer} turned away: too many connections that have not said who they are");
+            return None;
+        }
+        self.unopened += 1;
+        Some(Peer::new(Machine::server(&self.name), Audience::Nobody))
+    }
+
+    fn established(&mut self, cx: &mut Context<'_>, peer: &mut Peer, device: Option<DeviceId>) {
+        peer.session.device = device;
+        peer.session.liveness.heard(cx.now());
+        cx.set_deadline(Some(cx.now() + HANDSHAKE_TIMEOUT_MS));
+    }
+
+    fn received(&mut self, cx: &mut Context<'_>, peer: &mut Peer, bytes: &[u8]) {
+        peer.session.liveness.heard(cx.now());
+        let result = peer.receive(bytes, |session, event| {
+            match session.transfer_event(event, &mut self.core) {
+                Some(event) => self.event(cx, session, event),
+                None => Ok(()),
+            }
+        });
+        self.after(cx, &mut peer.session, result.map(|()| Activity::More));
+        let id = cx.id();
+        cx.wake(id);
+    }
+
+    fn ready(&mut self, cx: &mut Context<'_>, peer: &mut Peer) -> Activity {
+        let result = peer.session.step(cx, &mut self.core);
+        let activity = result.as_ref().map_or(Activity::Idle, |activity| *activity);
+        self.after(cx, &mut peer.session, result);
+        activity
+    }
+
+    fn deadline(&mut self, cx: &mut Context<'_>, peer: &mut Peer) {
+        let session = &mut peer.session;
+        let timeout = match (session.machine.is_open(), session.machine.is_transferring()) {
+            (false, _) => return self.give_up(cx, session),
+            (true, true) => STALL_TIMEOUT_MS,
+            (true, false) => IDLE_TIMEOUT_MS,
+        };
+        match session.liveness.check(cx, timeout) {
+            Pulse::Stalled => self.give_up(cx, session),
+            Pulse::Alive(next) => {
+                if session.machine.is_transferring() {
+                    session.machine.ping(cx.now().0);
+                    session.flush(cx);
+                }
+                cx.set_deadline(Some(next));
+            }
+        }
+    }
+
+    fn closed(&mut self, _shared: &mut Shared, id: ConnId, mut peer: Peer, why: Closed) {
+        self.core.committer.forget(id);
+        if peer.session.share.is_none() {
+            self.unopened = self.unopened.saturating_sub(1);
+        }
+        if peer.session.transfer.take().is_some() {
+            log::info!("a transfer ended early: {why}");
+        } else {
+            log::debug!("connection closed: {why}");
+        }
+    }
+
+    fn durable(&mut self, shared: &mut Shared, ticket: u64, result: io::Result<()>) {
+        self.core.committer.completed(shared, ticket, &result);
+    }
+
+    fn signal(&mut self, shared: &mut Shared, signal: i32) {
+        log::info!("signal {signal}: finishing what runs");
+        match self.draining {
+            Draining::No => self.draining = Draining::Asked,
+            _ => shared.set_timer(DRAIN_TIMER, shared.now()),
+        }
+    }
+
+    fn timer(&mut self, shared: &mut Shared, key: u64) {
+        if key == REVOKE_TIMER {
+            let stamp = self.access.home().trust().stamp().ok();
+            if stamp != self.stamp {
+                self.stamp = stamp;
+                self.recheck = true;
+            }
+            return shared.set_timer(REVOKE_TIMER, shared.now() + REVOKE_INTERVAL_MS);
+        }
+        if key == DRAIN_TIMER {
+            self.cut = true;
+        }
+    }
+}
+
+impl ServerNode {
+    /// What follows a burst of input or a step: faults close, finished transfers are noted.
+    fn after(&mut self, cx: &mut Context<'_>, session: &mut Session, result: Result<Activity, Fault>) {
+        if let Err(fault) = result {
+            self.events.push(ServerEvent::Refused {
+                peer: cx.peer_addr(),
+                code: fault.code,
+                text: fault.text.clone(),
+            });
+            return session.close(cx, &fault);
+        }
+        self.core.committer.pump(cx);
+        session.flush(cx);
+        if let Some(Transfer::Receiving(receiving)) = &session.transfer
+            && receiving.ended().is_some()
+        {
+            self.transfer_ended(cx, session);
+        }
+        if session.machine.is_open() && !session.machine.is_transferring() && self.draining != Draining::No {
+            session.close(cx, &stopping());
+        }
+        self.check_rights(cx, session);
+    }
+
+    /// A device that was revoked is out, also in the middle of a transfer.
+    fn check_rights(&mut self, cx: &mut Context<'_>, session: &mut Session) {
+        let (Some(index), true) = (session.share, session.stamp != self.stamp) else {
+            return;
+        };
+        session.stamp = self.stamp;
+        let share = &self.shares[index];
+        let now = self
+            .access
+            .rights(session.device, &share.name)
+            .map(|rights| rights.union(share.open));
+        let granted = session.machine.rights();
+        let kept = now.is_ok_and(|now| now.union(granted) == now);
+        if !kept {
+            session.close(
+                cx,
+                &Fault::new(CloseCode::Refused, "the rights of this device were taken back"),
+            );
+        }
+    }
+
+    fn event(&mut self, cx: &mut Context<'_>, session: &mut Session, event: Event<'_>) -> Result<(), Fault> {
+        match event {
+            Event::Open(open) => self.open(cx, session, &open),
+            Event::Begin(begin) => self.begin(cx, session, begin),
+            Event::StatusQuery => {
+                self.status(session);
+                Ok(())
+            }
+            Event::Finished(_) => {
+                self.transfer_ended(cx, session);
+                Ok(())
+            }
+            Event::Closed(_) => {
+                cx.close_after_flush();
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn open(&mut self, cx: &mut Context<'_>, session: &mut Session, open: &Open) -> Result<(), Fault> {
+        let index = self
+            .shares
+            .iter()
+            .position(|share| Some(&share.name) == open.share.as_ref());
+        let name = session.machine.peer_name().to_owned();
+        let visitor = Visitor {
+            address: cx.peer_addr().ip(),
+            device: session.device,
+            name: &name,
+            open_rights: index.map(|index| self.shares[index].open),
+        };
+        let opened = self.access.decide(open, &visitor, cx.now())?;
+        if open.wanted.write && index.is_some_and(|index| !self.shares[index].writable) {
+            return Err(Fault::new(
+                CloseCode::Forbidden,
+                "this share is read-only on its server",
+            ));
+        }
+        if let (true, Some(device), Some(share)) = (opened.paired, session.device, open.share.clone()) {
+            self.events.push(ServerEvent::Paired {
+                device,
+                name,
+                share,
+                rights: opened.rights,
+            });
+            self.stamp = self.access.home().trust().stamp().ok();
+        }
+        if let Some(device) = &session.device {
+            self.access
+                .home()
+                .trust()
+                .touch_seen(device, std::time::SystemTime::now());
+        }
+        session.share = index;
+        session.stamp = self.stamp;
+        self.unopened = self.unopened.saturating_sub(1);
+        session.machine.grant(opened);
+        cx.set_deadline(Some(cx.now() + IDLE_TIMEOUT_MS / 4));
+        Ok(())
+    }
+
+    fn begin(&mut self, cx: &mut Context<'_>, session: &mut Session, begin: Begin) -> Result<(), Fault> {
+        let Some(index) = session.share else {
+            return Err(Fault::protocol("a transfer without a share"));
+        };
+        if self.draining != Draining::No {
+            return Err(stopping());
+        }
+        let place = Rc::clone(&self.shares[index].place);
+        let filter = filter_of(&begin).map_err(|error| Fault::new(CloseCode::Limit, error.to_string()))?;
+        session.ledger = Ledger::new(Audience::Nobody);
+        session.began = cx.now();
+        session.wire_before = (cx.bytes_sent(), cx.bytes_received());
+        let kind = match begin.direction {
+            Direction::Push => {
+                let kind = target_kind(&place.root, begin.target.as_ref())?;
+                session.transfer = Some(receive(cx.id(), place, begin, filter)?);
+                self.core.committer.register(cx.id());
+                kind
+            }
+            Direction::Pull => {
+                let holes = session.machine.features() & features::HOLES != 0;
+                let root = Rc::new(place.root.share());
+                let (sending, kind) = send(&root, &begin, filter, holes)?;
+                session.transfer = Some(sending);
+                kind
+            }
+        };
+        session.machine.ready(kind);
+        cx.set_deadline(Some(cx.now() + STALL_TIMEOUT_MS / 4));
+        Ok(())
+    }
+
+    fn transfer_ended(&mut self, cx: &mut Context<'_>, session: &mut Session) {
+        session.flush(cx);
+        session.transfer = None;
+        session.machine.end_transfer();
+        self.core.committer.forget(cx.id());
+        let Some(index) = session.share else { return };
+        let mut summary: Summary = std::mem::take(&mut session.ledger.summary);
+        summary.wire_sent = cx.bytes_sent() + cx.outbound_bytes() as u64 - session.wire_before.0;
+        summary.wire_received = cx.bytes_received() - session.wire_before.1;
+        summary.elapsed = Duration::from_millis(cx.now().since(session.began));
+        let share = &mut self.shares[index];
+        share.totals.add(&summary);
+        let event = ServerEvent::Transferred {
+            peer: cx.peer_addr(),
+            device: session.device,
+            share: share.name.clone(),
+            summary,
+        };
+        self.events.push(event);
+    }
+
+    fn status(&mut self, session: &mut Session) {
+        let is_owner = session.device.is_some() && session.device == self.access.own();
+        let visible = self
+            .shares
+            .iter()
+            .enumerate()
+            .filter(|(index, _)| is_owner || session.share == Some(*index));
+        let report = StatusReport {
+            event: "status",
+            name: &self.name,
+            version: env!("CARGO_PKG_VERSION"),
+            uptime_seconds: self.started.elapsed().as_secs(),
+            shares: visible
+                .map(|(_, share)| {
+                    let free = share.place.root.free_bytes().ok();
+                    share
+                        .totals
+                        .of_share(&share.name, session.machine.rights().to_string(), free)
+                })
+                .collect(),
+            loop_status: is_owner.then_some(LoopStatus {
+                connections: self.connections,
+                turns: self.counters.turns,
+                longest_turn_micros: self.counters.longest_turn_micros,
+                accepted: self.counters.accepted,
+                turned_away: self.counters.turned_away,
+            }),
+        };
+        let json = serde_json::to_vec(&report).unwrap_or_default();
+        session.machine.status_reply(&json);
+    }
+
+    fn give_up(&mut self, cx: &mut Context<'_>, session: &mut Session) {
+        let fault = Fault::new(CloseCode::Timeout, "silent for too long");
+        self.events.push(ServerEvent::Refused {
+            peer: cx.peer_addr(),
+            code: fault.code,
+            text: fault.text.clone(),
+        });
+        session.close(cx, &fault);
+        if cx.outbound_bytes() > 0 {
+            cx.abort();
+        }
+    }
+}
