@@ -11,7 +11,7 @@ use rustls::crypto::{CryptoProvider, ring, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::version::TLS13;
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, OtherError, PeerIncompatible};
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, OtherError};
 use rustls::{ServerConfig, SignatureScheme};
 use sha2::{Digest, Sha256};
 use std::fmt;
@@ -205,7 +205,7 @@ impl ServerCertVerifier for PinnedServer {
         _certificate: &CertificateDer<'_>,
         _signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Err(PeerIncompatible::Tls13RequiredForQuic.into())
+        Err(rustls::Error::General("TLS 1.2 is not used".to_owned()))
     }
 
     fn verify_tls13_signature(
@@ -250,7 +250,7 @@ impl ClientCertVerifier for AnyClient {
         _certificate: &CertificateDer<'_>,
         _signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Err(PeerIncompatible::Tls13RequiredForQuic.into())
+        Err(rustls::Error::General("TLS 1.2 is not used".to_owned()))
     }
 
     fn verify_tls13_signature(
