@@ -145,6 +145,13 @@ impl Sending {
         if reading == Activity::More { reading } else { listing }
     }
 
+    /// Enters into the books what the receiver has settled.
+    pub(crate) fn settle(machine: &mut Machine, ledger: &mut Ledger) {
+        if let Some(sender) = machine.sender() {
+            settle_reports(sender, ledger);
+        }
+    }
+
     /// The receiver gave the current file up while it was on its way.
     fn forget_abandoned(&mut self, sender: &Sender) {
         if sender.current_file().is_none() {
