@@ -108,8 +108,13 @@ impl Session {
             ledger,
             ..
         } = self;
-        let Some(Transfer::Receiving(receiving)) = transfer else {
-            return Some(event);
+        let receiving = match transfer {
+            Some(Transfer::Receiving(receiving)) => receiving,
+            Some(Transfer::Sending(_)) => {
+                Sending::settle(machine, ledger);
+                return Some(event);
+            }
+            None => return Some(event),
         };
         if let Event::Content { file, bytes } = event {
             receiving.handle_content(file, bytes, machine, ledger);
