@@ -68,7 +68,7 @@ struct MappedPart {
 /// Bytes mapped at a time.
 const WINDOW_BYTES: usize = 4 << 20;
 /// Content bytes of one data frame: hashed while they are in the second-level cache, then sent.
-const FRAME_BYTES: usize = 128 * 1024;
+const FRAME_BYTES: usize = 512 * 1024;
 /// Entries taken from a scan at a time.
 const SCAN_ENTRIES: usize = 256;
 /// Files opened in one visit.

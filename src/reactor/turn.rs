@@ -32,7 +32,7 @@ use std::time::{Duration, Instant};
 const PASS_MICROS: u64 = 8_000;
 /// Bytes of the one buffer that all connections are read into. A bulk frame's worth of leaves per
 /// system call, and it stays in the second-level cache until it is hashed and written.
-const READ_BUFFER_BYTES: usize = 256 * 1024;
+const READ_BUFFER_BYTES: usize = 1024 * 1024;
 /// Events fetched per poll.
 const EVENTS_MAX: usize = 1024;
 
