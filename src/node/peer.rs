@@ -5,7 +5,7 @@
 use super::commit::Committer;
 use super::ledger::{Audience, Ledger};
 use super::receiving::{Books, Receiving};
-use super::sending::Sending;
+use super::sending::{Sending, settle_reports};
 use crate::conn::{Event, Machine};
 use crate::model::limits::{PING_INTERVAL_MS, PREAUTH_FRAME_BYTES_MAX};
 use crate::model::{CloseCode, DeviceId, Fault, Tick};
@@ -109,6 +109,10 @@ impl Session {
             ..
         } = self;
         let Some(Transfer::Receiving(receiving)) = transfer else {
+            // The last results may come in one burst with the finish, after which nobody asks for them.
+            if let (Event::Finished(_), Some(sender)) = (&event, machine.sender()) {
+                settle_reports(sender, ledger);
+            }
             return Some(event);
         };
         if let Event::Content { file, bytes } = event {

@@ -420,7 +420,8 @@ fn keep_source(filter: &Filter, tree: &SourceTree, path: &RelPath, shape: Shape)
     }
 }
 
-fn settle_reports(sender: &mut Sender, ledger: &mut Ledger) {
+/// Enters what became of entries into the books.
+pub(crate) fn settle_reports(sender: &mut Sender, ledger: &mut Ledger) {
     while let Some(Report {
         origin,
         size,
