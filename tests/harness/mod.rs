@@ -59,8 +59,14 @@ impl World {
     }
 
     pub fn with(options: &WorldOptions) -> World {
+        World::prepared(options, |_| {})
+    }
+
+    /// A world whose directory is worked on before the server opens its share.
+    pub fn prepared(options: &WorldOptions, prepare: impl FnOnce(&Path)) -> World {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("share")).unwrap();
+        prepare(dir.path());
         let server = Server::bind(&server_options(dir.path(), options)).unwrap();
         let address = server.listen_addrs()[0];
         World {
