@@ -97,16 +97,13 @@ fn full_share() {
     world
         .push(&[&contents], &link, TransferOptions::default())
         .assert_clean();
-    // Too large for the disk: refused before it travels; the others arrive.
-    fs::write(source.join("big"), noise(3 << 20, 2)).unwrap();
+    // Too large for the disk: refused as soon as it starts; the others arrive.
+    fs::write(source.join("big"), noise(20 << 20, 2)).unwrap();
     fs::write(source.join("small"), noise(5_000, 3)).unwrap();
     let run = world.push(&[&contents], &link, TransferOptions::default());
     assert_eq!(run.outcome.result, Err(JobError::DiskFull));
     assert_eq!(run.failures(), ["big DiskFull"]);
-    assert!(
-        run.outcome.summary.wire_sent < 1 << 20,
-        "room is reserved before content travels"
-    );
+    assert!(run.outcome.summary.wire_sent < 10 << 20, "its content stops on its way");
     assert_eq!(fs::read(share.join("small")).unwrap(), noise(5_000, 3));
     fs::remove_file(source.join("big")).unwrap();
     // No room left for a replacement, be it whole or with holes.
@@ -240,11 +237,13 @@ fn row_49_interrupted_calls_are_repeated() {
     if child::is(NAME) {
         return round_trip();
     }
-    let calls = "pread64,pwrite64,fallocate,fsync,syncfs,epoll_wait,epoll_pwait,accept4,\
+    let calls = "pwrite64,fallocate,fsync,syncfs,epoll_wait,epoll_pwait,accept4,\
                  recvfrom,sendto,readv,writev,sendmsg,recvmsg";
-    let trace = format!("trace={calls}");
-    let inject = format!("inject={calls}:error=EINTR:when=2+3");
-    traced(NAME, NAME, &[&trace, &inject]);
+    let trace = format!("trace=pread64,{calls}");
+    let inject = format!("inject={calls}:error=EINTR:when=1+3");
+    // An odd step, or one of two loops that are polled in turn would never get through.
+    // The first reads are those of the dynamic loader, which does not repeat them.
+    traced(NAME, NAME, &[&trace, "inject=pread64:error=EINTR:when=12+2", &inject]);
 }
 
 fn round_trip() {
@@ -588,6 +587,7 @@ fn row_58_invites_of_a_clock_that_was_wrong_are_refused() {
             run.outcome.result
         );
     }
+    drop(home);
     world.check();
 }
 
