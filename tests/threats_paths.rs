@@ -527,6 +527,47 @@ fn row_04_a_parent_swapped_for_a_symlink_never_leads_outside() {
     world.check();
 }
 
+/// Row 4: a directory that is moved out of the tree while a transfer works in it gets nothing more.
+#[test]
+fn row_04_a_directory_moved_away_is_not_worked_in() {
+    const LINKS: usize = 6_000;
+    let mut world = Guarded::new();
+    let entries = |path: &Path| fs::read_dir(path).map_or(0, Iterator::count);
+    let source = world.path("source");
+    fs::create_dir_all(source.join("d")).unwrap();
+    for number in 0..LINKS {
+        symlink("nowhere", source.join(format!("d/l{number}"))).unwrap();
+    }
+    let (share, target) = (world.share(), world.path("target"));
+    for direction in ["push", "pull"] {
+        let (job, top) = match direction {
+            "push" => (push_job(&[&world.path("source/")], &world.link("")), &share),
+            _ => (pull_job(&world.link("/"), &target), &target),
+        };
+        let moved = world.path(&format!("moved-{direction}"));
+        let mut then = 0;
+        let options = TransferOptions::default();
+        let client = Client::start(world.client_options("client-home"), job, options).unwrap();
+        world.world.drive(client, |_, _| {
+            if then == 0 && entries(&top.join("d")) > 100 {
+                fs::rename(top.join("d"), &moved).unwrap();
+                then = entries(&moved);
+            }
+        });
+        assert!(
+            (100..LINKS).contains(&then),
+            "{direction}: moved in the middle, at {then}"
+        );
+        assert_eq!(entries(&moved), then, "{direction}");
+        let _ = fs::remove_dir_all(share.join("d"));
+        fs::create_dir_all(share.join("d")).unwrap();
+        for number in 0..LINKS {
+            symlink("nowhere", share.join(format!("d/l{number}"))).unwrap();
+        }
+    }
+    world.check();
+}
+
 /// Row 5: set-id and sticky bits do not arrive, and the metadata of a link is its own.
 #[test]
 fn row_05_set_id_bits_are_masked_and_metadata_stays_off_link_targets() {
