@@ -80,6 +80,7 @@ fn a_tree_goes_there_and_back_unchanged_over_tls_with_barriers() {
         plain: false,
         open: Rights::NONE,
         durability: Durability::Barrier,
+        ..WorldOptions::default()
     };
     round_trip(&options);
 }

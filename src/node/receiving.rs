@@ -111,6 +111,8 @@ impl Receiving {
         let Some(receiver) = machine.receiver() else {
             return Ok(Activity::Idle);
         };
+        // A directory that was moved away since the last step is not worked in.
+        self.plan.place.root.forget_parents();
         for done in books.committer.take_results(self.owner) {
             self.done(done, receiver, books.ledger);
         }
