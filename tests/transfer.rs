@@ -53,6 +53,8 @@ fn round_trip(options: &WorldOptions) {
         (6, 6)
     );
     assert_eq!(snapshot(&source), snapshot(&back));
+    let times = [&source, &back].map(|top| fs::metadata(top).unwrap().modified().unwrap());
+    assert_eq!(times[0], times[1], "the top directory keeps its time");
     assert!(!back.join(".syncline").exists(), "a pull leaves nothing of its own");
     let again = world.push(&[&source], &world.link(""), TransferOptions::default());
     again.assert_clean();
@@ -81,6 +83,7 @@ fn a_tree_goes_there_and_back_unchanged_over_tls_with_barriers() {
         plain: false,
         open: Rights::NONE,
         durability: Durability::Barrier,
+        ..WorldOptions::default()
     };
     round_trip(&options);
 }

@@ -5,12 +5,28 @@
 use super::source_tree::without_prefix;
 use crate::model::{Entry, Fault, Kind, RelPath};
 use crate::store::{Decision, Filter, PathKind};
+use std::cell::RefCell;
 
 /// The bounds of one transfer at its receiver.
 #[derive(Debug)]
 pub(crate) struct Agreement {
     scope: Scope,
     filter: Filter,
+    rules: Rules,
+}
+
+/// Whom the filter binds.
+#[derive(Debug)]
+enum Rules {
+    /// Only ourselves: it protects from deletion. The sender may have been told to send more.
+    Ours,
+    /// The sender as well: the user does not want what it leaves out.
+    Everyone {
+        /// First components that the user named, which no rule leaves out.
+        given: Vec<Box<[u8]>>,
+        /// The last directory that was found to be kept; most entries are in the same one.
+        kept: RefCell<Option<RelPath>>,
+    },
 }
 
 #[derive(Debug)]
@@ -25,7 +41,21 @@ pub(crate) enum Scope {
 
 impl Agreement {
     pub(crate) fn new(scope: Scope, filter: Filter) -> Agreement {
-        Agreement { scope, filter }
+        Agreement {
+            scope,
+            filter,
+            rules: Rules::Ours,
+        }
+    }
+
+    /// Refuses what the rules leave out, except for the top of what was `given` by name: a server that
+    /// offers it all the same did not keep to them.
+    pub(crate) fn with_rules_for_the_sender(self, given: Vec<Box<[u8]>>) -> Agreement {
+        let kept = RefCell::default();
+        Agreement {
+            rules: Rules::Everyone { given, kept },
+            ..self
+        }
     }
 
     /// The local path of an offered entry.
@@ -46,7 +76,36 @@ impl Agreement {
                 is_it.then(|| local.clone())
             }
         };
-        local.ok_or_else(|| Fault::protocol("an entry that was not asked for"))
+        match local {
+            Some(local) if !self.leaves_out(entry) => Ok(local),
+            _ => Err(Fault::protocol("an entry that was not asked for")),
+        }
+    }
+
+    fn leaves_out(&self, entry: &Entry) -> bool {
+        let Rules::Everyone { given, kept } = &self.rules else {
+            return false;
+        };
+        if self.filter.is_empty() {
+            return false;
+        }
+        let left = |path: &RelPath, kind: PathKind| {
+            let is_given = path.parent().is_none() && given.iter().any(|name| **name == *path.as_bytes());
+            !is_given && self.filter.decide(path, kind) == Decision::Leave
+        };
+        let kind = match entry.kind {
+            Kind::Directory => PathKind::Directory,
+            Kind::File { .. } | Kind::Symlink { .. } => PathKind::Other,
+        };
+        let parent = entry.path.parent();
+        if *kept.borrow() != parent {
+            let mut above = std::iter::successors(parent.clone(), RelPath::parent);
+            if above.any(|directory| left(&directory, PathKind::Directory)) {
+                return true;
+            }
+            *kept.borrow_mut() = parent;
+        }
+        left(&entry.path, kind)
     }
 
     /// Whether the user's rules leave `path` alone, so that a deletion must, too.
@@ -101,5 +160,25 @@ mod tests {
         };
         assert_eq!(accept(renamed(), "a"), Some(path("b")));
         assert_eq!(accept(renamed(), "b"), None);
+    }
+
+    /// Row 2 of the threats: a sender that ignores the user's rules is found out, however deep.
+    #[test]
+    fn what_the_rules_leave_out_is_refused_except_for_what_was_named() {
+        let exclude = |rule: &str| crate::store::Rule::Exclude(rule.to_owned());
+        let filter = || Filter::new(&[exclude("*.key"), exclude("private/"), exclude("docs")]).unwrap();
+        let scope = || Scope::Named(vec![b"docs".as_slice().into()]);
+        let strict = Agreement::new(scope(), filter()).with_rules_for_the_sender(vec![b"docs".as_slice().into()]);
+        for (entry, taken) in [
+            ("docs/a", true),
+            ("docs/my.key", false),
+            ("docs/private/a/b", false),
+            ("docs/private", true),
+            ("docs/x/docs/y", false),
+            ("docs/b", true),
+        ] {
+            assert_eq!(strict.accept(&file(entry)).is_ok(), taken, "{entry}");
+        }
+        assert!(Agreement::new(scope(), filter()).accept(&file("docs/my.key")).is_ok());
     }
 }

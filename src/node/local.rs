@@ -111,7 +111,7 @@ impl FoundSource {
                 ..whole
             },
             (None, None, prefix) => SourceTree { prefix, ..whole },
-            (None, Some(_), Some(path)) => {
+            (None, name, Some(path)) => {
                 let top = Entry {
                     path: path.clone(),
                     kind: Kind::Directory,
@@ -119,11 +119,12 @@ impl FoundSource {
                 };
                 SourceTree {
                     prefix: Some(path),
+                    name,
                     top: Some(top),
                     ..whole
                 }
             }
-            (None, Some(_), None) => whole,
+            (None, name, None) => SourceTree { name, ..whole },
         }
     }
 }
@@ -261,12 +262,16 @@ impl PullTarget<'_> {
             }
             names.push(name);
         }
-        let named: Option<Vec<Box<[u8]>>> = names.into_iter().map(|name| name.map(Into::into)).collect();
-        let scope = named.map_or(Scope::Below(None), Scope::Named);
+        let given: Vec<Box<[u8]>> = names.iter().flatten().map(|name| name.as_slice().into()).collect();
+        let scope = if given.len() == names.len() {
+            Scope::Named(given.clone())
+        } else {
+            Scope::Below(None)
+        };
         let place = Place::new(root, self.durability);
         Ok(PullPlan {
             place,
-            agreement: Agreement::new(scope, filter),
+            agreement: Agreement::new(scope, filter).with_rules_for_the_sender(given),
             mappings,
             scopes,
         })

@@ -111,6 +111,8 @@ impl Receiving {
         let Some(receiver) = machine.receiver() else {
             return Ok(Activity::Idle);
         };
+        // A directory that was moved away since the last step is not worked in.
+        self.plan.place.root.forget_parents();
         for done in books.committer.take_results(self.owner) {
             self.done(done, receiver, books.ledger);
         }
@@ -389,6 +391,9 @@ impl Receiving {
             self.phase = Phase::Ended(finish);
             return receiver.finish(finish);
         }
+        // Everything staged is published: our own directory goes now, since its going changes the
+        // time of the directory that it is in.
+        self.plan.place.staging.retire();
         let directories = std::mem::take(&mut self.directories);
         let touched = directories
             .into_iter()

@@ -104,6 +104,8 @@ impl Sending {
             return Activity::Idle;
         };
         settle_reports(sender, ledger);
+        // A directory that was moved away since the last step is not read from.
+        self.trees.iter().for_each(|tree| tree.root.forget_parents());
         self.forget_abandoned(sender);
         let listing = self.list(sender, ledger, scratch);
         let before = cx.bytes_sent() + cx.outbound_bytes() as u64;
@@ -427,6 +429,7 @@ fn keep_source(filter: &Filter, tree: &SourceTree, path: &RelPath, shape: Shape)
     }
 }
 
+/// Enters what became of entries into the books.
 fn settle_reports(sender: &mut Sender, ledger: &mut Ledger) {
     while let Some(Report {
         origin,

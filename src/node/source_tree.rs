@@ -16,6 +16,9 @@ pub(crate) struct SourceTree {
     pub(crate) strip: Option<RelPath>,
     /// What is put in front of it then.
     pub(crate) prefix: Option<RelPath>,
+    /// The directory's own name, when it is sent as a whole: filter rules see it in front, as they do
+    /// when the same directory is pulled, and as the receiver does when it protects what is left out.
+    pub(crate) name: Option<RelPath>,
     /// A single file under another name: its whole path at the receiver.
     pub(crate) renamed: Option<RelPath>,
     /// The directory itself, listed before what is in it.
@@ -30,6 +33,7 @@ impl SourceTree {
             start: None,
             strip: None,
             prefix: None,
+            name: None,
             renamed: None,
             top: None,
         }
@@ -46,9 +50,11 @@ impl SourceTree {
         rest.below(self.prefix.as_ref()).map(Some)
     }
 
-    /// The path that filter rules see: relative to the tree that the user named.
+    /// The path that filter rules see: it begins with what the user named, or below it when only the
+    /// contents are sent.
     pub(crate) fn filtered(&self, local: &RelPath) -> Option<RelPath> {
-        without_prefix(local, self.strip.as_ref())
+        let rest = without_prefix(local, self.strip.as_ref())?;
+        rest.below(self.name.as_ref()).ok()
     }
 
     /// The path in `root` of what the receiver knows as `offered`.

@@ -110,7 +110,13 @@ impl Barrier {
     }
 
     fn flush_file_system(&self) -> io::Result<()> {
-        Ok(syncfs(&self.root)?)
+        loop {
+            match syncfs(&self.root) {
+                // A signal before anything was written is no failed flush.
+                Err(Errno::INTR) => {}
+                other => return Ok(other?),
+            }
+        }
     }
 }
 

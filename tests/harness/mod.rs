@@ -1,6 +1,10 @@
 //! A server and clients in one process, polled in turn: for tests that need real files and sockets.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
+pub mod child;
+pub mod guard;
+pub mod raw;
+
 use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt;
@@ -29,6 +33,7 @@ pub struct WorldOptions {
     pub plain: bool,
     pub open: Rights,
     pub durability: Durability,
+    pub handle_signals: bool,
 }
 
 impl Default for WorldOptions {
@@ -37,6 +42,7 @@ impl Default for WorldOptions {
             plain: true,
             open: Rights::READ_WRITE,
             durability: Durability::None,
+            handle_signals: false,
         }
     }
 }
@@ -53,24 +59,15 @@ impl World {
     }
 
     pub fn with(options: &WorldOptions) -> World {
+        World::prepared(options, |_| {})
+    }
+
+    /// A world whose directory is worked on before the server opens its share.
+    pub fn prepared(options: &WorldOptions, prepare: impl FnOnce(&Path)) -> World {
         let dir = tempfile::tempdir().unwrap();
-        let share = dir.path().join("share");
-        fs::create_dir(&share).unwrap();
-        let server = Server::bind(&ServerOptions {
-            listen: vec!["127.0.0.1:0".parse().unwrap()],
-            shares: vec![ShareOptions {
-                name: ShareName::parse("Share").unwrap(),
-                path: share,
-                open: options.open,
-            }],
-            home: dir.path().join("server-home"),
-            plain: options.plain,
-            durability: options.durability,
-            bandwidth_limit: None,
-            connections_max: 1000,
-            handle_signals: false,
-        })
-        .unwrap();
+        fs::create_dir(dir.path().join("share")).unwrap();
+        prepare(dir.path());
+        let server = Server::bind(&server_options(dir.path(), options)).unwrap();
         let address = server.listen_addrs()[0];
         World {
             dir,
@@ -157,6 +154,24 @@ impl World {
     }
 }
 
+/// A server of `dir`/share on a free port.
+pub fn server_options(dir: &Path, options: &WorldOptions) -> ServerOptions {
+    ServerOptions {
+        listen: vec!["127.0.0.1:0".parse().unwrap()],
+        shares: vec![ShareOptions {
+            name: ShareName::parse("Share").unwrap(),
+            path: dir.join("share"),
+            open: options.open,
+        }],
+        home: dir.join("server-home"),
+        plain: options.plain,
+        durability: options.durability,
+        bandwidth_limit: None,
+        connections_max: 1000,
+        handle_signals: options.handle_signals,
+    }
+}
+
 pub fn push_job(sources: &[&Path], target: &Link) -> Job {
     let source = |path: &&Path| Source {
         path: path.to_path_buf(),
@@ -182,6 +197,56 @@ impl Run {
     pub fn assert_clean(&self) {
         assert_eq!(self.outcome.result, Ok(()), "{:?}", self.events);
         assert_eq!(self.outcome.summary.failed, 0, "{:?}", self.events);
+    }
+
+    /// The entries that were settled, as `path action`, sorted.
+    pub fn items(&self) -> Vec<String> {
+        let mut items: Vec<String> = self
+            .events
+            .iter()
+            .filter_map(|event| match event {
+                ClientEvent::Item { path, action, .. } => Some(format!("{path} {action:?}")),
+                _ => None,
+            })
+            .collect();
+        items.sort();
+        items
+    }
+
+    /// The entries that failed (not the warnings), as `path code`, sorted.
+    pub fn failures(&self) -> Vec<String> {
+        let mut failures: Vec<String> = self
+            .events
+            .iter()
+            .filter_map(|event| match event {
+                ClientEvent::Failed {
+                    path,
+                    code,
+                    warning: false,
+                } => Some(format!("{path} {code:?}")),
+                _ => None,
+            })
+            .collect();
+        failures.sort();
+        failures
+    }
+
+    /// The entries that were left out by design, as `path code`, sorted.
+    pub fn warnings(&self) -> Vec<String> {
+        let mut warnings: Vec<String> = self
+            .events
+            .iter()
+            .filter_map(|event| match event {
+                ClientEvent::Failed {
+                    path,
+                    code,
+                    warning: true,
+                } => Some(format!("{path} {code:?}")),
+                _ => None,
+            })
+            .collect();
+        warnings.sort();
+        warnings
     }
 }
 

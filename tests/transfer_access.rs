@@ -1,0 +1,210 @@
+//! Who may do what, through the whole stack: rights, invites, revocation, fingerprints.
+
+mod harness;
+
+use harness::{World, WorldOptions, pull_job, push_job, snapshot};
+use std::fs;
+use std::path::PathBuf;
+use syncline::model::{CloseCode, Link, Rights};
+use syncline::node::{Client, ClientEvent, ClientOptions, JobError, Outcome, ServerEvent, TransferOptions};
+use syncline::store::Home;
+
+fn closed() -> WorldOptions {
+    WorldOptions {
+        plain: false,
+        open: Rights::NONE,
+        ..WorldOptions::default()
+    }
+}
+
+/// A push of `source` by the device that lives in `home`.
+fn push_as(world: &mut World, home: &str, source: &PathBuf, link: &Link) -> Outcome {
+    let job = push_job(&[source], link);
+    let client = Client::start(world.client_options(home), job, TransferOptions::default()).unwrap();
+    world.drive(client, |_, _| {}).outcome
+}
+
+fn code(outcome: &Outcome) -> Option<CloseCode> {
+    match &outcome.result {
+        Err(JobError::Closed { code, .. }) => Some(*code),
+        _ => None,
+    }
+}
+
+#[test]
+fn read_rights_are_not_enough_to_push() {
+    let mut world = World::with(&closed());
+    let source = world.path("f");
+    fs::write(&source, b"f").unwrap();
+    fs::write(world.share().join("g"), b"g").unwrap();
+    let link = world.invite(Rights::READ);
+    let refused = push_as(&mut world, "reader", &source, &link);
+    assert_eq!(code(&refused), Some(CloseCode::Forbidden), "{refused:?}");
+    assert!(!world.share().join("f").exists());
+    // The same device may read; and rights to write are not rights to read.
+    let target = world.path("g");
+    let job = pull_job(&world.link("/g"), &target);
+    let reader = Client::start(world.client_options("reader"), job, TransferOptions::default()).unwrap();
+    world.drive(reader, |_, _| {}).assert_clean();
+    assert_eq!(fs::read(&target).unwrap(), b"g");
+    let write_only = Rights {
+        read: false,
+        write: true,
+    };
+    let link = world.invite(write_only);
+    assert_eq!(push_as(&mut world, "writer", &source, &link).result, Ok(()));
+    let job = pull_job(&world.link("/g"), &world.path("g2"));
+    let writer = Client::start(world.client_options("writer"), job, TransferOptions::default()).unwrap();
+    let refused = world.drive(writer, |_, _| {}).outcome;
+    assert_eq!(code(&refused), Some(CloseCode::Forbidden), "{refused:?}");
+    assert!(!world.path("g2").exists());
+}
+
+/// Row 21: an invite lets one device in, which may use the same link again; no other may.
+#[test]
+fn row_21_a_used_invite_is_good_for_its_device_only() {
+    let mut world = World::with(&closed());
+    let source = world.path("f");
+    fs::write(&source, b"f").unwrap();
+    let link = world.invite(Rights::READ_WRITE);
+    assert_eq!(push_as(&mut world, "first", &source, &link).result, Ok(()));
+    let stranger = push_as(&mut world, "second", &source, &link);
+    assert_eq!(code(&stranger), Some(CloseCode::Refused), "{stranger:?}");
+    assert_eq!(push_as(&mut world, "first", &source, &link).result, Ok(()));
+    let paired = world
+        .server_events
+        .iter()
+        .filter(|event| matches!(event, ServerEvent::Paired { .. }));
+    assert_eq!(paired.count(), 1);
+    // Without the link the first is known and the second is not.
+    let bare = world.link("");
+    assert_eq!(push_as(&mut world, "first", &source, &bare).result, Ok(()));
+    assert_eq!(
+        code(&push_as(&mut world, "second", &source, &bare)),
+        Some(CloseCode::Refused)
+    );
+}
+
+/// Row 22: a device that is revoked while it transfers is cut off, and nothing half is published.
+#[test]
+fn row_22_revoking_cuts_a_running_transfer() {
+    let mut world = World::with(&closed());
+    let source = world.path("f");
+    fs::write(&source, b"small").unwrap();
+    let link = world.invite(Rights::READ_WRITE);
+    assert_eq!(push_as(&mut world, "device", &source, &link).result, Ok(()));
+    let before = snapshot(&world.share());
+    fs::write(&source, vec![1; 40 << 20]).unwrap();
+    let options = ClientOptions {
+        bandwidth_limit: Some(4 << 20),
+        ..world.client_options("device")
+    };
+    let client = Client::start(
+        options,
+        push_job(&[&source], &world.link("")),
+        TransferOptions::default(),
+    )
+    .unwrap();
+    let home = Home::open(&world.path("server-home")).unwrap();
+    let mut revoked = false;
+    let outcome = world
+        .drive(client, |_, events| {
+            let moving =
+                |event: &ClientEvent| matches!(event, ClientEvent::Progress(progress) if progress.bytes_done > 0);
+            if !revoked && events.iter().any(moving) {
+                let device = home.trust().devices().unwrap().remove(0).id;
+                assert!(home.trust().revoke(&device, None).unwrap());
+                revoked = true;
+            }
+        })
+        .outcome;
+    assert!(revoked);
+    assert_eq!(code(&outcome), Some(CloseCode::Refused), "{outcome:?}");
+    assert_eq!(snapshot(&world.share()), before);
+    assert_eq!(
+        code(&push_as(&mut world, "device", &source, &link)),
+        Some(CloseCode::Refused)
+    );
+}
+
+/// Row 22: a server with another key than the link names is left before any application byte, so
+/// the secret in the link stays unspent and unknown to it.
+#[test]
+fn row_22_a_wrong_fingerprint_ends_before_any_application_byte() {
+    let mut world = World::with(&closed());
+    let source = world.path("f");
+    fs::write(&source, b"f").unwrap();
+    let link = world.invite(Rights::READ_WRITE);
+    let text = link.to_string();
+    let at = text.find('#').unwrap() + 1;
+    let digit = if text.as_bytes()[at] == b'0' { "1" } else { "0" };
+    let wrong: Link = format!("{}{digit}{}", &text[..at], &text[at + 1..]).parse().unwrap();
+    let outcome = push_as(&mut world, "device", &source, &wrong);
+    assert!(
+        matches!(outcome.result, Err(JobError::WrongServer { .. })),
+        "{outcome:?}"
+    );
+    assert_eq!(outcome.summary.wire_received, 0, "nothing of the protocol was heard");
+    for _ in 0..50 {
+        let events = world.server.poll(Some(std::time::Duration::from_millis(1))).unwrap();
+        world.server_events.extend(events);
+    }
+    assert!(world.server_events.is_empty(), "{:?}", world.server_events);
+    assert_eq!(
+        push_as(&mut world, "device", &source, &link).result,
+        Ok(()),
+        "the invite is still good"
+    );
+}
+
+/// Row 22: a server that was met before and has another key now is refused without asking it.
+#[test]
+fn row_22_a_server_that_changed_its_key_is_refused() {
+    let mut world = World::with(&WorldOptions {
+        open: Rights::READ_WRITE,
+        ..closed()
+    });
+    let source = world.path("f");
+    fs::write(&source, b"f").unwrap();
+    let link = world.link("");
+    assert_eq!(push_as(&mut world, "device", &source, &link).result, Ok(()));
+    let other = World::with(&WorldOptions {
+        open: Rights::READ_WRITE,
+        ..closed()
+    });
+    let imposter = other.server.device().unwrap();
+    let home = Home::open(&world.path("device")).unwrap();
+    home.trust()
+        .remember_server(&link.authority(), &imposter, "imposter")
+        .unwrap();
+    let outcome = push_as(&mut world, "device", &source, &link);
+    assert!(
+        matches!(outcome.result, Err(JobError::WrongServer { .. })),
+        "{outcome:?}"
+    );
+}
+
+/// Row 22: plain and TLS do not talk to each other, whichever side is which, and say so.
+#[test]
+fn row_22_there_is_no_downgrade_to_plain() {
+    for plain in [true, false] {
+        let mut world = World::with(&WorldOptions {
+            plain,
+            ..WorldOptions::default()
+        });
+        let source = world.path("f");
+        fs::write(&source, b"f").unwrap();
+        let options = ClientOptions {
+            plain: !plain,
+            ..world.client_options("device")
+        };
+        let job = push_job(&[&source], &world.link(""));
+        let client = Client::start(options, job, TransferOptions::default()).unwrap();
+        let outcome = world.drive(client, |_, _| {}).outcome;
+        assert!(
+            matches!(outcome.result, Err(JobError::NotSyncline { .. })),
+            "{outcome:?}"
+        );
+        assert!(!world.share().join("f").exists());
+    }
+}
