@@ -107,12 +107,9 @@ impl Served {
 
     fn finish(&self, job: Job) -> Duration {
         let options = ClientOptions {
-            home: self.dir.path().join("client-home"),
             plain: self.plain,
-            bandwidth_limit: None,
-            timeout: Duration::from_secs(60),
             retries: 0,
-            handle_signals: false,
+            ..ClientOptions::new(self.dir.path().join("client-home"))
         };
         let transfer = TransferOptions {
             durability: Durability::None,
@@ -148,19 +145,16 @@ enum Way {
 }
 
 fn bind(dir: &Path, plain: bool) -> Server {
+    let share = ShareOptions {
+        name: ShareName::parse("Share").expect("a name"),
+        path: dir.join("share"),
+        open: if plain { Rights::READ_WRITE } else { Rights::NONE },
+    };
     Server::bind(&ServerOptions {
         listen: vec!["127.0.0.1:0".parse().expect("an address")],
-        shares: vec![ShareOptions {
-            name: ShareName::parse("Share").expect("a name"),
-            path: dir.join("share"),
-            open: if plain { Rights::READ_WRITE } else { Rights::NONE },
-        }],
-        home: server_home(dir),
         plain,
         durability: Durability::None,
-        bandwidth_limit: None,
-        connections_max: 16,
-        handle_signals: false,
+        ..ServerOptions::new(server_home(dir), vec![share])
     })
     .expect("the server starts")
 }

@@ -20,8 +20,7 @@
 //! use std::time::Duration;
 //! use syncline::model::{Link, Rights, ShareName};
 //! use syncline::{
-//!     Client, ClientEvent, ClientOptions, Durability, Job, Server, ServerOptions, ShareOptions, Source,
-//!     TransferOptions,
+//!     Client, ClientEvent, ClientOptions, Job, Server, ServerOptions, ShareOptions, Source, TransferOptions,
 //! };
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -31,29 +30,21 @@
 //! std::fs::create_dir(&source)?;
 //! std::fs::write(source.join("hello.txt"), "hello")?;
 //!
+//! let served = ShareOptions {
+//!     name: ShareName::parse("Share")?,
+//!     path: share.clone(),
+//!     open: Rights::READ_WRITE, // for anyone who reaches the address; Rights::NONE asks for pairing
+//! };
 //! let mut server = Server::bind(&ServerOptions {
 //!     listen: vec!["127.0.0.1:0".parse()?],
-//!     shares: vec![ShareOptions {
-//!         name: ShareName::parse("Share")?,
-//!         path: share.clone(),
-//!         open: Rights::READ_WRITE, // anyone who reaches the address; Rights::NONE asks for pairing
-//!     }],
-//!     home: place.path().join("server-home"),
 //!     plain: true, // without TLS: for loopback
-//!     durability: Durability::Barrier,
-//!     bandwidth_limit: None,
-//!     connections_max: 100,
-//!     handle_signals: false,
+//!     ..ServerOptions::new(place.path().join("server-home"), vec![served])
 //! })?;
 //! let target: Link = format!("syncline://{}/Share", server.listen_addrs()[0]).parse()?;
 //!
 //! let options = ClientOptions {
-//!     home: place.path().join("client-home"),
 //!     plain: true,
-//!     bandwidth_limit: None,
-//!     timeout: Duration::from_secs(10),
-//!     retries: 0,
-//!     handle_signals: false,
+//!     ..ClientOptions::new(place.path().join("client-home"))
 //! };
 //! let sources = vec![Source { path: source, contents_only: false }];
 //! let mut client = Client::start(options, Job::Push { sources, target }, TransferOptions::default())?;
