@@ -361,10 +361,7 @@ mod tests {
         bytes
     }
 
-    /// Control frames with their payloads, and the content of each file.
-    type Decoded = (Vec<(FrameType, Vec<u8>)>, Vec<(u32, Vec<u8>)>);
-
-    fn decode_in(chunks: &[&[u8]]) -> Decoded {
+    fn decode_in(chunks: &[&[u8]]) -> (Vec<(FrameType, Vec<u8>)>, Vec<(u32, Vec<u8>)>) {
         let mut decoder = Decoder::new(100);
         decoder.lift_limits();
         let (mut control, mut data) = (Vec::new(), Vec::<(u32, Vec<u8>)>::new());
