@@ -7,12 +7,10 @@ use std::fmt::Write as _;
 use syncline::conn::{Event, Machine, Origin, Settlement};
 use syncline::delta::content_id;
 use syncline::model::limits::PREAUTH_FRAME_BYTES_MAX;
-use syncline::model::{
-    CloseCode, Entry, Fault, ItemCode, Kind, Meta, RelPath, Rights, Secret, ShareName, Timestamp,
-};
+use syncline::model::{CloseCode, Entry, Fault, ItemCode, Kind, Meta, RelPath, Rights, Secret, ShareName, Timestamp};
 use syncline::wire::{
-    Begin, BeginFlags, Brake, Decoder, Direction, Finish, FrameType, Open, Opened, Piece,
-    SettledResult, TargetKind, Verdict,
+    Begin, BeginFlags, Brake, Decoder, Direction, Finish, FrameType, Open, Opened, Piece, SettledResult, TargetKind,
+    Verdict,
 };
 
 const CONTENT: &[u8] = b"hello\n";
@@ -22,13 +20,7 @@ struct Transcript(String);
 
 impl Transcript {
     /// Takes what `from` has to say, writes it down, and gives it to `to`.
-    fn pass(
-        &mut self,
-        arrow: &str,
-        from: &mut Machine,
-        to: &mut Machine,
-        mut on: impl FnMut(&mut Machine, Event<'_>),
-    ) {
+    fn pass(&mut self, arrow: &str, from: &mut Machine, to: &mut Machine, mut on: impl FnMut(&mut Machine, Event<'_>)) {
         let bytes = from.take_output();
         let mut decoder = Decoder::new(PREAUTH_FRAME_BYTES_MAX);
         let mut rest = &bytes[..];
@@ -86,10 +78,7 @@ fn example() -> String {
     log.pass("<", &mut server, &mut client, |_, _| {});
     let rights = Rights::READ_WRITE;
     log.pass(">", &mut client, &mut server, |server, _| {
-        server.grant(Opened {
-            rights,
-            paired: true,
-        });
+        server.grant(Opened { rights, paired: true });
     });
     log.pass("<", &mut server, &mut client, |_, _| {});
     client.begin(Begin {
@@ -133,21 +122,12 @@ fn example() -> String {
         let Event::Inline(inline) = event else {
             panic!("{event:?}");
         };
-        server
-            .receiver()
-            .unwrap()
-            .settle(inline.file, SettledResult::Committed);
+        server.receiver().unwrap().settle(inline.file, SettledResult::Committed);
     });
-    server
-        .receiver()
-        .unwrap()
-        .finish(Finish::Done { deleted: 0 });
+    server.receiver().unwrap().finish(Finish::Done { deleted: 0 });
     log.pass("<", &mut server, &mut client, |_, _| {});
     let last = std::iter::from_fn(|| client.sender().unwrap().poll_report()).last();
-    assert_eq!(
-        last.unwrap().settlement,
-        Settlement::Committed(Verdict::WantNew)
-    );
+    assert_eq!(last.unwrap().settlement, Settlement::Committed(Verdict::WantNew));
     client.end_transfer();
     client.close(&Fault::new(CloseCode::Done, ""));
     log.pass(">", &mut client, &mut server, |_, _| {});
@@ -165,10 +145,7 @@ fn document() -> String {
 #[test]
 fn the_worked_example_is_what_the_code_sends() {
     let document = document();
-    let block = document
-        .split("```hexdump\n")
-        .nth(1)
-        .expect("a block ```hexdump");
+    let block = document.split("```hexdump\n").nth(1).expect("a block ```hexdump");
     let block = block.split("```").next().unwrap();
     let example = example();
     assert!(block == example, "docs/PROTOCOL.md should hold:\n{example}");
@@ -209,10 +186,7 @@ fn the_document_names_every_limit() {
     use syncline::model::limits::*;
     let limits = [
         ("control frame", CONTROL_FRAME_BYTES_MAX as u64),
-        (
-            "frame before the share is open",
-            PREAUTH_FRAME_BYTES_MAX as u64,
-        ),
+        ("frame before the share is open", PREAUTH_FRAME_BYTES_MAX as u64),
         ("data frame", BULK_FRAME_BYTES_MAX as u64),
         ("path", PATH_BYTES_MAX as u64),
         ("path component", NAME_BYTES_MAX as u64),
@@ -229,20 +203,13 @@ fn the_document_names_every_limit() {
         ("first credit", CREDIT_WINDOW_BYTES),
         ("inline file", INLINE_BYTES_MAX),
         ("file", FILE_BYTES_MAX),
-        (
-            "attempts at one file after the first",
-            u64::from(CHANGED_RETRIES_MAX),
-        ),
+        ("attempts at one file after the first", u64::from(CHANGED_RETRIES_MAX)),
         ("sources, and scopes", SOURCES_MAX as u64),
         ("filter rules", FILTER_RULES_MAX as u64),
         ("filter rule", FILTER_RULE_BYTES_MAX as u64),
         ("filter rules together", FILTER_BYTES_MAX as u64),
     ];
     for (name, value) in limits {
-        assert_eq!(
-            number_of("\n## Limits", name),
-            Some(value.to_string()),
-            "{name}"
-        );
+        assert_eq!(number_of("\n## Limits", name), Some(value.to_string()), "{name}");
     }
 }

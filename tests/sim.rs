@@ -282,7 +282,7 @@ fn variable(name: &str) -> Option<u64> {
 // All of the above, mixed by seed; I17: a seed that is run twice leaves the same trace.
 #[test]
 fn random_worlds_in_random_weather_keep_every_promise() {
-    let runs = variable("SYNCLINE_SIM_RUNS").unwrap_or(250);
+    let runs = variable("SYNCLINE_SIM_RUNS").unwrap_or(120);
     let seeds = match variable("SYNCLINE_SIM_SEED") {
         Some(seed) => seed..seed + 1,
         None => 0..runs,
