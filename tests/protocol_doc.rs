@@ -200,6 +200,7 @@ fn the_document_names_every_limit() {
             BATCH_ENTRIES_MAX as u64,
         ),
         ("entries open at a time", OFFER_WINDOW as u64),
+        ("paths and link targets of open entries", OFFER_WINDOW_BYTES as u64),
         ("first credit", CREDIT_WINDOW_BYTES),
         ("inline file", INLINE_BYTES_MAX),
         ("file", FILE_BYTES_MAX),

@@ -217,7 +217,7 @@ impl SourceSide {
         if remaining == 0 {
             let outgoing = self.outgoing.take().expect("checked above");
             let mut root = outgoing.hasher.finish().root;
-            let only_holes = outgoing.body.holes == [0..outgoing.body.bytes.len()];
+            let only_holes = outgoing.body.bytes.len() == outgoing.body.holes.iter().map(ExactSizeIterator::len).sum();
             if damage && (outgoing.body.bytes.is_empty() || only_holes) {
                 root[0] ^= 1;
             }
