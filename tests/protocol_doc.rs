@@ -91,7 +91,7 @@ fn example() -> String {
         rules: Vec::new(),
     });
     log.pass(">", &mut client, &mut server, |server, _| {
-        server.ready(TargetKind::Directory)
+        server.ready(TargetKind::Directory);
     });
     log.pass("<", &mut server, &mut client, |_, _| {});
 

@@ -73,7 +73,7 @@ fn small_world() -> (Disk, Disk) {
     let link = (Node::Symlink(b"../elsewhere"[..].into()), meta(0o777, 5));
     let sparse = Body {
         bytes: [vec![1; 300], vec![0; 18_000], vec![2; 200]].concat(),
-        holes: Vec::from([300..18_300]),
+        holes: std::iter::once(300..18_300).collect(),
     };
     source.tree.extend([
         (path("d"), directory.clone()),
