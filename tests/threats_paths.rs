@@ -464,6 +464,9 @@ fn row_03_a_link_and_a_file_behind_it_in_one_transfer() {
     world.check();
 }
 
+/// Leaves the transfer some turns in which it gets on, and many in which it is caught.
+const SWAP_PAUSE: std::time::Duration = std::time::Duration::from_micros(150);
+
 /// Swaps `directory` for a link to `canary` and back until told to stop.
 fn swap_until(stop: &AtomicBool, directory: &Path, away: &Path, canary: &Path) {
     while !stop.load(Ordering::Relaxed) {
@@ -472,21 +475,21 @@ fn swap_until(stop: &AtomicBool, directory: &Path, away: &Path, canary: &Path) {
             continue;
         }
         let _ = symlink(canary, directory);
-        std::thread::yield_now();
+        std::thread::sleep(SWAP_PAUSE);
         if fs::symlink_metadata(directory).is_ok_and(|found| found.is_symlink()) {
             let _ = fs::remove_file(directory);
         }
         let _ = fs::rename(away, directory);
-        std::thread::yield_now();
+        std::thread::sleep(SWAP_PAUSE);
     }
 }
 
 /// Row 4: while pushes, pulls and deletions run, a directory is swapped for a link to the canary.
 #[test]
 fn row_04_a_parent_swapped_for_a_symlink_never_leads_outside() {
-    const ROUNDS: usize = 12;
-    const FILES: usize = 60;
-    let mut world = Guarded::new();
+    const ROUNDS: usize = 10;
+    const FILES: usize = 40;
+    let mut world = Guarded::in_memory();
     let (share, canary) = (world.share(), world.canary());
     let (source, empty) = (world.path("source"), world.path("empty"));
     fs::create_dir_all(source.join("d/sub")).unwrap();
@@ -530,8 +533,8 @@ fn row_04_a_parent_swapped_for_a_symlink_never_leads_outside() {
 /// Row 4: a directory that is moved out of the tree while a transfer works in it gets nothing more.
 #[test]
 fn row_04_a_directory_moved_away_is_not_worked_in() {
-    const LINKS: usize = 6_000;
-    let mut world = Guarded::new();
+    const LINKS: usize = 2_500;
+    let mut world = Guarded::in_memory();
     let entries = |path: &Path| fs::read_dir(path).map_or(0, Iterator::count);
     let source = world.path("source");
     fs::create_dir_all(source.join("d")).unwrap();
@@ -770,7 +773,7 @@ fn row_08_names_that_look_alike_both_arrive() {
 #[test]
 fn row_09_a_tree_10_000_levels_deep_ends_in_bounded_time() {
     use rustix::fs::{CWD, Mode, OFlags, mkdirat, openat};
-    let mut world = Guarded::new();
+    let mut world = Guarded::in_memory();
     let source = world.path("source");
     fs::create_dir(&source).unwrap();
     let mut directory = openat(CWD, &source, OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).unwrap();
@@ -797,20 +800,14 @@ fn row_09_a_tree_10_000_levels_deep_ends_in_bounded_time() {
 
 /// Removes a chain of directories that is too deep for a recursive removal.
 fn remove_deep(top: &Path) {
-    let next = top.with_file_name("next");
-    while top.join("d").exists() {
-        fs::rename(top.join("d"), &next).unwrap();
-        let _ = fs::remove_file(top.join("z"));
-        fs::remove_dir(top).unwrap();
-        fs::rename(&next, top).unwrap();
-    }
-    let _ = fs::remove_dir_all(top);
+    let removed = std::process::Command::new("rm").arg("-rf").arg(top).status();
+    assert!(removed.unwrap().success());
 }
 
 /// Row 9: 20,000 entries, and links in circles, in bounded memory.
 #[test]
 fn row_09_many_entries_and_circles_of_links_take_bounded_memory() {
-    let mut world = Guarded::new();
+    let mut world = Guarded::in_memory();
     let source = world.path("source");
     for directory in 0..20 {
         let directory = source.join(format!("d{directory}"));
