@@ -40,9 +40,17 @@ fn round_trip(options: &WorldOptions) {
     };
     let pushed = world.push(&[&source], &link, TransferOptions::default());
     pushed.assert_clean();
+    assert_eq!(
+        (pushed.outcome.summary.files, pushed.outcome.summary.files_transferred),
+        (6, 6)
+    );
     assert_eq!(snapshot(&source), snapshot(&world.share().join("source")));
     let pulled = world.pull(&world.link("/source/"), &back, TransferOptions::default());
     pulled.assert_clean();
+    assert_eq!(
+        (pulled.outcome.summary.files, pulled.outcome.summary.files_transferred),
+        (6, 6)
+    );
     assert_eq!(snapshot(&source), snapshot(&back));
     assert!(!back.join(".syncline").exists(), "a pull leaves nothing of its own");
     let again = world.push(&[&source], &world.link(""), TransferOptions::default());

@@ -10,8 +10,7 @@ use crate::model::limits::DEVICE_NAME_BYTES_MAX;
 use crate::model::{CloseCode, Fault, Right, Rights};
 use crate::wire::{
     Begin, BeginFlags, Direction, End, Finish, FrameType, Hello, Hole, Inline, ListEnd, Message, Open, Opened, Piece,
-    Reader, RemovedReader, SourceFailed, Start, TargetKind, VERSION_MAX, VERSION_MIN, control_header, encode_number,
-    features,
+    Reader, SourceFailed, Start, TargetKind, VERSION_MAX, VERSION_MIN, control_header, encode_number, features,
 };
 
 /// One connection, without its socket.
@@ -26,6 +25,9 @@ pub struct Machine {
     rights: Rights,
     /// The latest ping that has no answer yet; a flood of pings gets one answer at a time.
     ping: Option<u64>,
+    /// A status query was passed on since output was last taken; until then others are dropped, so
+    /// that a flood of them gets one answer at a time as well.
+    status_asked: bool,
 }
 
 #[derive(Debug)]
@@ -141,6 +143,7 @@ impl Machine {
             features: 0,
             rights: Rights::NONE,
             ping: None,
+            status_asked: false,
         }
     }
 
@@ -207,6 +210,7 @@ impl Machine {
         if let Some(number) = self.ping.take() {
             encode_number(FrameType::Pong, 0, number, &mut self.out);
         }
+        self.status_asked = false;
         let mut out = std::mem::take(&mut self.out);
         let more = match &mut self.state {
             State::Sending(sender) => sender.output(),
@@ -263,11 +267,14 @@ impl Machine {
         match kind {
             FrameType::Offer => self.receiving()?.handle_offer(payload).map(|()| Event::Offered),
             FrameType::Start => self.receiving()?.handle_start(decode(payload)?),
+            FrameType::Hole if self.features & features::HOLES == 0 => {
+                Err(Fault::protocol("a hole that was not negotiated"))
+            }
             FrameType::Hole => self.receiving()?.handle_hole(decode(payload)?),
             FrameType::End => self.receiving()?.handle_end(decode(payload)?),
             FrameType::Inline => self.receiving()?.handle_inline(decode(payload)?),
             FrameType::SourceFailed => {
-                self.receiving()?;
+                self.receiving()?.handle_source_failed()?;
                 Ok(Event::SourceFailed(decode(payload)?))
             }
             FrameType::ListEnd => {
@@ -282,9 +289,7 @@ impl Machine {
                 Ok(Event::Progress)
             }
             FrameType::Removed => {
-                self.sending()?;
-                let mut paths = RemovedReader::new(payload).map_err(fault_of)?;
-                while paths.next_path().map_err(fault_of)?.is_some() {}
+                self.sending()?.handle_removed(payload)?;
                 Ok(Event::Removed(payload))
             }
             FrameType::Finish => {
@@ -305,6 +310,9 @@ impl Machine {
             let (low, high) = (hello.version_min, hello.version_max);
             let text = format!("this side speaks protocol {VERSION_MIN} to {VERSION_MAX}, the other {low} to {high}");
             return Err(Fault::new(CloseCode::Version, text));
+        }
+        if matches!(self.role, Role::Client { .. }) && hello.version_min != hello.version_max {
+            return Err(Fault::protocol("a greeting that chooses no version"));
         }
         self.features = hello.features & features::ALL;
         hello.name.clone_into(&mut self.peer_name);
@@ -347,7 +355,11 @@ impl Machine {
 
     fn handle_status<'a>(&mut self, kind: FrameType, payload: &'a [u8]) -> Result<Event<'a>, Fault> {
         match (kind, &self.role) {
-            (FrameType::StatusQuery, Role::Server) => Ok(Event::StatusQuery),
+            (FrameType::StatusQuery, Role::Server) => {
+                Reader::new(payload).finish().map_err(fault_of)?;
+                let again = std::mem::replace(&mut self.status_asked, true);
+                Ok(if again { Event::Nothing } else { Event::StatusQuery })
+            }
             (FrameType::StatusReply, Role::Client { .. }) => Ok(Event::StatusReply(payload)),
             _ => Err(Fault::protocol("a message of the other role")),
         }
@@ -357,6 +369,7 @@ impl Machine {
         if !matches!((&self.role, &self.state), (Role::Server, State::Idle)) {
             return Err(Fault::protocol("a transfer out of place"));
         }
+        self.check_stream(stream)?;
         let needed = match begin.direction {
             Direction::Push => Right::Write,
             Direction::Pull => Right::Read,

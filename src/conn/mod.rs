@@ -11,3 +11,12 @@ mod sender;
 pub use machine::{Event, Machine};
 pub use receiver::{Check, Receiver};
 pub use sender::{Origin, ReadStep, Report, Sender, Settlement};
+
+#[cfg(test)]
+mod fixtures;
+#[cfg(test)]
+mod machine_tests;
+#[cfg(test)]
+mod receiver_tests;
+#[cfg(test)]
+mod sender_tests;

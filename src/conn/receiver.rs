@@ -4,7 +4,7 @@
 //! checks and content go out as data, verdicts and results come back.
 //! Invariants: only content that was wanted is passed on, never more than was announced, never more
 //! than there was credit for; at most [`OFFER_WINDOW`] entries are open; every wanted file is
-//! settled exactly once.
+//! settled exactly once, with a result that crosses the wire.
 
 use super::machine::Event;
 use super::sender::fault_of;
@@ -54,6 +54,8 @@ enum Progress {
     Wanted,
     /// All content has come; the outside decides.
     Arrived,
+    /// Settled as failed before the sender's last word on it: what still comes is dropped.
+    Void,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -61,8 +63,6 @@ struct Current {
     file: u32,
     size: u64,
     received: u64,
-    /// Settled as failed while on its way: the rest is dropped.
-    void: bool,
 }
 
 impl Receiver {
@@ -113,15 +113,17 @@ impl Receiver {
         let Some(progress) = self.wanted.get_mut(&file) else {
             return;
         };
-        debug_assert!(*progress == Progress::Arrived || matches!(result, SettledResult::Failed(_)));
-        match result {
-            SettledResult::Resend => *progress = Progress::Wanted,
-            SettledResult::Committed | SettledResult::Failed(_) => {
+        match (result, *progress) {
+            (_, Progress::Void) => return,
+            (SettledResult::Failed(_), Progress::Wanted) => *progress = Progress::Void,
+            (SettledResult::Resend | SettledResult::Committed, Progress::Wanted) => {
+                debug_assert!(false, "{result:?} of file {file} before its end");
+                return;
+            }
+            (SettledResult::Resend, Progress::Arrived) => *progress = Progress::Wanted,
+            (SettledResult::Committed | SettledResult::Failed(_), Progress::Arrived) => {
                 self.wanted.remove(&file);
             }
-        }
-        if let Some(current) = self.current.as_mut().filter(|current| current.file == file) {
-            current.void = true;
         }
         self.results.push(file, result);
     }
@@ -136,7 +138,8 @@ impl Receiver {
         }
     }
 
-    /// The list has ended and every entry is settled: time to conclude.
+    /// The list has ended, every entry is settled, and nothing more of one is on its way: time to
+    /// conclude.
     #[must_use]
     pub fn is_complete(&self) -> bool {
         self.list_end.is_some() && self.checks.is_empty() && self.wanted.is_empty() && !self.finished
@@ -213,17 +216,20 @@ impl Receiver {
     }
 
     pub(super) fn handle_start<'a>(&mut self, start: Start) -> Result<Event<'a>, Fault> {
-        let wanted = self.wanted.get(&start.file) == Some(&Progress::Wanted);
-        if self.current.is_some() || !wanted {
+        let progress = self.wanted.get(&start.file);
+        if self.current.is_some() || matches!(progress, None | Some(Progress::Arrived)) {
             return Err(Fault::protocol("a start of a file that is not wanted now"));
         }
         self.current = Some(Current {
             file: start.file,
             size: start.size,
             received: 0,
-            void: false,
         });
-        Ok(Event::Start(start))
+        Ok(if self.is_void(start.file) {
+            Event::Nothing
+        } else {
+            Event::Start(start)
+        })
     }
 
     pub(super) fn handle_data<'a>(&mut self, file: u32, bytes: &'a [u8]) -> Result<Event<'a>, Fault> {
@@ -238,7 +244,7 @@ impl Receiver {
         }
         current.received += length;
         self.credit -= length;
-        if current.void {
+        if self.is_void(file) {
             self.consumed(length);
             return Ok(Event::Nothing);
         }
@@ -252,7 +258,7 @@ impl Receiver {
             return Err(Fault::new(CloseCode::Limit, "more content than announced"));
         }
         current.received += hole.length;
-        Ok(if current.void {
+        Ok(if self.is_void(hole.file) {
             Event::Nothing
         } else {
             Event::Hole(hole)
@@ -261,28 +267,35 @@ impl Receiver {
 
     pub(super) fn handle_end<'a>(&mut self, end: End) -> Result<Event<'a>, Fault> {
         let started = self.current.take_if(|current| current.file == end.file);
-        match (started, end.outcome) {
-            (Some(current), _) if current.void => Ok(Event::Nothing),
-            (Some(current), EndOutcome::Complete(_)) if current.received != current.size => {
+        let progress = self.wanted.get(&end.file).copied();
+        match (end.outcome, started, progress) {
+            (EndOutcome::Failed(_), _, Some(Progress::Void))
+            | (EndOutcome::Complete(_), Some(_), Some(Progress::Void)) => {
+                self.wanted.remove(&end.file);
+                Ok(Event::Nothing)
+            }
+            (EndOutcome::Failed(code), _, Some(Progress::Wanted)) => {
+                self.wanted.remove(&end.file);
+                self.results.push(end.file, SettledResult::Failed(code));
+                Ok(Event::End(end))
+            }
+            (EndOutcome::Complete(_), Some(current), _) if current.received != current.size => {
                 Err(Fault::protocol("a file that ends before its announced size"))
             }
-            (Some(_), EndOutcome::Complete(_)) => {
+            (EndOutcome::Complete(_), Some(_), _) => {
                 self.wanted.insert(end.file, Progress::Arrived);
                 Ok(Event::End(end))
             }
-            (Some(_), EndOutcome::Changed) => Ok(Event::End(end)),
-            (_, EndOutcome::Failed(_)) if self.wanted.get(&end.file) == Some(&Progress::Wanted) => {
-                self.wanted.remove(&end.file);
-                Ok(Event::End(end))
-            }
+            (EndOutcome::Changed, Some(_), Some(Progress::Void)) => Ok(Event::Nothing),
+            (EndOutcome::Changed, Some(_), _) => Ok(Event::End(end)),
             _ => Err(Fault::protocol("an end of a file that is not started")),
         }
     }
 
     pub(super) fn handle_inline<'a>(&mut self, inline: Inline<'a>) -> Result<Event<'a>, Fault> {
-        if self.wanted.get(&inline.file) != Some(&Progress::Wanted)
-            || self.current.is_some_and(|current| current.file == inline.file)
-        {
+        let file = inline.file;
+        let current = self.current.is_some_and(|current| current.file == file);
+        if current || matches!(self.wanted.get(&file), None | Some(Progress::Arrived)) {
             return Err(Fault::protocol("a file that is not wanted now"));
         }
         let length = inline.bytes.len() as u64;
@@ -290,8 +303,25 @@ impl Receiver {
             .credit
             .checked_sub(length)
             .ok_or_else(|| Fault::new(CloseCode::Limit, "more content than credit"))?;
-        self.wanted.insert(inline.file, Progress::Arrived);
+        if self.is_void(file) {
+            self.wanted.remove(&file);
+            self.consumed(length);
+            return Ok(Event::Nothing);
+        }
+        self.wanted.insert(file, Progress::Arrived);
         Ok(Event::Inline(inline))
+    }
+
+    /// An unreadable entry belongs to the list.
+    pub(super) fn handle_source_failed(&self) -> Result<(), Fault> {
+        match self.list_end {
+            None => Ok(()),
+            Some(_) => Err(Fault::protocol("a list that goes on after its end")),
+        }
+    }
+
+    fn is_void(&self, file: u32) -> bool {
+        self.wanted.get(&file) == Some(&Progress::Void)
     }
 }
 

@@ -7,12 +7,15 @@
 //!
 //! Life of an entry: offered → answered (settled, unless wanted) → queued → started … ended →
 //! settled by the receiver, or queued again when it changed while it was read or arrived damaged.
+//! Either side may give a wanted file up at any time, and both words may cross: so the sender's last
+//! word on it is always an inline file or an end that is complete or failed, the receiver's always one
+//! result that is committed or failed, and each side forgets the file when both were said.
 
 use crate::model::limits::{BATCH_ENTRIES_MAX, CHANGED_RETRIES_MAX, INLINE_BYTES_MAX, OFFER_WINDOW};
 use crate::model::{Entry, Fault, ItemCode, Kind, Meta, RelPath};
 use crate::wire::{
-    Answers, End, EndOutcome, EntriesWriter, Finish, Hole, Inline, ListEnd, Message, SettledReader, SettledResult,
-    SourceFailed, Start, Verdict, WireError, data_header,
+    Answers, End, EndOutcome, EntriesWriter, Finish, Hole, Inline, ListEnd, Message, RemovedReader, SettledReader,
+    SettledResult, SourceFailed, Start, Verdict, WireError, data_header,
 };
 use std::collections::{HashMap, VecDeque};
 
@@ -54,6 +57,20 @@ struct Item {
     is_file: bool,
     attempts: u32,
     verdict: Verdict,
+    stage: Stage,
+}
+
+/// How far a wanted file is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// Waits for its turn.
+    Queued,
+    /// On its way.
+    Started,
+    /// All sent; the receiver decides.
+    Ended,
+    /// Reported as failed and said so; the receiver has not confirmed it yet.
+    GivenUp,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -162,6 +179,7 @@ impl Sender {
             is_file,
             attempts: 0,
             verdict: Verdict::Have,
+            stage: Stage::Queued,
         });
         self.next_file += 1;
         if self.batch.count() >= BATCH_ENTRIES_MAX / 4 || self.batch.byte_count() > OFFER_FRAME_BYTES {
@@ -230,6 +248,7 @@ impl Sender {
         };
         if let Some(item) = self.wanted.get_mut(&file) {
             item.size = size;
+            item.stage = Stage::Started;
         }
         self.current = Some(Current { file, size, sent: 0 });
         Start {
@@ -249,6 +268,7 @@ impl Sender {
         };
         if let Some(item) = self.wanted.get_mut(&file) {
             item.size = bytes.len() as u64;
+            item.stage = Stage::Ended;
         }
         self.credit = self.credit.saturating_sub(bytes.len() as u64);
         Inline {
@@ -306,21 +326,19 @@ impl Sender {
         let Some(current) = self.current.take() else {
             return;
         };
+        let file = current.file;
         match outcome {
-            EndOutcome::Complete(_) => End {
-                file: current.file,
-                outcome,
-            }
-            .encode(self.stream, &mut self.out),
-            EndOutcome::Changed => {
-                End {
-                    file: current.file,
-                    outcome,
+            EndOutcome::Complete(_) => {
+                End { file, outcome }.encode(self.stream, &mut self.out);
+                if let Some(item) = self.wanted.get_mut(&file) {
+                    item.stage = Stage::Ended;
                 }
-                .encode(self.stream, &mut self.out);
-                self.read_again(current.file, ItemCode::Changing);
             }
-            EndOutcome::Failed(code) => self.give_up(current.file, code),
+            EndOutcome::Changed => {
+                End { file, outcome }.encode(self.stream, &mut self.out);
+                self.read_again(file, ItemCode::Changing);
+            }
+            EndOutcome::Failed(code) => self.give_up(file, code),
         }
     }
 
@@ -347,14 +365,11 @@ impl Sender {
             want if want.is_want() => Settlement::Wanted(want),
             other => Settlement::Answered(other),
         };
-        self.report(&item, settlement);
-        if !verdict.is_want() {
-            return Ok(());
-        }
-        if !item.is_file {
+        if verdict.is_want() && !item.is_file {
             return Err(Fault::protocol("content wanted of what is not a file"));
         }
-        if !self.dry_run {
+        self.report(&item, settlement);
+        if verdict.is_want() && !self.dry_run {
             item.verdict = verdict;
             self.wanted.insert(file, item);
             self.queue.push_back(file);
@@ -366,46 +381,58 @@ impl Sender {
     pub(super) fn handle_settled(&mut self, payload: &[u8]) -> Result<(), Fault> {
         let mut results = SettledReader::new(payload);
         while let Some((file, result)) = results.next_result().map_err(fault_of)? {
-            let known = self.wanted.contains_key(&file);
-            let sending = self.current.is_some_and(|current| current.file == file);
-            let waiting = self.queue.contains(&file);
-            match result {
-                _ if !known => return Err(Fault::protocol("a result for an unknown file")),
-                SettledResult::Committed if sending || waiting => {
-                    return Err(Fault::protocol("a file committed before its end"));
+            let Some(item) = self.wanted.get(&file) else {
+                return Err(Fault::protocol("a result for an unknown file"));
+            };
+            match (result, item.stage) {
+                (SettledResult::Failed(code), stage) => self.settle_failed(file, stage, code),
+                (_, Stage::Queued | Stage::Started | Stage::GivenUp) => {
+                    return Err(Fault::protocol("a result for a file before its end"));
                 }
-                SettledResult::Committed => {
-                    let item = self.wanted.remove(&file).expect("checked above");
-                    self.report(&item, Settlement::Committed(item.verdict));
+                (SettledResult::Committed, Stage::Ended) => {
+                    if let Some(item) = self.wanted.remove(&file) {
+                        self.report(&item, Settlement::Committed(item.verdict));
+                    }
                 }
-                SettledResult::Resend if sending || waiting => {
-                    return Err(Fault::protocol("a file asked for again before its end"));
+                (SettledResult::Resend, Stage::Ended) => {
+                    self.read_again(file, ItemCode::Mismatch);
                 }
-                SettledResult::Resend => self.read_again(file, ItemCode::Mismatch),
-                SettledResult::Failed(code) => self.settle_failed(file, sending, code),
             }
         }
         Ok(())
     }
 
     /// The receiver gave a file up, perhaps while it is on its way.
-    fn settle_failed(&mut self, file: u32, sending: bool, code: ItemCode) {
-        if sending {
-            self.current = None;
-            End {
-                file,
-                outcome: EndOutcome::Failed(code),
-            }
-            .encode(self.stream, &mut self.out);
+    fn settle_failed(&mut self, file: u32, stage: Stage, code: ItemCode) {
+        match stage {
+            Stage::Ended | Stage::GivenUp => {}
+            Stage::Queued => self.queue.retain(|queued| *queued != file),
+            Stage::Started => self.current = None,
         }
-        self.queue.retain(|queued| *queued != file);
-        if let Some(item) = self.wanted.remove(&file) {
+        if matches!(stage, Stage::Queued | Stage::Started) {
+            // The receiver waits for a last word, because a start may have crossed its result.
+            let outcome = EndOutcome::Failed(code);
+            End { file, outcome }.encode(self.stream, &mut self.out);
+        }
+        if let Some(item) = self.wanted.remove(&file)
+            && stage != Stage::GivenUp
+        {
             self.report(&item, Settlement::Failed(code));
         }
     }
 
     pub(super) fn handle_credit(&mut self, bytes: u64) {
         self.credit = self.credit.saturating_add(bytes);
+    }
+
+    /// Deletions come after the list, or they would not know what to keep.
+    pub(super) fn handle_removed(&self, payload: &[u8]) -> Result<(), Fault> {
+        if !self.list_ended {
+            return Err(Fault::protocol("deletions before the end of the list"));
+        }
+        let mut paths = RemovedReader::new(payload).map_err(fault_of)?;
+        while paths.next_path().map_err(fault_of)?.is_some() {}
+        Ok(())
     }
 
     pub(super) fn handle_finish(&mut self, finish: Finish) -> Result<(), Fault> {
@@ -459,19 +486,20 @@ impl Sender {
         if item.attempts > CHANGED_RETRIES_MAX {
             self.give_up(file, code);
         } else {
+            item.stage = Stage::Queued;
             self.queue.push_back(file);
         }
     }
 
     fn give_up(&mut self, file: u32, code: ItemCode) {
-        End {
-            file,
-            outcome: EndOutcome::Failed(code),
-        }
-        .encode(self.stream, &mut self.out);
-        if let Some(item) = self.wanted.remove(&file) {
-            self.report(&item, Settlement::Failed(code));
-        }
+        let outcome = EndOutcome::Failed(code);
+        End { file, outcome }.encode(self.stream, &mut self.out);
+        let Some(mut item) = self.wanted.remove(&file) else {
+            return;
+        };
+        self.report(&item, Settlement::Failed(code));
+        item.stage = Stage::GivenUp;
+        self.wanted.insert(file, item);
     }
 
     fn report(&mut self, item: &Item, settlement: Settlement) {

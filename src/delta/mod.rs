@@ -4,9 +4,9 @@
 
 mod sha256;
 #[cfg(target_arch = "x86_64")]
-mod sha256_avx512;
+mod sha_avx512;
 #[cfg(target_arch = "x86_64")]
-mod sha256_x86;
+mod sha_x86;
 mod tree;
 
 pub use sha256::{digest, hash_pair};

@@ -7,9 +7,9 @@ use sha2::Digest as _;
 use sha2::digest::generic_array::GenericArray;
 
 #[cfg(target_arch = "x86_64")]
-use super::sha256_avx512::{WIDE_LANES, Wide};
+use super::sha_avx512::{WIDE_LANES, Wide};
 #[cfg(target_arch = "x86_64")]
-use super::sha256_x86::Kernel;
+use super::sha_x86::Kernel;
 
 /// Bytes that one compression takes.
 pub(super) const BLOCK_BYTES: usize = 64;

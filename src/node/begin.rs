@@ -77,7 +77,10 @@ pub(super) fn send(
         kind = target_kind(root, path.as_ref())?;
         if kind == TargetKind::Absent {
             let path = path.as_ref().map_or_else(String::new, RelPath::to_string);
-            return Err(Fault::new(CloseCode::NotFound, path));
+            return Err(Fault::new(
+                CloseCode::NotFound,
+                format!("there is no {path} in the share"),
+            ));
         }
         let contents = *contents_only && kind == TargetKind::Directory;
         if contents {

@@ -74,6 +74,7 @@ impl Client {
             reported: Tick(0),
             earlier: Summary::default(),
             disk_full: false,
+            farewell: None,
         };
         Ok(Client { reactor, node })
     }

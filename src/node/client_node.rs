@@ -43,6 +43,8 @@ pub(super) struct ClientNode {
     /// Figures of attempts that broke off.
     pub(super) earlier: Summary,
     pub(super) disk_full: bool,
+    /// What the server said when it closed for a reason that may pass.
+    pub(super) farewell: Option<Fault>,
 }
 
 pub(super) enum Phase {
@@ -190,6 +192,12 @@ impl ClientNode {
                 self.end(cx, session, result);
                 Ok(())
             }
+            // What may pass by itself is tried again once the connection is gone.
+            Event::Closed(fault) if fault.code.is_temporary() => {
+                self.farewell = Some(fault);
+                cx.abort();
+                Ok(())
+            }
             Event::Closed(fault) => Err(self.closed_by(fault)),
             _ => Ok(()),
         };
@@ -219,7 +227,6 @@ impl ClientNode {
             });
         }
         self.connected_once = true;
-        self.attempt = 0;
         session.began = cx.now();
         match &self.job {
             Job::Status { .. } => session.machine.status_query(),
@@ -405,33 +412,32 @@ impl ClientNode {
     }
 
     fn closed_by(&self, fault: Fault) -> JobError {
-        match fault.code {
-            CloseCode::NotFound => JobError::NotFound { path: fault.text },
-            code => JobError::Closed { code, text: fault.text },
+        match (fault.code, &self.job) {
+            (CloseCode::NotFound, Job::Pull { links, .. }) if links.len() == 1 => {
+                let path = links[0].path.as_ref().map_or_else(String::new, ToString::to_string);
+                JobError::NotFound { path }
+            }
+            (code, _) => JobError::Closed { code, text: fault.text },
         }
     }
 
-    /// The connection ended although the job is not done.
+    /// The connection ended although the job is not done: the next address, another attempt, or the end.
     fn broken(&mut self, shared: &mut Shared, why: &Closed, summary: &Summary) {
         self.keep(summary);
-        let authority = self.job.link().authority();
-        let reason = why.to_string();
-        let (error, may_pass) = match why {
-            Closed::Connect(_) | Closed::HandshakeTimeout if !self.connected_once => {
-                if self.address + 1 < self.addresses.len() {
-                    self.address += 1;
-                    self.phase = Phase::Connecting;
-                    return;
-                }
-                (JobError::Connect { authority, reason }, false)
-            }
-            Closed::WrongServer { .. } => (JobError::WrongServer { authority }, false),
-            Closed::NotTls | Closed::IsTls | Closed::HungUp | Closed::NoCommonProtocol | Closed::Tls(_) => {
-                (JobError::NotSyncline { authority, reason }, false)
-            }
-            _ if !self.connected_once => (JobError::NotSyncline { authority, reason }, false),
-            _ => (JobError::Lost { authority, reason }, true),
+        let unreachable = matches!(why, Closed::Connect(_) | Closed::HandshakeTimeout);
+        if unreachable && !self.connected_once && self.address + 1 < self.addresses.len() {
+            self.address += 1;
+            self.phase = Phase::Connecting;
+            return;
+        }
+        let (error, may_pass) = match self.farewell.take() {
+            Some(Fault { code, text }) => (JobError::Closed { code, text }, true),
+            None => self.judge(why),
         };
+        if summary.literal_bytes > 0 {
+            // It got somewhere: what went wrong now is not what went wrong before.
+            self.attempt = 0;
+        }
         if !may_pass || self.attempt >= self.options.retries {
             return self.finish(Err(error), Summary::default());
         }
@@ -439,12 +445,20 @@ impl ClientNode {
         let jitter = random_seed().unwrap_or(0) % RETRY_MS;
         let wait = (RETRY_MS << (self.attempt - 1).min(4)) + jitter;
         shared.set_timer(RETRY_TIMER, shared.now() + wait);
-        let wait = Duration::from_millis(wait);
-        self.events.push(ClientEvent::Retrying {
-            attempt: self.attempt,
-            wait,
-            reason: error.to_string(),
-        });
+        let (attempt, wait, reason) = (self.attempt, Duration::from_millis(wait), error.to_string());
+        self.events.push(ClientEvent::Retrying { attempt, wait, reason });
+    }
+
+    /// What a broken connection means, and whether it may pass by itself.
+    fn judge(&self, why: &Closed) -> (JobError, bool) {
+        let authority = self.job.link().authority();
+        let reason = why.to_string();
+        match why {
+            Closed::WrongServer { .. } => (JobError::WrongServer { authority }, false),
+            _ if self.connected_once => (JobError::Lost { authority, reason }, true),
+            Closed::Connect(_) | Closed::HandshakeTimeout => (JobError::Connect { authority, reason }, false),
+            _ => (JobError::NotSyncline { authority, reason }, false),
+        }
     }
 
     /// Adds the figures of an attempt that broke off: what travelled, not what was settled.

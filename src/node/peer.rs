@@ -5,7 +5,7 @@
 use super::commit::Committer;
 use super::ledger::{Audience, Ledger};
 use super::receiving::{Books, Receiving};
-use super::sending::{Sending, settle_reports};
+use super::sending::Sending;
 use crate::conn::{Event, Machine};
 use crate::model::limits::{PING_INTERVAL_MS, PREAUTH_FRAME_BYTES_MAX};
 use crate::model::{CloseCode, DeviceId, Fault, Tick};
@@ -108,12 +108,13 @@ impl Session {
             ledger,
             ..
         } = self;
-        let Some(Transfer::Receiving(receiving)) = transfer else {
-            // The last results may come in one burst with the finish, after which nobody asks for them.
-            if let (Event::Finished(_), Some(sender)) = (&event, machine.sender()) {
-                settle_reports(sender, ledger);
+        let receiving = match transfer {
+            Some(Transfer::Receiving(receiving)) => receiving,
+            Some(Transfer::Sending(_)) => {
+                Sending::settle(machine, ledger);
+                return Some(event);
             }
-            return Some(event);
+            None => return Some(event),
         };
         if let Event::Content { file, bytes } = event {
             receiving.handle_content(file, bytes, machine, ledger);

@@ -45,6 +45,8 @@ impl Offered {
 #[derive(Debug)]
 pub(crate) struct Prune {
     scopes: Vec<Option<RelPath>>,
+    /// The scope being scanned; it stays, whatever becomes of what is in it.
+    scope: Option<RelPath>,
     scan: Option<Scan>,
     existing: u64,
     doomed: Vec<RelPath>,
@@ -84,6 +86,7 @@ impl Prune {
     pub(crate) fn new(scopes: Vec<Option<RelPath>>) -> Prune {
         Prune {
             scopes,
+            scope: None,
             scan: None,
             existing: 0,
             doomed: Vec::new(),
@@ -112,6 +115,7 @@ impl Prune {
                 .as_ref()
                 .is_some_and(|path| matches!(cx.root.probe(path), Ok(None)));
             self.scan = (!absent).then(|| cx.root.scan(scope.as_ref()));
+            self.scope = scope;
             return Pruned::More;
         }
         let deletions = self.doomed.len() as u64;
@@ -141,6 +145,9 @@ impl Prune {
         let more = scan.step(cx.root, &mut keep, STEP_ENTRIES, &mut found);
         for item in found {
             if let ScanItem::Entry(entry, _) = item {
+                if Some(&entry.path) == self.scope.as_ref() {
+                    continue;
+                }
                 self.existing += 1;
                 if !cx.offered.contains(&entry.path) {
                     self.doomed.push(entry.path);

@@ -68,7 +68,7 @@ struct MappedPart {
 /// Bytes mapped at a time.
 const WINDOW_BYTES: usize = 4 << 20;
 /// Content bytes of one data frame: hashed while they are in the second-level cache, then sent.
-const FRAME_BYTES: usize = 128 * 1024;
+const FRAME_BYTES: usize = 512 * 1024;
 /// Entries taken from a scan at a time.
 const SCAN_ENTRIES: usize = 256;
 /// Files opened in one visit.
@@ -145,6 +145,13 @@ impl Sending {
             return Activity::Idle;
         }
         if reading == Activity::More { reading } else { listing }
+    }
+
+    /// Enters into the books what the receiver has settled.
+    pub(crate) fn settle(machine: &mut Machine, ledger: &mut Ledger) {
+        if let Some(sender) = machine.sender() {
+            settle_reports(sender, ledger);
+        }
     }
 
     /// The receiver gave the current file up while it was on its way.
@@ -423,7 +430,7 @@ fn keep_source(filter: &Filter, tree: &SourceTree, path: &RelPath, shape: Shape)
 }
 
 /// Enters what became of entries into the books.
-pub(crate) fn settle_reports(sender: &mut Sender, ledger: &mut Ledger) {
+fn settle_reports(sender: &mut Sender, ledger: &mut Ledger) {
     while let Some(Report {
         origin,
         size,

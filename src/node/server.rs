@@ -166,6 +166,10 @@ impl Server {
         self.reactor.turn(timeout, &mut self.node)?;
         for share in &self.node.shares {
             share.place.root.forget_parents();
+            // No transfer holds the place: nothing of ours has to stay in the folder.
+            if Rc::strong_count(&share.place) == 1 {
+                share.place.staging.retire();
+            }
         }
         if std::mem::take(&mut self.node.recheck) {
             for id in self.reactor.connection_ids() {

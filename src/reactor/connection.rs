@@ -363,7 +363,7 @@ impl<M, H: Handler<M>> Visit<'_, M, H> {
         }
         let before = self.connection.outbound.len();
         self.connection.more = false;
-        let activity = self.call(|handler, cx, machine| handler.ready(cx, machine));
+        let activity = self.call(H::ready);
         self.connection.more |= activity == Activity::More;
         self.connection.more || self.connection.outbound.len() > before
     }

@@ -78,3 +78,49 @@ fn work(inbox: &Receiver<(u64, Job)>, outbox: &Sender<(u64, io::Result<()>)>, wa
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mio::{Events, Poll, Token};
+
+    #[test]
+    fn results_come_in_order_also_of_failures_and_a_full_queue_gives_the_job_back() {
+        let mut poll = Poll::new().unwrap();
+        let waker = Arc::new(Waker::new(poll.registry(), Token(0)).unwrap());
+        let durable = Durable::start(2, waker).unwrap();
+        let (go, wait) = channel::<()>();
+        let (begun, has_begun) = channel();
+        let first: Job = Box::new(move || {
+            begun.send(()).map_err(io::Error::other)?;
+            wait.recv().map_err(io::Error::other)
+        });
+        assert!(durable.submit(1, first).is_ok());
+        has_begun.recv().unwrap();
+        assert!(
+            durable
+                .submit(2, Box::new(|| Err(io::ErrorKind::StorageFull.into())))
+                .is_ok()
+        );
+        assert!(durable.submit(3, Box::new(|| panic!("a bug in a job"))).is_ok());
+        assert!(durable.submit(4, Box::new(|| Ok(()))).is_err(), "two wait already");
+        go.send(()).unwrap();
+        let (mut events, mut results) = (Events::with_capacity(1), Vec::new());
+        while results.len() < 3 {
+            poll.poll(&mut events, None).unwrap();
+            results.extend(std::iter::from_fn(|| durable.poll_result()));
+        }
+        let seen: Vec<_> = results
+            .iter()
+            .map(|(ticket, result)| (*ticket, result.as_ref().err().map(io::Error::kind)))
+            .collect();
+        assert_eq!(
+            seen,
+            [
+                (1, None),
+                (2, Some(io::ErrorKind::StorageFull)),
+                (3, Some(io::ErrorKind::Other))
+            ]
+        );
+    }
+}

@@ -16,6 +16,8 @@ mod ready;
 mod signals;
 mod source;
 mod stream;
+#[cfg(test)]
+mod tests;
 mod throttle;
 mod timers;
 #[cfg(feature = "tls")]

@@ -210,3 +210,133 @@ impl std::fmt::Debug for Outbound {
         write!(f, "Outbound({} bytes in {} segments)", self.len, self.segments.len())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::rc::Rc;
+
+    /// A socket that takes a few bytes at a time and faults now and then, as over a torn mapping.
+    struct Moody {
+        taken: Vec<u8>,
+        seed: u64,
+        faults: u32,
+    }
+
+    impl Moody {
+        fn random(&mut self, below: u64) -> u64 {
+            self.seed = self
+                .seed
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            (self.seed >> 33) % below
+        }
+    }
+
+    impl Write for Moody {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.write_vectored(&[IoSlice::new(bytes)])
+        }
+
+        fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+            if self.random(8) == 0 {
+                self.faults += 1;
+                return Err(io::Error::from_raw_os_error(libc::EFAULT));
+            }
+            let mut left = usize::try_from(1 + self.random(40_000)).unwrap();
+            let before = self.taken.len();
+            for slice in slices {
+                let count = slice.len().min(left);
+                self.taken.extend_from_slice(&slice[..count]);
+                left -= count;
+            }
+            Ok(self.taken.len() - before)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn bytes_leave_in_order_through_partial_writes_and_faults() {
+        let seed = 7;
+        println!("seed {seed}");
+        let mut socket = Moody {
+            taken: Vec::new(),
+            seed,
+            faults: 0,
+        };
+        let content: Vec<u8> = (0..900_000u32).map(|i| ((i * 31) >> 3) as u8).collect();
+        let shared: SharedBytes = Rc::new(content.clone());
+        let (mut outbound, mut expected) = (Outbound::default(), Vec::new());
+        for round in 0..60usize {
+            let range = round * 1_000..round * 15_000 + 1;
+            outbound.push(&content[..round * 7]);
+            outbound.push_owned(content[5..5 + round * 100].to_vec());
+            if range.start < range.end {
+                outbound.push_shared(shared.clone(), range.clone());
+            }
+            expected.extend_from_slice(&content[..round * 7]);
+            expected.extend_from_slice(&content[5..5 + round * 100]);
+            expected.extend_from_slice(content.get(range).unwrap_or_default());
+        }
+        assert_eq!(outbound.len(), expected.len());
+        while !outbound.is_empty() {
+            let before = outbound.len();
+            match outbound.write_to(&mut socket, 100_000) {
+                Ok(count) => assert_eq!(outbound.len(), before - count),
+                // Nothing shared was left in reach: a real socket has no such fault.
+                Err(error) => assert_eq!(error.raw_os_error(), Some(libc::EFAULT)),
+            }
+        }
+        assert!(socket.faults > 0, "the test had faults");
+        assert!(socket.taken == expected, "the bytes are those that were queued");
+    }
+
+    #[test]
+    fn a_fault_over_a_mapping_does_not_reach_the_connection() {
+        struct FaultsOver<'a>(&'a [u8], Vec<u8>);
+        impl Write for FaultsOver<'_> {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                self.write_vectored(&[IoSlice::new(bytes)])
+            }
+            fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+                if slices
+                    .iter()
+                    .any(|slice| self.0.as_ptr_range().contains(&slice.as_ptr()))
+                {
+                    return Err(io::Error::from_raw_os_error(libc::EFAULT));
+                }
+                slices.iter().for_each(|slice| self.1.extend_from_slice(slice));
+                Ok(slices.iter().map(|slice| slice.len()).sum())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let torn = Rc::new(vec![9; 1 << 20]);
+        let mut socket = FaultsOver(&torn, Vec::new());
+        let mut outbound = Outbound::default();
+        outbound.push(b"header");
+        outbound.push_shared(torn.clone(), 0..1 << 20);
+        outbound.push(b"tail");
+        while !outbound.is_empty() {
+            outbound
+                .write_to(&mut socket, usize::MAX)
+                .expect("the fault is dealt with inside");
+        }
+        assert_eq!(socket.1, [&b"header"[..], &torn, b"tail"].concat());
+    }
+
+    #[test]
+    fn small_control_bytes_share_a_segment_and_an_idle_queue_holds_little() {
+        let mut outbound = Outbound::default();
+        (0..1_000).for_each(|_| outbound.push(b"sixteen bytes...."));
+        assert_eq!(outbound.segments.len(), 2, "17,000 bytes in segments of 16 KiB");
+        let shared: SharedBytes = Rc::new(vec![0; 10]);
+        (0..1_000).for_each(|_| outbound.push_shared(shared.clone(), 0..10));
+        outbound.consume(outbound.len());
+        assert!(outbound.segments.capacity() <= 2 * KEPT_SEGMENTS);
+    }
+}

@@ -30,7 +30,10 @@ const SEALED_RECORDS: usize = 8;
 /// An incomplete record or handshake message; longer ones are refused.
 const PARTIAL_BYTES_MAX: usize = 64 * 1024;
 
-pub(super) const SEAL_BUFFER_BYTES: usize = SEALED_RECORDS * (RECORD_BYTES + RECORD_EXTRA_BYTES);
+/// A fatal alert, in the clear (RFC 8446, 6.2): what a plain peer gets, which can tell TLS by it.
+const UNEXPECTED_MESSAGE: [u8; 7] = [21, 3, 3, 0, 2, 2, 10];
+
+const SEAL_BUFFER_BYTES: usize = SEALED_RECORDS * (RECORD_BYTES + RECORD_EXTRA_BYTES);
 
 pub(super) struct TlsStream {
     session: Session,
@@ -131,6 +134,7 @@ impl TlsStream {
         };
         let arrived = &mut scratch.wire[..kept + count];
         if !self.received_any && !looks_like_tls(arrived) {
+            self.sealed.extend_from_slice(&UNEXPECTED_MESSAGE);
             return Err(Closed::NotTls);
         }
         self.received_any = true;
@@ -162,6 +166,10 @@ impl TlsStream {
                 if !self.has_sealed() {
                     (self.sealed, self.sent) = (Vec::new(), 0);
                 }
+                continue;
+            }
+            self.settle()?;
+            if self.has_sealed() {
                 continue;
             }
             if outbound.is_empty() || self.is_handshaking() {
@@ -225,6 +233,15 @@ impl TlsStream {
         }
     }
 
+    /// Lets the session say what it wants to say by itself (a key update) before more is sealed.
+    fn settle(&mut self) -> Result<(), Closed> {
+        let (mut partial, mut plain) = (std::mem::take(&mut self.partial), Vec::new());
+        let settled = self.open(&mut partial, &mut plain);
+        self.partial = partial;
+        debug_assert!(plain.is_empty(), "an incomplete record holds no plain bytes");
+        settled.map(|_| ())
+    }
+
     /// Fetches the alert that rustls has made of an error.
     fn collect_alert(&mut self, rest: &mut [u8]) {
         let (mut plain, mut closed) = (Vec::new(), false);
@@ -284,7 +301,7 @@ impl TlsStream {
         self.with_traffic(fill).map_err(|error| Closed::Tls(error.to_string()))
     }
 
-    /// Asks the session for its writing state; what it wants to send by itself comes first.
+    /// Uses the session's writing state, which it is in once it is established and settled.
     fn with_traffic(
         &mut self,
         use_it: impl FnOnce(&mut dyn Traffic) -> Result<usize, EncryptError>,

@@ -32,7 +32,7 @@ use std::time::{Duration, Instant};
 const PASS_MICROS: u64 = 8_000;
 /// Bytes of the one buffer that all connections are read into. A bulk frame's worth of leaves per
 /// system call, and it stays in the second-level cache until it is hashed and written.
-const READ_BUFFER_BYTES: usize = 256 * 1024;
+const READ_BUFFER_BYTES: usize = 1024 * 1024;
 /// Events fetched per poll.
 const EVENTS_MAX: usize = 1024;
 
@@ -148,7 +148,8 @@ impl<M> Reactor<M> {
         let socket = TcpStream::connect(address)?;
         let stream = Stream::connecting(socket, security).map_err(io::Error::other)?;
         self.shared.set_now(Instant::now());
-        self.insert(Connection::new(stream, address, Phase::Connecting), machine)
+        let connection = Connection::new(stream, address, Phase::Connecting);
+        self.insert(connection, machine).map_err(|(_, error)| error)
     }
 
     /// One turn: waits at most `timeout` (never longer than the next timer; not at all with work
@@ -312,7 +313,7 @@ impl<M> Reactor<M> {
         }
     }
 
-    fn fire_deadline(&mut self, id: ConnId, handler: &mut impl Handler<M>) {
+    pub(super) fn fire_deadline(&mut self, id: ConnId, handler: &mut impl Handler<M>) {
         let Some(slot) = self.slots.get_mut(id) else {
             return;
         };
@@ -330,7 +331,9 @@ impl<M> Reactor<M> {
             Phase::Connecting | Phase::Accepted | Phase::Handshaking => {
                 self.finish(id, Closed::HandshakeTimeout, handler);
             }
-            Phase::Flushing | Phase::Parting | Phase::Lingering => self.finish(id, Closed::Local, handler),
+            Phase::Flushing | Phase::Parting | Phase::Lingering => {
+                self.finish(id, Closed::Local, handler);
+            }
         }
     }
 
@@ -371,17 +374,23 @@ impl<M> Reactor<M> {
         };
         match self.insert(Connection::new(stream, peer, Phase::Accepted), machine) {
             Ok(_) => self.counters.accepted += 1,
-            Err(error) => log::warn!("{peer}: cannot be polled: {error}"),
+            Err((machine, error)) => {
+                handler.closed(&mut self.shared, id, machine, Closed::Connect(error));
+            }
         }
     }
 
     /// Puts a connection into a slot, under the reactor's own deadline for the handshake.
-    fn insert(&mut self, mut connection: Connection, machine: M) -> io::Result<ConnId> {
+    fn insert(&mut self, mut connection: Connection, machine: M) -> Result<ConnId, (M, io::Error)> {
         let id = self.slots.next_id();
         let interest = Interest::READABLE | Interest::WRITABLE;
-        self.poll
+        if let Err(error) = self
+            .poll
             .registry()
-            .register(connection.stream.socket(), id.token(), interest)?;
+            .register(connection.stream.socket(), id.token(), interest)
+        {
+            return Err((machine, error));
+        }
         self.shared.ready.open(id);
         self.shared.ready.push(id);
         let deadline = self.shared.now() + HANDSHAKE_TIMEOUT_MS;

@@ -172,7 +172,7 @@ impl StoredBook {
         check_count("invites", self.invites.len(), INVITES_MAX)?;
         check_count("devices", self.devices.len(), DEVICES_MAX)?;
         check_count("servers", self.servers.len(), DEVICES_MAX)?;
-        let invites = self.invites.into_iter().map(load_invite).collect::<Result<_, _>>()?;
+        let invites = self.invites.iter().map(load_invite).collect::<Result<_, _>>()?;
         let mut book = Book {
             invites,
             ..Book::default()
@@ -199,7 +199,7 @@ impl StoredBook {
     }
 }
 
-fn load_invite(stored: StoredInvite) -> Result<Invite, String> {
+fn load_invite(stored: &StoredInvite) -> Result<Invite, String> {
     // A digest has the same form as a device id: 64 hexadecimal digits.
     let digest: DeviceId = stored
         .secret_sha256

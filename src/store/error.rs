@@ -110,7 +110,13 @@ impl FileError {
     /// What happened, without the path: the end of a sentence for the user.
     #[must_use]
     pub fn reason(&self) -> String {
-        self.code().reason().to_owned()
+        match &self.cause {
+            Cause::System(error) => match Errno::from_io_error(error) {
+                Some(Errno::NOENT) => "there is no such file or directory".to_owned(),
+                _ => self.code().reason().to_owned(),
+            },
+            Cause::Found(code) => code.reason().to_owned(),
+        }
     }
 
     /// What the system said, if it was the system that refused.

@@ -112,7 +112,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("f");
         fs::write(&path, b"x").unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o0)).unwrap();
         let parent = fs::File::open(dir.path()).unwrap();
         apply_at(parent.as_fd(), b"f", &meta(0)).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().mtime(), 1_000_000_007);

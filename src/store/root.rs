@@ -242,7 +242,7 @@ impl Root {
     pub(super) fn forget_beneath(&self, path: &RelPath) {
         self.parents.borrow_mut().retain(|cached| {
             let rest = cached.path.strip_prefix(path.as_bytes());
-            !rest.is_some_and(|rest| rest.first().is_none_or(|&byte| byte == b'/'))
+            rest.is_none_or(|rest| rest.first().is_some_and(|&byte| byte != b'/'))
         });
     }
 
@@ -347,3 +347,7 @@ pub(super) fn read_link_at(parent: BorrowedFd<'_>, name: &[u8], path: &RelPath) 
     }
     Ok(text.into())
 }
+
+#[cfg(test)]
+#[path = "root_tests.rs"]
+mod tests;

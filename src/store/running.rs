@@ -95,7 +95,9 @@ pub(super) fn list(directory: &Path) -> Vec<(RunningServer, Secret)> {
         let path = name.path();
         match probe(&path) {
             Liveness::Stale => drop(std::fs::remove_file(&path)),
-            Liveness::Live if path.extension() == Some("json".as_ref()) => servers.extend(read(&path)),
+            Liveness::Live if path.extension() == Some("json".as_ref()) => {
+                servers.extend(read(&path));
+            }
             Liveness::Live | Liveness::Unknown => {}
         }
     }

@@ -107,7 +107,7 @@ struct Name {
 /// Names of one directory held at a time. With 255 bytes each that is 4 MiB at worst.
 const CHUNK_NAMES_MAX: usize = 16_384;
 
-/// Bytes of one listing call: at most 1,365 names, which take the kernel about 0.3 ms.
+/// Bytes of one listing call: at most 1,365 names.
 const BUFFER_BYTES: usize = 32 * 1024;
 
 /// The shortest record of a listing (`linux_dirent64` with a name of one byte).
@@ -332,27 +332,22 @@ impl Level {
         keep: Filter<'_>,
         out: &mut Vec<ScanItem>,
     ) -> Result<Option<Level>, FileError> {
-        let name = self.names.bytes(at);
-        let path = match self.child(name) {
+        let path = match self.child(self.names.bytes(at)) {
             Ok(path) => path,
             Err(PathError::Reserved) => return Ok(None),
             Err(_) => {
-                return Err(FileError::found(
-                    Operation::Examine,
-                    &self.raw_child(name),
-                    ItemCode::BadPath,
-                ));
+                let path = self.raw_child(self.names.bytes(at));
+                return Err(FileError::found(Operation::Examine, &path, ItemCode::BadPath));
             }
         };
+        let name = path.name();
         // Most file systems list the kind too: what the filter leaves out need not be examined.
         let listed = shape_of(at.kind);
         if listed.is_some_and(|shape| keep(&path, shape) == Keep::No) {
             return Ok(None);
         }
-        if self.directory.is_none() {
-            self.directory = Some(open_level(root, self.path.as_ref())?);
-        }
-        let directory = self.directory.as_ref().expect("it was opened just now").as_fd();
+        self.reopen(root)?;
+        let directory = self.directory.as_ref().expect("it is open now").as_fd();
         let found = match statat(directory, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => Found::of(&stat),
             Err(Errno::NOENT) => return Ok(None),
@@ -370,6 +365,18 @@ impl Level {
         let inner =
             enter(directory, name, OFlags::RDONLY).map_err(|errno| FileError::new(Operation::Open, &path, errno))?;
         Ok(Some(Level::new(inner, Some(path))))
+    }
+
+    /// Opens the directory again if it was closed.
+    fn reopen(&mut self, root: &Root) -> Result<(), FileError> {
+        if self.directory.is_none() {
+            let opened = open_level(root, self.path.as_ref()).inspect_err(|_| {
+                // The rest of this directory would fail in the same way: it is told once.
+                self.names.next = self.names.index.len();
+            });
+            self.directory = Some(opened?);
+        }
+        Ok(())
     }
 
     fn child(&self, name: &[u8]) -> Result<RelPath, PathError> {

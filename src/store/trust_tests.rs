@@ -309,7 +309,7 @@ fn tables_are_bounded_and_expired_invites_make_room() {
     };
     let later = unix_seconds(at(100));
     rewrite(place.path(), |book| {
-        book.invites = (0..INVITES_MAX).map(|n| invite(n, later)).collect()
+        book.invites = (0..INVITES_MAX).map(|n| invite(n, later)).collect();
     });
     let error = trust.invite(&share("A"), Rights::READ, VALID, at(99)).unwrap_err();
     assert!(matches!(error, StateError::Full { .. }), "{error}");

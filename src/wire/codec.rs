@@ -219,6 +219,12 @@ impl Writer {
         Writer::default()
     }
 
+    /// Goes on after `bytes`, which stay as they are.
+    #[must_use]
+    pub fn after(bytes: Vec<u8>) -> Writer {
+        Writer { bytes }
+    }
+
     /// Bytes written so far.
     #[must_use]
     pub fn len(&self) -> usize {

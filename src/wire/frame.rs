@@ -327,6 +327,13 @@ pub(crate) fn control_header(kind: FrameType, stream: u16, length: usize) -> [u8
     [l0, l1, l2, l3, kind as u8, 0, s0, s1]
 }
 
+/// Writes the length of a control frame, header and payload, into its header.
+pub(super) fn patch_length(frame: &mut [u8]) {
+    let length = frame.len() - FRAME_HEADER_BYTES;
+    debug_assert!(length <= CONTROL_FRAME_BYTES_MAX, "a frame of {length} bytes");
+    frame[..4].copy_from_slice(&(length as u32).to_le_bytes());
+}
+
 /// Everything before the raw content of a data frame: frame header and file id. `length` is the
 /// number of content bytes that follow, at most [`BULK_FRAME_BYTES_MAX`] less the file id.
 #[must_use]

@@ -5,7 +5,7 @@
 
 use super::batch::PathsReader;
 use super::codec::{Reader, WireError, Writer};
-use super::frame::{FrameType, control_header};
+use super::frame::{FrameType, control_header, patch_length};
 use crate::model::limits::{
     BATCH_ENTRIES_MAX, CONTROL_FRAME_BYTES_MAX, DEVICE_NAME_BYTES_MAX, FILE_BYTES_MAX, INLINE_BYTES_MAX,
     PATH_BYTES_MAX, SHARE_NAME_BYTES_MAX, TEXT_BYTES_MAX,
@@ -28,10 +28,12 @@ pub trait Message<'a>: Sized {
 
     /// The whole frame on `stream` (0 for session messages), appended to `out`.
     fn encode(&self, stream: u16, out: &mut Vec<u8>) {
-        let mut writer = Writer::new();
+        let start = out.len();
+        out.extend_from_slice(&control_header(Self::KIND, stream, 0));
+        let mut writer = Writer::after(std::mem::take(out));
         self.encode_payload(&mut writer);
-        out.extend_from_slice(&control_header(Self::KIND, stream, writer.len()));
-        out.extend_from_slice(&writer.into_bytes());
+        *out = writer.into_bytes();
+        patch_length(&mut out[start..]);
     }
 
     /// Reads a whole payload.

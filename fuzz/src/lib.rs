@@ -1,0 +1,3 @@
+//! The fuzz targets' common part; `tests/mutation.rs` of the crate includes the same file.
+
+pub mod bodies;

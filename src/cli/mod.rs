@@ -1,0 +1,46 @@
+//! The command line: one file per command; what they share is beside them.
+//! Never touches a socket or a share's files itself: commands ask the node layer.
+//!
+//! | file | owns |
+//! |---|---|
+//! | `flags` | the command line as a whole, environment variables |
+//! | `config` | the config file |
+//! | `console` | where output goes |
+//! | `progress`, `report`, `complaint` | what a run says while it runs, at its end, when it fails |
+//! | `exit` | exit codes |
+//! | `quantity` | sizes, rates, durations as text |
+//! | `filters`, `transfer` | what push and pull share |
+//! | `address` | listen addresses, and this machine's own |
+//! | `welcome` | what a server says once it listens |
+//! | `sample` | the demo's data |
+//! | `scratch` | temporary directories that go away |
+//! | the rest | one command each |
+
+mod address;
+mod complaint;
+mod completions;
+mod config;
+mod console;
+mod demo;
+mod devices;
+mod doctor;
+mod exit;
+mod filters;
+mod flags;
+mod id;
+mod invite;
+mod progress;
+mod pull;
+mod push;
+mod quantity;
+mod report;
+mod revoke;
+mod sample;
+mod scratch;
+mod serve;
+mod session;
+mod status;
+mod transfer;
+mod welcome;
+
+pub(crate) use session::main;

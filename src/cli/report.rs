@@ -1,0 +1,322 @@
+//! The end of a run in words and as an object: the figures, and every item that failed.
+//! Never prints by itself: what it builds are strings and JSON values.
+
+use super::quantity;
+use serde_json::{Map, Value, json};
+use syncline::model::{ItemCode, RelPath, escape};
+use syncline::node::{Action, Summary};
+
+/// The last object of any `--json` run.
+pub(crate) fn summary_object(summary: &Summary, exit_code: u8) -> Value {
+    json!({
+        "event": "summary",
+        "files": summary.files,
+        "files_transferred": summary.files_transferred,
+        "deleted": summary.deleted,
+        "bytes": summary.bytes,
+        "wire_sent": summary.wire_sent,
+        "wire_received": summary.wire_received,
+        "literal_bytes": summary.literal_bytes,
+        "matched_bytes": summary.matched_bytes,
+        "saved_bytes": summary.saved_bytes,
+        "resumed_bytes": summary.resumed_bytes,
+        "seconds": summary.elapsed.as_secs_f64(),
+        "failed": summary.failed,
+        "exit_code": exit_code,
+    })
+}
+
+/// What was done, in one or two lines:
+/// `401 files, 64 MiB · 12 transferred, 2 deleted · 1.2 MiB sent, 8.0 KiB received · 0.80 s (80 MiB/s)`
+/// and what delta and resume saved.
+pub(crate) fn summary_text(summary: &Summary, run: Run) -> String {
+    let files = quantity::counted(summary.files, "file");
+    let mut parts = vec![format!("{files}, {}", quantity::size(summary.bytes))];
+    parts.push(done(summary, run));
+    let (sent, received) = (quantity::size(summary.wire_sent), quantity::size(summary.wire_received));
+    parts.push(format!("{sent} sent, {received} received"));
+    let rate = quantity::per_second(summary.bytes, summary.elapsed);
+    parts.push(format!(
+        "{} ({})",
+        quantity::duration(summary.elapsed),
+        quantity::rate(rate)
+    ));
+    let mut text = parts.join(" · ");
+    let savings = savings(summary);
+    if !savings.is_empty() {
+        text.push_str("\n  ");
+        text.push_str(&savings.join(" · "));
+    }
+    text
+}
+
+/// Whether the run changed anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Run {
+    /// As usual.
+    Real,
+    /// `--dry-run`.
+    Dry,
+}
+
+fn done(summary: &Summary, run: Run) -> String {
+    let would = match run {
+        Run::Real => "",
+        Run::Dry => "would be ",
+    };
+    let mut text = match summary.files_transferred {
+        0 if run == Run::Real && summary.deleted == 0 => "all up to date".to_owned(),
+        moved => format!("{} {would}transferred", quantity::count(moved)),
+    };
+    if summary.failed > 0 && text.starts_with("all") {
+        text = "0 transferred".to_owned();
+    }
+    if summary.deleted > 0 {
+        text.push_str(&format!(", {} {would}deleted", quantity::count(summary.deleted)));
+    }
+    if summary.failed > 0 {
+        text.push_str(&format!(", {} failed", quantity::count(summary.failed)));
+    }
+    text
+}
+
+fn savings(summary: &Summary) -> Vec<String> {
+    let named = [
+        (summary.saved_bytes, "in files that were there already"),
+        (summary.matched_bytes, "taken from the old versions"),
+        (summary.resumed_bytes, "kept from an interrupted transfer"),
+    ];
+    let shown = named.into_iter().filter(|(bytes, _)| *bytes > 0);
+    shown
+        .map(|(bytes, what)| format!("{} {what}", quantity::size(bytes)))
+        .collect()
+}
+
+/// The items that failed, as many as a person reads.
+#[derive(Debug, Default)]
+pub(crate) struct Failures {
+    shown: Vec<String>,
+    beyond: u64,
+}
+
+/// More lines than this are a wall, not a report.
+const FAILURES_SHOWN_MAX: usize = 20;
+
+impl Failures {
+    /// Notes an item.
+    pub(crate) fn add(&mut self, path: &str, code: ItemCode) {
+        if self.shown.len() < FAILURES_SHOWN_MAX {
+            self.shown.push(failure_text(path, code));
+        } else {
+            self.beyond += 1;
+        }
+    }
+
+    /// A line for each, and `and N more`.
+    pub(crate) fn lines(&self) -> Vec<String> {
+        let mut lines: Vec<_> = self.shown.iter().map(|line| format!("  {line}")).collect();
+        if self.beyond > 0 {
+            lines.push(format!(
+                "  and {} more (--json lists them all)",
+                quantity::count(self.beyond)
+            ));
+        }
+        lines
+    }
+}
+
+/// `a/b: permission denied; check the owner …`.
+pub(crate) fn failure_text(path: &str, code: ItemCode) -> String {
+    format!("{}: {}; {}", plain(path), code.reason(), code.advice())
+}
+
+/// An item that failed, for scripts.
+pub(crate) fn failure_object(path: &str, code: ItemCode, warning: bool) -> Value {
+    json!({
+        "event": "error",
+        "path": path,
+        "code": code_name(code),
+        "reason": code.reason(),
+        "advice": code.advice(),
+        "warning": warning,
+    })
+}
+
+/// An item that was settled, for scripts. A path that is not UTF-8 is escaped in `path` and exact in
+/// `path_hex`.
+pub(crate) fn item_object(path: &RelPath, action: Action, size: u64) -> Value {
+    let mut object = path_fields(path.as_bytes());
+    object.insert("event".into(), "item".into());
+    object.insert("action".into(), action_name(action).into());
+    object.insert("size".into(), size.into());
+    Value::Object(object)
+}
+
+/// `path` when the bytes are UTF-8; else `path` escaped and `path_hex` exact.
+pub(crate) fn path_fields(bytes: &[u8]) -> Map<String, Value> {
+    let mut object = Map::new();
+    let shown = match std::str::from_utf8(bytes) {
+        Ok(text) => text.to_owned(),
+        Err(_) => {
+            let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+            object.insert("path_hex".into(), hex.into());
+            escape(bytes)
+        }
+    };
+    object.insert("path".into(), shown.into());
+    object
+}
+
+/// An item that was settled, for people.
+pub(crate) fn item_text(path: &RelPath, action: Action, size: u64, run: Run) -> String {
+    let would = if run == Run::Dry { "would be " } else { "" };
+    match action {
+        Action::Created | Action::Replaced => {
+            format!("{would}{} {path} ({})", action_name(action), quantity::size(size))
+        }
+        Action::Touched | Action::Deleted => format!("{would}{} {path}", action_name(action)),
+    }
+}
+
+fn action_name(action: Action) -> &'static str {
+    match action {
+        Action::Created => "created",
+        Action::Replaced => "replaced",
+        Action::Touched => "touched",
+        Action::Deleted => "deleted",
+    }
+}
+
+/// The stable name of an item's code for scripts.
+fn code_name(code: ItemCode) -> &'static str {
+    match code {
+        ItemCode::Permission => "permission",
+        ItemCode::Vanished => "vanished",
+        ItemCode::Changing => "changing",
+        ItemCode::DiskFull => "disk_full",
+        ItemCode::Io => "io",
+        ItemCode::Mismatch => "mismatch",
+        ItemCode::BadPath => "bad_path",
+        ItemCode::InTheWay => "in_the_way",
+        ItemCode::Special => "special",
+        ItemCode::Escapes => "escapes",
+        ItemCode::ReadOnly => "read_only",
+        ItemCode::TooLarge => "too_large",
+        ItemCode::CrossDevice => "cross_device",
+        ItemCode::Other => "other",
+    }
+}
+
+/// Text from elsewhere made harmless for a terminal, and one line. Unlike [`escape`] it leaves
+/// backslashes alone, so that text which was escaped already does not change.
+pub(crate) fn plain(text: &str) -> String {
+    text.split('\\')
+        .map(|part| escape(part.as_bytes()))
+        .collect::<Vec<_>>()
+        .join("\\")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn summary() -> Summary {
+        Summary {
+            files: 401,
+            files_transferred: 12,
+            bytes: 64 << 20,
+            wire_sent: 1_258_291,
+            wire_received: 8192,
+            elapsed: Duration::from_millis(800),
+            ..Summary::default()
+        }
+    }
+
+    #[test]
+    fn the_summary_tells_files_bytes_wire_time_and_savings() {
+        let mut figures = summary();
+        assert_eq!(
+            summary_text(&figures, Run::Real),
+            "401 files, 64 MiB · 12 transferred · 1.2 MiB sent, 8.0 KiB received · 0.80 s (80 MiB/s)"
+        );
+        figures.deleted = 2;
+        figures.failed = 1;
+        figures.saved_bytes = 63 << 20;
+        figures.resumed_bytes = 1024;
+        let text = summary_text(&figures, Run::Dry);
+        assert!(
+            text.contains("12 would be transferred, 2 would be deleted, 1 failed"),
+            "{text}"
+        );
+        assert!(
+            text.ends_with("\n  63 MiB in files that were there already · 1.0 KiB kept from an interrupted transfer"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn nothing_to_do_is_said_only_when_nothing_failed() {
+        let idle = Summary {
+            files_transferred: 0,
+            ..summary()
+        };
+        assert!(summary_text(&idle, Run::Real).contains("all up to date"));
+        let failed = Summary { failed: 3, ..idle };
+        assert!(summary_text(&failed, Run::Real).contains("0 transferred, 3 failed"));
+    }
+
+    #[test]
+    fn the_summary_object_has_every_key_of_the_contract() {
+        let object = summary_object(&summary(), 3);
+        for key in [
+            "files",
+            "bytes",
+            "wire_sent",
+            "wire_received",
+            "literal_bytes",
+            "matched_bytes",
+            "saved_bytes",
+            "resumed_bytes",
+            "seconds",
+            "failed",
+            "exit_code",
+        ] {
+            assert!(object[key].is_number(), "{key}");
+        }
+        assert_eq!(object["event"], "summary");
+        assert_eq!(object["exit_code"], 3);
+    }
+
+    #[test]
+    fn a_long_list_of_failures_is_cut_and_counted() {
+        let mut failures = Failures::default();
+        for index in 0..50 {
+            failures.add(&format!("f{index}"), ItemCode::Permission);
+        }
+        let lines = failures.lines();
+        assert_eq!(lines.len(), 21);
+        assert!(lines[0].contains("f0: permission denied; check"), "{}", lines[0]);
+        assert!(lines[20].contains("and 30 more"), "{}", lines[20]);
+    }
+
+    #[test]
+    fn names_from_outside_are_one_harmless_line_for_people_and_exact_for_scripts() {
+        assert_eq!(plain("a\x1b[2J\n\\xff"), "a\\u{1b}[2J\\n\\xff");
+        let path = RelPath::parse(b"a\xff").unwrap();
+        let object = item_object(&path, Action::Created, 7);
+        assert_eq!(
+            (&object["path"], &object["path_hex"]),
+            (&json!("a\\xff"), &json!("61ff"))
+        );
+        let path = RelPath::parse(b"a\nb").unwrap();
+        assert_eq!(item_object(&path, Action::Deleted, 0)["path"], "a\nb");
+        assert_eq!(item_text(&path, Action::Deleted, 0, Run::Dry), "would be deleted a\\nb");
+    }
+
+    #[test]
+    fn code_names_are_distinct() {
+        let names: std::collections::HashSet<_> = ItemCode::ALL.into_iter().map(code_name).collect();
+        assert_eq!(names.len(), ItemCode::ALL.len());
+    }
+}

@@ -1,0 +1,152 @@
+//! Damaged encodings of everything that is decoded, from a seed: no panic, errors with a name, little
+//! memory; and what is encoded is decoded the same.
+//!
+//! `SYNCLINE_MUTATION_SEED=n` replays one case, `SYNCLINE_MUTATION_RUNS=n` sets how many there are.
+//! The bodies are those of the fuzz targets.
+
+#![allow(clippy::unwrap_used)]
+
+#[path = "../fuzz/src/bodies.rs"]
+#[allow(unreachable_pub, dead_code)]
+mod bodies;
+#[path = "mutation/generate.rs"]
+mod generate;
+#[path = "sim/rng.rs"]
+#[allow(dead_code)]
+mod rng;
+
+use generate::{any_frame, any_text};
+use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
+use rng::Rng;
+use syncline::wire::{Decoder, FRAME_HEADER_BYTES, FrameType, Piece};
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    // Every message survives its own encoding; `any_frame` compares the values, this the bytes.
+    #[test]
+    fn what_is_encoded_is_decoded_the_same(frame in any_frame()) {
+        let mut decoder = Decoder::new(0);
+        decoder.lift_limits();
+        match decoder.next(&mut &frame[..]) {
+            Ok(Some(Piece::Control { kind, payload, .. })) => bodies::payload_of(kind, payload),
+            Ok(Some(Piece::Data { bytes, .. })) => prop_assert!(frame.ends_with(bytes)),
+            other => prop_assert!(false, "{other:?}"),
+        }
+    }
+}
+
+/// One value of a strategy, from a seed.
+fn sample<T: std::fmt::Debug>(strategy: &impl Strategy<Value = T>, seed: u64) -> T {
+    let mut bytes = [0; 32];
+    bytes[..8].copy_from_slice(&seed.to_le_bytes());
+    let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
+    let mut runner = TestRunner::new_with_rng(Config::default(), rng);
+    strategy.new_tree(&mut runner).unwrap().current()
+}
+
+/// Flips, cuts, inserts, repeats, or sets a number to one of its ends.
+fn mutate(rng: &mut Rng, bytes: &mut Vec<u8>) {
+    if bytes.is_empty() {
+        return bytes.push(rng.next() as u8);
+    }
+    let at = rng.index(bytes.len());
+    let length = 1 + rng.index((bytes.len() - at).min(40));
+    match rng.below(8) {
+        0 => bytes[at] ^= 1 << rng.below(8),
+        1 => bytes[at] = rng.next() as u8,
+        2 => bytes.truncate(at),
+        3 => drop(bytes.drain(at..at + length)),
+        4 => {
+            let part = bytes[at..at + length].to_vec();
+            bytes.splice(at..at, part);
+        }
+        5 => {
+            let inserted = rng.bytes(length);
+            bytes.splice(at..at, inserted);
+        }
+        6 => {
+            let value = rng.pick(&[0, 0xff, 0x7f, 0x80]);
+            bytes[at..at + length.min(8)].fill(value);
+        }
+        _ => {
+            let huge = [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01];
+            bytes.splice(at..at + 1, huge);
+        }
+    }
+}
+
+fn damaged_frames(seed: u64) {
+    let mut rng = Rng::new(seed);
+    let frames = any_frame();
+    let mut stream = Vec::new();
+    for _ in 0..=rng.below(4) {
+        let mut frame = sample(&frames, rng.next());
+        let kind = FrameType::from_wire(frame[4]).unwrap();
+        let mut payload = frame[FRAME_HEADER_BYTES..].to_vec();
+        for _ in 0..=rng.below(3) {
+            mutate(&mut rng, &mut payload);
+        }
+        bodies::payload_of(kind, &payload);
+        bodies::payload_of(rng.pick(&FrameType::ALL), &payload);
+        if rng.once_in(2) {
+            // Damage within a frame whose header still fits it reaches the machine.
+            frame.truncate(FRAME_HEADER_BYTES);
+            frame[..4].copy_from_slice(&(payload.len() as u32).to_le_bytes());
+            frame.extend(payload);
+        }
+        stream.extend(frame);
+    }
+    if rng.once_in(2) {
+        mutate(&mut rng, &mut stream);
+    }
+    let case = [&[rng.next() as u8, rng.next() as u8][..], &stream].concat();
+    bodies::frames(&case);
+    bodies::machine(&case);
+    bodies::any(&case);
+}
+
+fn damaged_texts(seed: u64) {
+    let mut rng = Rng::new(seed);
+    let mut text = sample(&any_text(), rng.next()).into_bytes();
+    for _ in 0..rng.below(3) {
+        mutate(&mut rng, &mut text);
+    }
+    bodies::path(&text);
+    bodies::link(&text);
+    bodies::content_id(&text);
+    bodies::filter(&text);
+}
+
+fn variable(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name}={text} is not a number")))
+}
+
+fn for_seeds(runs: u64, case: impl Fn(u64) + std::panic::RefUnwindSafe) {
+    let runs = variable("SYNCLINE_MUTATION_RUNS").unwrap_or(runs);
+    let seeds = match variable("SYNCLINE_MUTATION_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..runs,
+    };
+    for seed in seeds {
+        if let Err(cause) = std::panic::catch_unwind(|| case(seed)) {
+            eprintln!("replay with SYNCLINE_MUTATION_SEED={seed}");
+            std::panic::resume_unwind(cause);
+        }
+    }
+}
+
+// I12, row 10: whatever bytes come, decoders and machines end in a named error or in a legal value.
+#[test]
+fn row_10_damaged_frames_end_in_named_errors() {
+    for_seeds(20_000, damaged_frames);
+}
+
+// Row 1: the same for what people paste: paths, links, content ids, filter rules.
+#[test]
+fn row_1_damaged_texts_end_in_named_errors() {
+    for_seeds(20_000, damaged_texts);
+}

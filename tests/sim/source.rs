@@ -1,0 +1,274 @@
+//! The reading end of a simulated transfer: lists a tree in memory and feeds the sender machine.
+
+use crate::disk::{Body, Disk, Extent, Node, SourceTrouble, entry_of, random_body};
+use crate::pipe::Pipe;
+use crate::rng::Rng;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::rc::Rc;
+use syncline::conn::{Machine, Origin, ReadStep, Sender, Settlement};
+use syncline::delta::TreeHasher;
+use syncline::model::limits::{INLINE_BYTES_MAX, OFFER_WINDOW};
+use syncline::model::{Meta, RelPath};
+use syncline::wire::{EndOutcome, Finish, RemovedReader};
+
+pub(crate) struct SourceSide {
+    disk: Rc<RefCell<Disk>>,
+    checksum: bool,
+    unlisted: VecDeque<RelPath>,
+    unlistable: usize,
+    listed: bool,
+    outgoing: Option<Outgoing>,
+    attempts: HashMap<RelPath, u32>,
+    pub(crate) reports: BTreeMap<RelPath, Vec<Settlement>>,
+    pub(crate) removed: Vec<RelPath>,
+    pub(crate) finish: Option<Finish>,
+    /// The disk as it was at the end.
+    pub(crate) after: Disk,
+    /// How often a started file had to wait for credit, and an entry for room in the window.
+    pub(crate) starved: usize,
+    pub(crate) crowded: usize,
+}
+
+struct Outgoing {
+    file: u32,
+    path: RelPath,
+    body: Rc<Body>,
+    hasher: TreeHasher,
+    attempt: u32,
+}
+
+impl SourceSide {
+    pub(crate) fn new(disk: Rc<RefCell<Disk>>, checksum: bool) -> SourceSide {
+        let unlisted = disk.borrow().tree.keys().cloned().collect();
+        let unlistable = disk.borrow().unlistable.len();
+        SourceSide {
+            disk,
+            checksum,
+            unlisted,
+            unlistable,
+            listed: false,
+            outgoing: None,
+            attempts: HashMap::new(),
+            reports: BTreeMap::new(),
+            removed: Vec::new(),
+            finish: None,
+            after: Disk::default(),
+            starved: 0,
+            crowded: 0,
+        }
+    }
+
+    /// One thing that can be done now; `false` when there is none.
+    pub(crate) fn step(&mut self, machine: &mut Machine, pipe: &mut Pipe, rng: &mut Rng) -> bool {
+        let Some(sender) = machine.sender() else {
+            return false;
+        };
+        self.collect_reports(sender);
+        if sender.current_file() != self.outgoing.as_ref().map(|outgoing| outgoing.file) {
+            self.outgoing = None;
+        }
+        let listing = self.list(sender, rng);
+        let step = sender.next_read();
+        if step.is_none() && self.outgoing.is_some() {
+            self.starved += 1;
+        }
+        pipe.send(machine.take_output());
+        match step {
+            None => return listing,
+            Some(ReadStep::Open { file, origin, credit }) => {
+                self.open(machine.sender().unwrap(), file, &origin.path, credit, rng);
+            }
+            Some(ReadStep::Content {
+                offset,
+                remaining,
+                credit,
+                ..
+            }) => {
+                let sender = machine.sender().unwrap();
+                let data = self.content(sender, offset as usize, remaining, credit, rng);
+                pipe.send(data);
+            }
+        }
+        pipe.send(machine.take_output());
+        true
+    }
+
+    pub(crate) fn collect_reports(&mut self, sender: &mut Sender) {
+        while let Some(report) = sender.poll_report() {
+            let path = report.origin.path;
+            self.reports.entry(path).or_default().push(report.settlement);
+        }
+    }
+
+    pub(crate) fn note_removed(&mut self, payload: &[u8]) {
+        let mut paths = RemovedReader::new(payload).unwrap();
+        while let Some(path) = paths.next_path().unwrap() {
+            self.removed.push(path);
+        }
+    }
+
+    pub(crate) fn conclude(&mut self, sender: &mut Sender, finish: Finish) {
+        self.collect_reports(sender);
+        assert_eq!(sender.finished(), Some(finish));
+        self.finish = Some(finish);
+        self.after = self.disk.borrow().clone();
+    }
+
+    fn list(&mut self, sender: &mut Sender, rng: &mut Rng) -> bool {
+        if self.listed {
+            return false;
+        }
+        if sender.offer_room() == 0 {
+            self.crowded += 1;
+            return false;
+        }
+        let disk = self.disk.borrow();
+        for _ in 0..=rng.below(300) {
+            assert!(sender.offer_room() <= OFFER_WINDOW);
+            if sender.offer_room() == 0 {
+                break;
+            }
+            let Some(path) = self.unlisted.pop_front() else {
+                break;
+            };
+            let Some((node, meta)) = disk.tree.get(&path) else {
+                continue;
+            };
+            let root = match node {
+                Node::File(body) if self.checksum => Some(body.root()),
+                _ => None,
+            };
+            let origin = Origin {
+                source: 0,
+                path: path.clone(),
+            };
+            sender.offer(&entry_of(&path, node, *meta), root.as_ref(), origin);
+        }
+        if self.unlistable > 0 {
+            self.unlistable -= 1;
+            let (path, code) = &disk.unlistable[self.unlistable];
+            sender.source_failed(path, *code);
+        } else if self.unlisted.is_empty() {
+            self.listed = true;
+            sender.list_end(disk.unlistable.is_empty(), Some(top_meta()));
+        } else if rng.once_in(2) {
+            sender.flush_offers();
+        }
+        true
+    }
+
+    fn open(&mut self, sender: &mut Sender, file: u32, path: &RelPath, credit: u64, rng: &mut Rng) {
+        let attempt = self.attempts.entry(path.clone()).or_default();
+        *attempt += 1;
+        let attempt = *attempt;
+        let (body, meta) = self.disk.borrow().file(path).expect("only files are wanted");
+        let trouble = self.disk.borrow().source_trouble(path);
+        if let Some(SourceTrouble::Unreadable(code)) = trouble {
+            return sender.fail(code);
+        }
+        let size = body.bytes.len() as u64;
+        if size <= INLINE_BYTES_MAX.min(credit) && rng.below(8) > 0 {
+            return match trouble {
+                Some(SourceTrouble::ReadFails(code)) => sender.fail(code),
+                Some(SourceTrouble::Changes(times)) if attempt <= times => {
+                    self.change(path, rng);
+                    sender.changed();
+                }
+                Some(SourceTrouble::Damaged(times)) if attempt <= times => {
+                    let (bytes, root) = damaged(&body.bytes, body.root(), rng);
+                    sender.inline(&meta, root, &bytes);
+                }
+                _ => sender.inline(&meta, body.root(), &body.bytes),
+            };
+        }
+        sender.start(size, !body.holes.is_empty(), &meta);
+        let path = path.clone();
+        self.outgoing = Some(Outgoing {
+            file,
+            path,
+            body,
+            hasher: TreeHasher::new(),
+            attempt,
+        });
+    }
+
+    /// The next part of the started file. What has to follow the machine's own output comes back.
+    fn content(&mut self, sender: &mut Sender, offset: usize, remaining: u64, credit: u64, rng: &mut Rng) -> Vec<u8> {
+        let outgoing = self.outgoing.as_mut().expect("a started file is open");
+        let trouble = self.disk.borrow().source_trouble(&outgoing.path);
+        let attempt = outgoing.attempt;
+        match trouble {
+            Some(SourceTrouble::ReadFails(code)) if remaining == 0 || rng.once_in(3) => {
+                self.outgoing = None;
+                sender.end(EndOutcome::Failed(code));
+                return Vec::new();
+            }
+            Some(SourceTrouble::Changes(times)) if attempt <= times && (remaining == 0 || rng.once_in(3)) => {
+                let path = outgoing.path.clone();
+                self.outgoing = None;
+                self.change(&path, rng);
+                sender.end(EndOutcome::Changed);
+                return Vec::new();
+            }
+            _ => {}
+        }
+        let damage = matches!(trouble, Some(SourceTrouble::Damaged(times)) if attempt <= times);
+        if remaining == 0 {
+            let outgoing = self.outgoing.take().expect("checked above");
+            let mut root = outgoing.hasher.finish().root;
+            let only_holes = outgoing.body.holes == [0..outgoing.body.bytes.len()];
+            if damage && (outgoing.body.bytes.is_empty() || only_holes) {
+                root[0] ^= 1;
+            }
+            sender.end(EndOutcome::Complete(root));
+            return Vec::new();
+        }
+        match outgoing.body.extent(offset) {
+            Extent::Hole(length) => {
+                let length = 1 + rng.index(length);
+                outgoing.hasher.update_zeros(length as u64);
+                sender.hole(length as u64);
+                Vec::new()
+            }
+            Extent::Data(length) => {
+                let frame = 1 + rng.index(64 * 1024);
+                let length = length.min(frame).min(credit as usize);
+                let bytes = &outgoing.body.bytes[offset..offset + length];
+                outgoing.hasher.update(bytes);
+                let header = sender.data(length);
+                let mut wire = [&header[..], bytes].concat();
+                let first_data = offset == 0 || matches!(outgoing.body.extent(0), Extent::Hole(hole) if hole == offset);
+                if damage && first_data {
+                    let at = header.len() + rng.index(length);
+                    wire[at] ^= 1 << rng.below(8);
+                }
+                wire
+            }
+        }
+    }
+
+    fn change(&self, path: &RelPath, rng: &mut Rng) {
+        let body = random_body(rng, 40_000);
+        let mut disk = self.disk.borrow_mut();
+        let (node, meta) = disk.tree.get_mut(path).expect("it is in the tree");
+        *node = Node::File(body);
+        meta.mtime.seconds += 1;
+    }
+}
+
+pub(crate) fn top_meta() -> Meta {
+    crate::disk::meta(0o750, 4711)
+}
+
+/// What arrives when a bit flips: in the content, or in the root of an empty file.
+fn damaged(bytes: &[u8], mut root: [u8; 32], rng: &mut Rng) -> (Vec<u8>, [u8; 32]) {
+    let mut bytes = bytes.to_vec();
+    if bytes.is_empty() {
+        root[rng.index(32)] ^= 1;
+    } else {
+        let at = rng.index(bytes.len());
+        bytes[at] ^= 1 << rng.below(8);
+    }
+    (bytes, root)
+}
