@@ -1,5 +1,7 @@
 //! Who may do what, through the whole stack: rights, invites, revocation, fingerprints.
 
+#![allow(clippy::unwrap_used)]
+
 mod harness;
 
 use harness::{World, WorldOptions, pull_job, push_job, snapshot};

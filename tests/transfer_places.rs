@@ -1,5 +1,7 @@
 //! Where things go: rsync's rules for slashes, several sources, new names, in both directions.
 
+#![allow(clippy::unwrap_used)]
+
 mod harness;
 
 use harness::{World, push_job};

@@ -2,7 +2,9 @@
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
 pub mod child;
+pub mod edits;
 pub mod guard;
+pub mod offers;
 pub mod raw;
 
 use std::fs;
