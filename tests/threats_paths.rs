@@ -353,11 +353,8 @@ fn row_03_a_link_and_a_file_behind_it_in_one_transfer() {
             let frame = client.next().expect("the server goes on");
             match frame.kind {
                 FrameType::Answer => {
-                    wants += Answers::decode(&frame.payload)
-                        .unwrap()
-                        .iter()
-                        .filter(|run| run.verdict.is_want())
-                        .count()
+                    let runs = Answers::decode(&frame.payload).unwrap();
+                    wants += runs.iter().filter(|run| run.verdict.is_want()).count();
                 }
                 FrameType::Finish => return wants,
                 FrameType::Close => panic!("closed"),

@@ -184,7 +184,7 @@ fn row_18_an_incomplete_list_deletes_nothing() {
     // A directory that cannot be read, as a user who is not root has it.
     let source = world.path("source");
     fs::create_dir_all(source.join("closed")).unwrap();
-    fs::set_permissions(source.join("closed"), fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(source.join("closed"), fs::Permissions::from_mode(0o0)).unwrap();
     if fs::read_dir(source.join("closed")).is_err() {
         let contents = world.path("source/");
         let pushed = world.push(&[&contents], &world.link(""), delete());
