@@ -1,4 +1,5 @@
 //! Push and pull of real trees between a real server and client in one process.
+#![allow(clippy::unwrap_used)]
 
 mod harness;
 
