@@ -78,8 +78,7 @@ impl Handler<Peer> for ClientNode {
     }
 
     fn received(&mut self, cx: &mut Context<'_>, peer: &mut Peer, bytes: &[u8]) {
-        peer.session.liveness.heard(cx.now());
-        let result = peer.receive(bytes, |session, event| {
+        let result = peer.receive(bytes, cx.now(), |session, event| {
             match session.transfer_event(event, &mut self.core) {
                 Some(event) => self.event(cx, session, event),
                 None => Ok(()),

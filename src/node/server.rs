@@ -86,6 +86,7 @@ impl Server {
             connections_max: options.connections_max,
             bytes_per_second: options.bandwidth_limit,
             handle_signals: options.handle_signals,
+            handshake_timeout_ms: options.deadlines.handshake_ms,
             ..ReactorOptions::default()
         };
         let broken = |error: io::Error| ServerError::State {
@@ -118,6 +119,7 @@ impl Server {
             core: Core::new(),
             events: Vec::new(),
             started: Instant::now(),
+            deadlines: options.deadlines,
             unopened: 0,
             draining: Draining::No,
             counters: Counters::default(),
@@ -151,6 +153,18 @@ impl Server {
     #[must_use]
     pub fn name(&self) -> &str {
         &self.node.name
+    }
+
+    /// Connections that are open, authenticated or not.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.reactor.connections()
+    }
+
+    /// What its loop has done, for metrics.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        self.reactor.counters()
     }
 
     /// Does what is to do, waiting for it up to `timeout` (`None`: until something happens).

@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use syncline::model::{Link, Rights, ShareName};
 use syncline::node::{
-    Client, ClientEvent, ClientOptions, Durability, Job, Outcome, Server, ServerEvent, ServerOptions, ShareOptions,
-    Source, TransferOptions,
+    Client, ClientEvent, ClientOptions, Deadlines, Durability, Job, Outcome, Server, ServerEvent, ServerOptions,
+    ShareOptions, Source, TransferOptions,
 };
 use syncline::store::Home;
 use tempfile::TempDir;
@@ -34,6 +34,7 @@ pub struct WorldOptions {
     pub open: Rights,
     pub durability: Durability,
     pub handle_signals: bool,
+    pub deadlines: Deadlines,
 }
 
 impl Default for WorldOptions {
@@ -43,6 +44,7 @@ impl Default for WorldOptions {
             open: Rights::READ_WRITE,
             durability: Durability::None,
             handle_signals: false,
+            deadlines: Deadlines::default(),
         }
     }
 }
@@ -169,6 +171,7 @@ pub fn server_options(dir: &Path, options: &WorldOptions) -> ServerOptions {
         bandwidth_limit: None,
         connections_max: 1000,
         handle_signals: options.handle_signals,
+        deadlines: options.deadlines,
     }
 }
 
