@@ -4,6 +4,8 @@
 pub mod child;
 pub mod guard;
 pub mod raw;
+#[cfg(feature = "tls")]
+pub mod tls;
 
 use std::fs;
 use std::net::SocketAddr;
