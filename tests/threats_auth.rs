@@ -289,10 +289,7 @@ fn row_24_a_damaged_trust_file_denies() {
     assert_eq!(refusal(&outcome), stranger, "a trust file that is a directory");
     fs::remove_dir(&trust).unwrap();
     fs::write(&trust, &good).unwrap();
-    assert_eq!(
-        run_as(&mut world, "known", push_job(&[&source], &bare)).result,
-        Ok(())
-    );
+    assert_eq!(run_as(&mut world, "known", push_job(&[&source], &bare)).result, Ok(()));
 }
 
 /// The same in the middle of a transfer: rights that cannot be confirmed any more are gone.
