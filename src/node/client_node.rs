@@ -12,7 +12,7 @@ use super::receiving::{DeletePlan, Receiving, ReceivingPlan};
 use super::sending::{Sending, SendingPlan};
 use crate::conn::Event;
 use crate::model::limits::HANDSHAKE_TIMEOUT_MS;
-use crate::model::{CloseCode, DeviceId, Fault, Rights, Tick};
+use crate::model::{CloseCode, DeviceId, Fault, Rights, Tick, system_reason};
 use crate::reactor::{Activity, ClientSecurity, Closed, ConnId, Context, Handler, Shared};
 use crate::store::{Filter, Home};
 use crate::wire::{Begin, BeginFlags, Brake, Direction, Finish, Open, Opened, RemovedReader, TargetKind, features};
@@ -451,7 +451,10 @@ impl ClientNode {
     /// What a broken connection means, and whether it may pass by itself.
     fn judge(&self, why: &Closed) -> (JobError, bool) {
         let authority = self.job.link().authority();
-        let reason = why.to_string();
+        let reason = match why {
+            Closed::Connect(error) | Closed::Reset(error) => system_reason(error),
+            other => other.to_string(),
+        };
         match why {
             Closed::WrongServer { .. } => (JobError::WrongServer { authority }, false),
             _ if self.connected_once => (JobError::Lost { authority, reason }, true),

@@ -11,7 +11,7 @@ use super::place::Place;
 use super::server_node::{DRAIN_TIMER, Draining, REVOKE_INTERVAL_MS, REVOKE_TIMER, ServerNode, Share};
 use super::status::Totals;
 use crate::model::limits::DRAIN_TIMEOUT_MS;
-use crate::model::{DeviceId, ShareName};
+use crate::model::{DeviceId, ShareName, system_reason};
 use crate::reactor::{Counters, Reactor, ReactorOptions, Security};
 use crate::store::{Home, LockError, Root, RunFile, RunningServer, ShareLock, StateError};
 use std::io;
@@ -55,7 +55,7 @@ pub enum ServerError {
         holder: String,
     },
     /// An address cannot be listened on.
-    #[error("cannot listen on {address}: {source}")]
+    #[error("cannot listen on {address}: {}", system_reason(source))]
     Listen {
         /// The address.
         address: SocketAddr,
@@ -90,7 +90,7 @@ impl Server {
             ..ReactorOptions::default()
         };
         let broken = |error: io::Error| ServerError::State {
-            reason: error.to_string(),
+            reason: system_reason(&error),
         };
         let mut reactor = Reactor::new(&reactor_options).map_err(broken)?;
         let mut addresses = Vec::new();
