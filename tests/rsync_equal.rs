@@ -1,4 +1,5 @@
 //! A real tree pushed and pulled is what rsync and diff call equal, and the same again moves nothing.
+#![allow(clippy::unwrap_used)]
 
 mod binary;
 
