@@ -1,5 +1,7 @@
 //! What goes wrong at the command line: one sentence, what to try, the documented code, nothing lost.
 
+#![allow(clippy::unwrap_used)]
+
 mod binary;
 
 use binary::{Sandbox, Served, finished, signal};

@@ -1,5 +1,6 @@
 //! Invites, devices and revocation between three homes, as three people would do it.
 #![cfg(feature = "tls")]
+#![allow(clippy::unwrap_used)]
 
 mod binary;
 

@@ -1,5 +1,6 @@
 //! Rows 20, 23, 24 and 25 of the threats: who is let in, what a refusal tells, what a recording is worth.
 #![cfg(feature = "tls")]
+#![allow(clippy::unwrap_used)]
 
 mod harness;
 

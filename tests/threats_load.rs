@@ -1,6 +1,8 @@
 //! Rows 28 to 30 of the threats: without descriptors, beside a greedy peer, and under peers that come
 //! and go in every way.
 
+#![allow(clippy::unwrap_used)]
+
 mod harness;
 
 use harness::guard::{Guarded, resident_bytes};

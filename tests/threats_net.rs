@@ -1,6 +1,8 @@
 //! Rows 10, 11, 19, 26 and 27 of the threats, over real sockets: what a peer may send, how slowly, and
 //! how little it may read.
 
+#![allow(clippy::unwrap_used)]
+
 mod harness;
 
 use harness::guard::{Guarded, resident_bytes};

@@ -1,4 +1,5 @@
 //! Push and pull of real trees between a real server and client in one process.
+#![allow(clippy::unwrap_used)]
 
 mod harness;
 
@@ -52,6 +53,8 @@ fn round_trip(options: &WorldOptions) {
         (6, 6)
     );
     assert_eq!(snapshot(&source), snapshot(&back));
+    let times = [&source, &back].map(|top| fs::metadata(top).unwrap().modified().unwrap());
+    assert_eq!(times[0], times[1], "the top directory keeps its time");
     assert!(!back.join(".syncline").exists(), "a pull leaves nothing of its own");
     let again = world.push(&[&source], &world.link(""), TransferOptions::default());
     again.assert_clean();

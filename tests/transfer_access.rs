@@ -1,10 +1,12 @@
 //! Who may do what, through the whole stack: rights, invites, revocation, fingerprints.
 
+#![allow(clippy::unwrap_used)]
+
 mod harness;
 
 use harness::{World, WorldOptions, pull_job, push_job, snapshot};
 use std::fs;
-use std::path::PathBuf;
+use std::path::Path;
 use syncline::model::{CloseCode, Link, Rights};
 use syncline::node::{Client, ClientEvent, ClientOptions, JobError, Outcome, ServerEvent, TransferOptions};
 use syncline::store::Home;
@@ -18,7 +20,7 @@ fn closed() -> WorldOptions {
 }
 
 /// A push of `source` by the device that lives in `home`.
-fn push_as(world: &mut World, home: &str, source: &PathBuf, link: &Link) -> Outcome {
+fn push_as(world: &mut World, home: &str, source: &Path, link: &Link) -> Outcome {
     let job = push_job(&[source], link);
     let client = Client::start(world.client_options(home), job, TransferOptions::default()).unwrap();
     world.drive(client, |_, _| {}).outcome

@@ -1,6 +1,8 @@
 //! What breaks off or changes meanwhile: edits on the receiving side, restarts, interruptions, and
 //! files too large to be anything but sparse.
 
+#![allow(clippy::unwrap_used)]
+
 mod harness;
 
 use harness::{World, WorldOptions, pull_job, push_job, server_options, snapshot};

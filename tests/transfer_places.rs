@@ -1,5 +1,7 @@
 //! Where things go: rsync's rules for slashes, several sources, new names, in both directions.
 
+#![allow(clippy::unwrap_used)]
+
 mod harness;
 
 use harness::{World, push_job};
@@ -72,7 +74,7 @@ fn a_push_puts_things_where_rsync_would() {
         make_sources(&world.path("from"));
         make_old(&world.share());
         let given: Vec<_> = sources.iter().map(|name| world.path("from/").join(name)).collect();
-        let given: Vec<&Path> = given.iter().map(|path| path.as_path()).collect();
+        let given: Vec<&Path> = given.iter().map(std::path::PathBuf::as_path).collect();
         let run = world.push(&given, &world.link(target), TransferOptions::default());
         run.assert_clean();
         assert_eq!(files(&world.share()), expected(more), "{sources:?} to {target:?}");

@@ -1,5 +1,7 @@
 //! What takes part and what is compared: dry runs, checksums, deletions, filter rules.
 
+#![allow(clippy::unwrap_used)]
+
 mod harness;
 
 use harness::{World, snapshot};

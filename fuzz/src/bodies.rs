@@ -362,6 +362,7 @@ fn feed(machine: &mut Machine, decoder: &mut Decoder, chunk: &[u8]) -> Result<()
 }
 
 /// What an event asks for, without the bytes that it borrows.
+#[derive(Clone, Copy)]
 enum Due {
     Grant,
     Ready,

@@ -144,7 +144,7 @@ pub(super) fn transferring(direction: Direction) -> (Machine, Machine) {
     let (mut client, mut server) = opened(Rights::READ_WRITE);
     client.begin(begin(direction));
     pump(&mut client, &mut server, |server, _| {
-        server.ready(TargetKind::Directory)
+        server.ready(TargetKind::Directory);
     });
     pump(&mut server, &mut client, |_, _| {});
     (client, server)

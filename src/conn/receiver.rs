@@ -3,12 +3,13 @@
 //! The same machine receives a push on the server and a pull on the client. It never touches a file:
 //! checks and content go out as data, verdicts and results come back.
 //! Invariants: only content that was wanted is passed on, never more than was announced, never more
-//! than there was credit for; at most [`OFFER_WINDOW`] entries are open; every wanted file is
+//! than there was credit for; at most [`OFFER_WINDOW`] entries are open, of at most
+//! [`OFFER_WINDOW_BYTES`]; every wanted file is
 //! settled exactly once, with a result that crosses the wire.
 
 use super::machine::Event;
 use super::sender::fault_of;
-use crate::model::limits::{CREDIT_WINDOW_BYTES, OFFER_WINDOW};
+use crate::model::limits::{CREDIT_WINDOW_BYTES, OFFER_WINDOW, OFFER_WINDOW_BYTES};
 use crate::model::{CloseCode, Entry, Fault, Kind};
 use crate::wire::{
     Answers, End, EndOutcome, EntriesReader, Finish, FrameType, Hole, Inline, ListEnd, Message, RemovedWriter,
@@ -25,7 +26,9 @@ pub struct Receiver {
     next_file: u32,
     checks: VecDeque<Check>,
     answers: Answers,
-    wanted: HashMap<u32, Progress>,
+    wanted: HashMap<u32, Wanted>,
+    /// Weight of all of those and of `checks`.
+    open_bytes: usize,
     current: Option<Current>,
     results: SettledWriter,
     removed: RemovedWriter,
@@ -46,6 +49,12 @@ pub struct Check {
     pub entry: Entry,
     /// Root of its content, when contents are to be compared.
     pub root: Option<[u8; 32]>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Wanted {
+    progress: Progress,
+    weight: usize,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,6 +88,7 @@ impl Receiver {
             checks: VecDeque::new(),
             answers: Answers::default(),
             wanted: HashMap::new(),
+            open_bytes: 0,
             current: None,
             results: SettledWriter::default(),
             removed: RemovedWriter::default(),
@@ -98,8 +108,12 @@ impl Receiver {
     /// The verdict on the entry that [`Receiver::next_check`] shows, which is returned.
     pub fn answer(&mut self, verdict: Verdict) -> Option<Check> {
         let check = self.checks.pop_front()?;
+        let weight = check.entry.weight();
         if verdict.is_want() && !self.dry_run {
-            self.wanted.insert(check.file, Progress::Wanted);
+            let progress = Progress::Wanted;
+            self.wanted.insert(check.file, Wanted { progress, weight });
+        } else {
+            self.open_bytes -= weight;
         }
         self.answers.push(verdict);
         if self.checks.is_empty() || self.answers.runs() >= ANSWER_RUNS {
@@ -110,19 +124,19 @@ impl Receiver {
 
     /// What became of a wanted file. A failure may come at any time; the others only after its end.
     pub fn settle(&mut self, file: u32, result: SettledResult) {
-        let Some(progress) = self.wanted.get_mut(&file) else {
+        let Some(wanted) = self.wanted.get_mut(&file) else {
             return;
         };
-        match (result, *progress) {
+        match (result, wanted.progress) {
             (_, Progress::Void) => return,
-            (SettledResult::Failed(_), Progress::Wanted) => *progress = Progress::Void,
+            (SettledResult::Failed(_), Progress::Wanted) => wanted.progress = Progress::Void,
             (SettledResult::Resend | SettledResult::Committed, Progress::Wanted) => {
                 debug_assert!(false, "{result:?} of file {file} before its end");
                 return;
             }
-            (SettledResult::Resend, Progress::Arrived) => *progress = Progress::Wanted,
+            (SettledResult::Resend, Progress::Arrived) => wanted.progress = Progress::Wanted,
             (SettledResult::Committed | SettledResult::Failed(_), Progress::Arrived) => {
-                self.wanted.remove(&file);
+                self.forget(file);
             }
         }
         self.results.push(file, result);
@@ -195,7 +209,9 @@ impl Receiver {
             return Err(Fault::protocol("an offer out of order"));
         }
         while let Some((entry, root)) = entries.next_entry().map_err(fault_of)? {
-            if self.checks.len() + self.wanted.len() >= OFFER_WINDOW {
+            self.open_bytes += entry.weight();
+            let entries = self.checks.len() + self.wanted.len();
+            if entries >= OFFER_WINDOW || self.open_bytes > OFFER_WINDOW_BYTES {
                 return Err(Fault::new(CloseCode::Limit, "too many entries at once"));
             }
             let file = self.next_file;
@@ -216,7 +232,7 @@ impl Receiver {
     }
 
     pub(super) fn handle_start<'a>(&mut self, start: Start) -> Result<Event<'a>, Fault> {
-        let progress = self.wanted.get(&start.file);
+        let progress = self.progress(start.file);
         if self.current.is_some() || matches!(progress, None | Some(Progress::Arrived)) {
             return Err(Fault::protocol("a start of a file that is not wanted now"));
         }
@@ -267,15 +283,15 @@ impl Receiver {
 
     pub(super) fn handle_end<'a>(&mut self, end: End) -> Result<Event<'a>, Fault> {
         let started = self.current.take_if(|current| current.file == end.file);
-        let progress = self.wanted.get(&end.file).copied();
+        let progress = self.progress(end.file);
         match (end.outcome, started, progress) {
             (EndOutcome::Failed(_), _, Some(Progress::Void))
             | (EndOutcome::Complete(_), Some(_), Some(Progress::Void)) => {
-                self.wanted.remove(&end.file);
+                self.forget(end.file);
                 Ok(Event::Nothing)
             }
             (EndOutcome::Failed(code), _, Some(Progress::Wanted)) => {
-                self.wanted.remove(&end.file);
+                self.forget(end.file);
                 self.results.push(end.file, SettledResult::Failed(code));
                 Ok(Event::End(end))
             }
@@ -283,7 +299,7 @@ impl Receiver {
                 Err(Fault::protocol("a file that ends before its announced size"))
             }
             (EndOutcome::Complete(_), Some(_), _) => {
-                self.wanted.insert(end.file, Progress::Arrived);
+                self.arrived(end.file);
                 Ok(Event::End(end))
             }
             (EndOutcome::Changed, Some(_), Some(Progress::Void)) => Ok(Event::Nothing),
@@ -295,7 +311,7 @@ impl Receiver {
     pub(super) fn handle_inline<'a>(&mut self, inline: Inline<'a>) -> Result<Event<'a>, Fault> {
         let file = inline.file;
         let current = self.current.is_some_and(|current| current.file == file);
-        if current || matches!(self.wanted.get(&file), None | Some(Progress::Arrived)) {
+        if current || matches!(self.progress(file), None | Some(Progress::Arrived)) {
             return Err(Fault::protocol("a file that is not wanted now"));
         }
         let length = inline.bytes.len() as u64;
@@ -304,11 +320,11 @@ impl Receiver {
             .checked_sub(length)
             .ok_or_else(|| Fault::new(CloseCode::Limit, "more content than credit"))?;
         if self.is_void(file) {
-            self.wanted.remove(&file);
+            self.forget(file);
             self.consumed(length);
             return Ok(Event::Nothing);
         }
-        self.wanted.insert(file, Progress::Arrived);
+        self.arrived(file);
         Ok(Event::Inline(inline))
     }
 
@@ -321,7 +337,24 @@ impl Receiver {
     }
 
     fn is_void(&self, file: u32) -> bool {
-        self.wanted.get(&file) == Some(&Progress::Void)
+        self.progress(file) == Some(Progress::Void)
+    }
+
+    fn progress(&self, file: u32) -> Option<Progress> {
+        self.wanted.get(&file).map(|wanted| wanted.progress)
+    }
+
+    fn arrived(&mut self, file: u32) {
+        if let Some(wanted) = self.wanted.get_mut(&file) {
+            wanted.progress = Progress::Arrived;
+        }
+    }
+
+    /// Both sides have said their last word: the file makes room in the window.
+    fn forget(&mut self, file: u32) {
+        if let Some(wanted) = self.wanted.remove(&file) {
+            self.open_bytes -= wanted.weight;
+        }
     }
 }
 

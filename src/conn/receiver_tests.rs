@@ -5,7 +5,7 @@ use super::fixtures::{
     transferring,
 };
 use super::{Machine, Receiver};
-use crate::model::limits::{CREDIT_WINDOW_BYTES, OFFER_WINDOW};
+use crate::model::limits::{CREDIT_WINDOW_BYTES, OFFER_WINDOW, OFFER_WINDOW_BYTES};
 use crate::model::{CloseCode, Entry, ItemCode, Rights};
 use crate::wire::{
     Direction, End, EndOutcome, FrameType, Hello, Hole, Inline, ListEnd, Message, Opened, SettledResult, SourceFailed,
@@ -107,6 +107,25 @@ fn row_11_an_offer_of_a_thousand_million_entries_is_refused() {
     refuses(&mut server, &thousand_million, CloseCode::Limit, "number of entries");
     refuses(&mut server, &offer(&[0xff; 10]), PROTOCOL, "number");
     refuses(&mut server, &offer(&[0x80, 0x20]), PROTOCOL, "ends too early");
+}
+
+// Row 11: a few bytes on the wire stand for a long path; what is open stays bounded all the same.
+#[test]
+fn row_11_long_paths_that_share_their_prefix_meet_a_limit() {
+    let (_, mut server) = transferring(Direction::Push);
+    let directory = vec!["x".repeat(250); 16].join("/");
+    let mut first = 0;
+    let refused = loop {
+        let entry = |number: u32| file_entry(&format!("{directory}/{number}"), 1);
+        let frame = offer_frame(first, &[entry(first), entry(first + 1), entry(first + 2)]);
+        first += 3;
+        if let Err(fault) = give(&mut server, &frame) {
+            break fault;
+        }
+    };
+    assert_eq!(refused.code, CloseCode::Limit);
+    let open = (first as usize - 3) * directory.len();
+    assert!(open <= OFFER_WINDOW_BYTES && open > OFFER_WINDOW_BYTES / 2, "{open}");
 }
 
 // Receiver: only what was wanted is taken, and only once. Row 10: also for file number -1.

@@ -2,7 +2,8 @@
 //!
 //! The same machine sends a push on the client and a pull on the server. It never reads a file: it
 //! says what to read next ([`Sender::next_read`]) and takes what was read.
-//! Invariants: at most [`OFFER_WINDOW`] entries are listed and not settled; at most one file is
+//! Invariants: at most [`OFFER_WINDOW`] entries, of at most [`OFFER_WINDOW_BYTES`], are listed and not
+//! settled; at most one file is
 //! between its start and its end; no content byte is sent without credit.
 //!
 //! Life of an entry: offered → answered (settled, unless wanted) → queued → started … ended →
@@ -11,7 +12,10 @@
 //! word on it is always an inline file or an end that is complete or failed, the receiver's always one
 //! result that is committed or failed, and each side forgets the file when both were said.
 
-use crate::model::limits::{BATCH_ENTRIES_MAX, CHANGED_RETRIES_MAX, INLINE_BYTES_MAX, OFFER_WINDOW};
+use crate::model::limits::{
+    BATCH_ENTRIES_MAX, CHANGED_RETRIES_MAX, INLINE_BYTES_MAX, OFFER_WINDOW, OFFER_WINDOW_BYTES, PATH_BYTES_MAX,
+    SYMLINK_BYTES_MAX,
+};
 use crate::model::{Entry, Fault, ItemCode, Kind, Meta, RelPath};
 use crate::wire::{
     Answers, End, EndOutcome, EntriesWriter, Finish, Hole, Inline, ListEnd, Message, RemovedReader, SettledReader,
@@ -42,6 +46,8 @@ pub struct Sender {
     unanswered: VecDeque<Item>,
     /// Wanted by the receiver and not settled.
     wanted: HashMap<u32, Item>,
+    /// Weight of all of those and of `unanswered`.
+    open_bytes: usize,
     queue: VecDeque<u32>,
     current: Option<Current>,
     credit: u64,
@@ -58,6 +64,7 @@ struct Item {
     attempts: u32,
     verdict: Verdict,
     stage: Stage,
+    weight: usize,
 }
 
 /// How far a wanted file is.
@@ -145,6 +152,7 @@ impl Sender {
             answered: 0,
             unanswered: VecDeque::new(),
             wanted: HashMap::new(),
+            open_bytes: 0,
             queue: VecDeque::new(),
             current: None,
             credit: 0,
@@ -157,7 +165,8 @@ impl Sender {
     /// Entries that may be offered now.
     #[must_use]
     pub fn offer_room(&self) -> usize {
-        if self.list_ended || self.next_file == u32::MAX {
+        let is_heavy = self.open_bytes + ENTRY_WEIGHT_MAX > OFFER_WINDOW_BYTES;
+        if self.list_ended || self.next_file == u32::MAX || is_heavy {
             return 0;
         }
         OFFER_WINDOW.saturating_sub(self.unanswered.len() + self.wanted.len())
@@ -180,7 +189,9 @@ impl Sender {
             attempts: 0,
             verdict: Verdict::Have,
             stage: Stage::Queued,
+            weight: entry.weight(),
         });
+        self.open_bytes += entry.weight();
         self.next_file += 1;
         if self.batch.count() >= BATCH_ENTRIES_MAX / 4 || self.batch.byte_count() > OFFER_FRAME_BYTES {
             self.flush_offers();
@@ -359,6 +370,13 @@ impl Sender {
         Ok(())
     }
 
+    /// The entry is settled: it makes room in the window.
+    fn forget(&mut self, file: u32) -> Option<Item> {
+        let item = self.wanted.remove(&file)?;
+        self.open_bytes -= item.weight;
+        Some(item)
+    }
+
     fn answer(&mut self, file: u32, mut item: Item, verdict: Verdict) -> Result<(), Fault> {
         let settlement = match verdict {
             Verdict::Failed(code) => Settlement::Failed(code),
@@ -373,6 +391,8 @@ impl Sender {
             item.verdict = verdict;
             self.wanted.insert(file, item);
             self.queue.push_back(file);
+        } else {
+            self.open_bytes -= item.weight;
         }
         Ok(())
     }
@@ -390,7 +410,7 @@ impl Sender {
                     return Err(Fault::protocol("a result for a file before its end"));
                 }
                 (SettledResult::Committed, Stage::Ended) => {
-                    if let Some(item) = self.wanted.remove(&file) {
+                    if let Some(item) = self.forget(file) {
                         self.report(&item, Settlement::Committed(item.verdict));
                     }
                 }
@@ -414,7 +434,7 @@ impl Sender {
             let outcome = EndOutcome::Failed(code);
             End { file, outcome }.encode(self.stream, &mut self.out);
         }
-        if let Some(item) = self.wanted.remove(&file)
+        if let Some(item) = self.forget(file)
             && stage != Stage::GivenUp
         {
             self.report(&item, Settlement::Failed(code));
@@ -512,6 +532,9 @@ impl Sender {
         });
     }
 }
+
+/// The most that one entry weighs.
+const ENTRY_WEIGHT_MAX: usize = PATH_BYTES_MAX + SYMLINK_BYTES_MAX;
 
 /// Payload bytes at which an offer goes out: a fraction of the frame limit, so that the receiver
 /// starts early.

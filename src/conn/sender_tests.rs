@@ -219,7 +219,7 @@ fn a_dry_run_wants_without_content() {
     begin.flags.dry_run = true;
     client.begin(begin);
     pump(&mut client, &mut server, |server, _| {
-        server.ready(TargetKind::Directory)
+        server.ready(TargetKind::Directory);
     });
     pump(&mut server, &mut client, |_, _| {});
     let origin = Origin {

@@ -13,6 +13,20 @@ pub struct Entry {
     pub meta: Meta,
 }
 
+impl Entry {
+    /// Bytes of its path and link target: what it weighs in [`OFFER_WINDOW_BYTES`].
+    ///
+    /// [`OFFER_WINDOW_BYTES`]: super::limits::OFFER_WINDOW_BYTES
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        let target = match &self.kind {
+            Kind::Symlink { target } => target.len(),
+            Kind::File { .. } | Kind::Directory => 0,
+        };
+        self.path.as_bytes().len() + target
+    }
+}
+
 /// What an entry is. Special files (FIFOs, sockets, devices) have no kind: they are skipped.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Kind {

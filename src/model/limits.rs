@@ -51,8 +51,9 @@ pub const OUTBOUND_BYTES_MAX: usize = 256 * 1024;
 pub const CREDIT_WINDOW_BYTES: u64 = 8 << 20;
 /// Offers that wait for an answer.
 pub const OFFER_WINDOW: usize = 4096;
-/// Files wanted by the receiver and not yet settled, per transfer.
-pub const FILE_WINDOW: usize = 2048;
+/// Bytes of paths and link targets in entries that are offered and not settled. Front coding makes a
+/// few bytes on the wire into a long path, so that counting entries alone would not bound memory.
+pub const OFFER_WINDOW_BYTES: usize = 4 << 20;
 /// Content up to this size travels in a single frame with its root.
 pub const INLINE_BYTES_MAX: u64 = 16 * 1024;
 /// Bytes per leaf of the content tree (BEP 52).

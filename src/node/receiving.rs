@@ -391,6 +391,9 @@ impl Receiving {
             self.phase = Phase::Ended(finish);
             return receiver.finish(finish);
         }
+        // Everything staged is published: our own directory goes now, since its going changes the
+        // time of the directory that it is in.
+        self.plan.place.staging.retire();
         let directories = std::mem::take(&mut self.directories);
         let touched = directories
             .into_iter()

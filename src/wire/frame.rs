@@ -361,7 +361,10 @@ mod tests {
         bytes
     }
 
-    fn decode_in(chunks: &[&[u8]]) -> (Vec<(FrameType, Vec<u8>)>, Vec<(u32, Vec<u8>)>) {
+    type Control = Vec<(FrameType, Vec<u8>)>;
+    type Data = Vec<(u32, Vec<u8>)>;
+
+    fn decode_in(chunks: &[&[u8]]) -> (Control, Data) {
         let mut decoder = Decoder::new(100);
         decoder.lift_limits();
         let (mut control, mut data) = (Vec::new(), Vec::<(u32, Vec<u8>)>::new());

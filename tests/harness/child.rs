@@ -1,6 +1,5 @@
 //! Runs a test's scenario in a process of its own: under a tracer, in a namespace, with other limits.
 
-use std::path::PathBuf;
 use std::process::{Command, Output};
 
 /// Names the scenario that a child runs.
@@ -47,9 +46,4 @@ pub fn text(output: &Output) -> String {
     let out = String::from_utf8_lossy(&output.stdout);
     let error = String::from_utf8_lossy(&output.stderr);
     format!("{out}{error}")
-}
-
-/// A fresh file name in a directory that lives as long as `dir`.
-pub fn file_in(dir: &tempfile::TempDir, name: &str) -> PathBuf {
-    dir.path().join(name)
 }

@@ -30,7 +30,16 @@ impl Guarded {
 
     pub fn with(options: &WorldOptions) -> Guarded {
         let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-        let world = World::with(options);
+        Guarded::around(World::with(options), alone)
+    }
+
+    /// See [`World::in_memory`].
+    pub fn in_memory() -> Guarded {
+        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        Guarded::around(World::in_memory(&WorldOptions::default()), alone)
+    }
+
+    fn around(world: World, alone: MutexGuard<'static, ()>) -> Guarded {
         let canary = world.path("canary");
         fs::create_dir_all(canary.join("sub")).unwrap();
         fs::write(canary.join("secret"), b"CANARY-SECRET").unwrap();

@@ -2,7 +2,9 @@
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
 pub mod child;
+pub mod edits;
 pub mod guard;
+pub mod offers;
 pub mod raw;
 #[cfg(feature = "tls")]
 pub mod tls;
@@ -68,7 +70,17 @@ impl World {
 
     /// A world whose directory is worked on before the server opens its share.
     pub fn prepared(options: &WorldOptions, prepare: impl FnOnce(&Path)) -> World {
-        let dir = tempfile::tempdir().unwrap();
+        World::inside(tempfile::tempdir().unwrap(), options, prepare)
+    }
+
+    /// A world in memory, where there is such a place: for tests of very many names, which on a busy
+    /// disk would take most of their time to clean up.
+    pub fn in_memory(options: &WorldOptions) -> World {
+        let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
+        World::inside(dir.unwrap(), options, |_| {})
+    }
+
+    fn inside(dir: TempDir, options: &WorldOptions, prepare: impl FnOnce(&Path)) -> World {
         fs::create_dir(dir.path().join("share")).unwrap();
         prepare(dir.path());
         let server = Server::bind(&server_options(dir.path(), options)).unwrap();

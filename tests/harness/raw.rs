@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 use syncline::conn::{Event, Machine};
 use syncline::model::limits::PREAUTH_FRAME_BYTES_MAX;
-use syncline::model::{CloseCode, Fault, RelPath, Rights, Secret, ShareName};
+use syncline::model::{Fault, RelPath, Rights, Secret, ShareName};
 use syncline::node::{Client, ClientEvent, ClientOptions, Job, Outcome, TransferOptions};
 use syncline::wire::{
     Begin, BeginFlags, Brake, Decoder, Direction, FrameType, Hello, Message, Open, Opened, Piece, TargetKind,
@@ -308,9 +308,4 @@ fn serve(listener: &TcpListener, kind: TargetKind, mut script: Script) {
             }
         }
     }
-}
-
-/// The code of a fault, for comparison.
-pub fn code(fault: &Fault) -> CloseCode {
-    fault.code
 }

@@ -165,7 +165,7 @@ impl Simulation {
             _ => (&mut self.server, &mut self.up, &mut self.down),
         };
         self.trace.update(&[action as u8]);
-        let reads = action % 2 == 0;
+        let reads = matches!(action, 0 | 2);
         if output.len() >= if reads { room.max(ANSWERS_BYTES_MAX) } else { room } {
             return false;
         }

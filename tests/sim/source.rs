@@ -217,7 +217,8 @@ impl SourceSide {
         if remaining == 0 {
             let outgoing = self.outgoing.take().expect("checked above");
             let mut root = outgoing.hasher.finish().root;
-            let only_holes = outgoing.body.holes == [0..outgoing.body.bytes.len()];
+            let in_holes: usize = outgoing.body.holes.iter().map(ExactSizeIterator::len).sum();
+            let only_holes = outgoing.body.bytes.len() == in_holes;
             if damage && (outgoing.body.bytes.is_empty() || only_holes) {
                 root[0] ^= 1;
             }
