@@ -215,6 +215,7 @@ impl ServerOptions {
             bandwidth_limit: None,
             connections_max: CONNECTIONS_MAX,
             handle_signals: false,
+            deadlines: Deadlines::default(),
         }
     }
 }
