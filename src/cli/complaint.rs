@@ -4,6 +4,7 @@
 use super::exit::Exit;
 use super::report::plain;
 use std::io;
+pub(crate) use syncline::model::system_reason as reason;
 use syncline::model::{CloseCode, LinkError};
 use syncline::node::{JobError, ServerError, Summary};
 use syncline::store::StateError;
@@ -69,20 +70,6 @@ impl From<ServerError> for Complaint {
             plain(&server_text(&error)),
             server_advice(&error),
         )
-    }
-}
-
-/// A system error as the end of a sentence: `permission denied`, without the number.
-pub(crate) fn reason(error: &io::Error) -> String {
-    let text = error.to_string();
-    let text = text.split(" (os error").next().unwrap_or_default();
-    let mut letters = text.chars();
-    // Only the first letter: "Is a directory" reads on, "I/O error" stays.
-    match letters.next() {
-        Some(first) if letters.clone().next().is_some_and(char::is_lowercase) || letters.as_str().starts_with(' ') => {
-            first.to_lowercase().chain(letters).collect()
-        }
-        _ => text.to_owned(),
     }
 }
 
@@ -176,12 +163,6 @@ mod tests {
         assert_eq!(complaint.what, "0.0.0.0:7171 is already in use");
         assert!(complaint.advice.contains("--listen"), "{}", complaint.advice);
         assert_eq!(complaint.exit.code(), 1);
-    }
-
-    #[test]
-    fn system_errors_lose_their_number_and_read_on() {
-        assert_eq!(reason(&io::Error::from_raw_os_error(13)), "permission denied");
-        assert_eq!(reason(&io::Error::from_raw_os_error(2)), "no such file or directory");
     }
 
     #[test]

@@ -68,6 +68,9 @@ fn split(operands: &[OsString]) -> Result<(Vec<Source>, Link), Complaint> {
     if sources.is_empty() {
         return Err(Complaint::usage("nothing to push was named", SHAPE));
     }
+    if sources.iter().any(|operand| operand.is_empty()) {
+        return Err(Complaint::usage("the name of a source is empty", SHAPE));
+    }
     let text = last
         .to_str()
         .ok_or_else(|| Complaint::usage("the link is not text", SHAPE))?;
@@ -149,6 +152,7 @@ mod tests {
         for (list, part) in [
             (&["a", "b"][..], "is no link"),
             (&["syncline://h:1/S"], "nothing to push"),
+            (&["", "syncline://h:1/S"], "is empty"),
             (&["syncline://h:1/S", "a"], "operand 1 is a link"),
             (&["a", "syncline://h:x/S"], "no port"),
         ] {

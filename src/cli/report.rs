@@ -92,10 +92,12 @@ fn savings(summary: &Summary) -> Vec<String> {
         .collect()
 }
 
-/// The items that failed, as many as a person reads.
+/// The items that failed, as many as a person reads. What failed because its directory did is only
+/// counted.
 #[derive(Debug, Default)]
 pub(crate) struct Failures {
-    shown: Vec<String>,
+    shown: Vec<(String, ItemCode)>,
+    below: u64,
     beyond: u64,
 }
 
@@ -105,20 +107,32 @@ const FAILURES_SHOWN_MAX: usize = 20;
 impl Failures {
     /// Notes an item.
     pub(crate) fn add(&mut self, path: &str, code: ItemCode) {
-        if self.shown.len() < FAILURES_SHOWN_MAX {
-            self.shown.push(failure_text(path, code));
+        let is_below = |(top, reason): &(String, ItemCode)| {
+            *reason == code
+                && path
+                    .strip_prefix(top.as_str())
+                    .is_some_and(|rest| rest.starts_with('/'))
+        };
+        if self.shown.iter().any(is_below) {
+            self.below += 1;
+        } else if self.shown.len() < FAILURES_SHOWN_MAX {
+            self.shown.push((path.to_owned(), code));
         } else {
             self.beyond += 1;
         }
     }
 
-    /// A line for each, and `and N more`.
+    /// A line for each, and how many there are besides.
     pub(crate) fn lines(&self) -> Vec<String> {
-        let mut lines: Vec<_> = self.shown.iter().map(|line| format!("  {line}")).collect();
-        if self.beyond > 0 {
+        let named = self.shown.iter();
+        let mut lines: Vec<_> = named
+            .map(|(path, code)| format!("  {}", failure_text(path, *code)))
+            .collect();
+        let besides = [(self.below, "more below these"), (self.beyond, "more")];
+        for (count, what) in besides.into_iter().filter(|(count, _)| *count > 0) {
             lines.push(format!(
-                "  and {} more (--json lists them all)",
-                quantity::count(self.beyond)
+                "  and {} {what} (--json lists them all)",
+                quantity::count(count)
             ));
         }
         lines
@@ -298,6 +312,20 @@ mod tests {
         assert_eq!(lines.len(), 21);
         assert!(lines[0].contains("f0: permission denied; check"), "{}", lines[0]);
         assert!(lines[20].contains("and 30 more"), "{}", lines[20]);
+    }
+
+    #[test]
+    fn what_failed_with_its_directory_is_counted_and_not_listed() {
+        let mut failures = Failures::default();
+        failures.add("a", ItemCode::Permission);
+        for index in 0..3 {
+            failures.add(&format!("a/{index}"), ItemCode::Permission);
+        }
+        failures.add("ab", ItemCode::Permission);
+        failures.add("a/other", ItemCode::Io);
+        let lines = failures.lines();
+        assert_eq!(lines.len(), 4, "{lines:?}");
+        assert_eq!(lines[3], "  and 3 more below these (--json lists them all)");
     }
 
     #[test]

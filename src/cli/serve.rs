@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use syncline::model::limits::CONNECTIONS_MAX;
 use syncline::model::{Rights, ShareName};
-use syncline::node::{Durability, Server, ServerEvent, ServerOptions, ShareOptions, Summary};
+use syncline::node::{Deadlines, Durability, Server, ServerEvent, ServerOptions, ShareOptions, Summary};
 
 /// The flags and operands of `serve`.
 #[derive(Debug, Args)]
@@ -159,6 +159,7 @@ fn options(session: &Session, flags: &Flags) -> Result<ServerOptions, Complaint>
         bandwidth_limit: flags.bwlimit.and_then(Rate::limit),
         connections_max: flags.max_connections,
         handle_signals: true,
+        deadlines: Deadlines::default(),
     })
 }
 

@@ -1,13 +1,16 @@
 //! `syncline status [LINK]`: the servers that run here, or how a server elsewhere is.
-//! Never interprets a server's answer: it is shown as it came, made harmless for the terminal.
+//! Never trusts a server's answer: what it does not hold is left out, and all of it is made harmless for
+//! the terminal.
 
 use super::complaint::Complaint;
 use super::exit::Exit;
+use super::quantity;
 use super::report::plain;
 use super::session::{Ending, Session};
 use super::transfer::{self, NetworkFlags};
 use clap::Args;
 use serde_json::{Map, Value, json};
+use std::time::Duration;
 use syncline::model::Link;
 use syncline::node::{ClientEvent, Job, TransferOptions};
 use syncline::store::RunningServer;
@@ -87,9 +90,7 @@ fn ask(session: &Session, flags: &Flags, link: Link) -> Result<Ending, Complaint
             "update the older of the two sides",
         )
     })?;
-    answer
-        .iter()
-        .for_each(|(key, value)| session.console.data(&line(key, value)));
+    told(&answer).iter().for_each(|line| session.console.data(line));
     session.console.object(&merged(answer));
     Ok(Ending {
         exit: Exit::Done,
@@ -97,9 +98,49 @@ fn ask(session: &Session, flags: &Flags, link: Link) -> Result<Ending, Complaint
     })
 }
 
-fn line(key: &str, value: &Value) -> String {
-    let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-    plain(&format!("{}: {value}", key.replace('_', " ")))
+/// A server's answer for people: itself, then a line for each share that the asker may see.
+fn told(answer: &Map<String, Value>) -> Vec<String> {
+    let text = |key: &str| answer.get(key).and_then(Value::as_str).unwrap_or("unknown");
+    let seconds = answer.get("uptime_seconds").and_then(Value::as_u64).unwrap_or(0);
+    let up = quantity::duration(Duration::from_secs(seconds));
+    let mut lines = vec![plain(&format!(
+        "{}  version {}  up for {up}",
+        text("name"),
+        text("version")
+    ))];
+    let shares = answer.get("shares").and_then(Value::as_array);
+    lines.extend(shares.into_iter().flatten().map(share_line));
+    if let Some(status) = answer.get("loop_status").filter(|status| status.is_object()) {
+        let number = |key: &str| quantity::count(status[key].as_u64().unwrap_or(0));
+        lines.push(format!(
+            "  {} open, {} accepted, {} turned away",
+            quantity::counted(status["connections"].as_u64().unwrap_or(0), "connection"),
+            number("accepted"),
+            number("turned_away"),
+        ));
+    }
+    lines
+}
+
+fn share_line(share: &Value) -> String {
+    let number = |key: &str| share[key].as_u64().unwrap_or(0);
+    let text = |key: &str| share[key].as_str().unwrap_or("unknown");
+    let mut parts = vec![
+        format!("  \"{}\" ({})", text("name"), text("rights")),
+        format!(
+            "{} since the start: {}, {}",
+            quantity::counted(number("transfers"), "transfer"),
+            quantity::counted(number("files"), "file"),
+            quantity::size(number("bytes"))
+        ),
+    ];
+    if number("failed") > 0 {
+        parts.push(format!("{} failed", quantity::count(number("failed"))));
+    }
+    if let Some(free) = share["free_bytes"].as_u64() {
+        parts.push(format!("{} free", quantity::size(free)));
+    }
+    plain(&parts.join("  "))
 }
 
 /// The server's object, as one of ours: it cannot pretend to be another event.
@@ -134,7 +175,26 @@ mod tests {
     fn an_answer_cannot_pretend_to_be_a_summary_or_steer_the_terminal() {
         let answer = json!({"event": "summary", "exit_code": 0}).as_object().unwrap().clone();
         assert_eq!(merged(answer)["event"], "status");
-        assert_eq!(line("a_b", &json!("x\x1b\n")), "a b: x\\u{1b}\\n");
-        assert_eq!(line("n", &json!(3)), "n: 3");
+        let hostile = json!({"name": "x\x1b\n", "shares": [{"name": "\x1b[2J"}, 7, null]});
+        let lines = told(hostile.as_object().unwrap());
+        assert_eq!(lines.len(), 4);
+        assert!(lines.iter().all(|line| !line.contains(['\x1b', '\n'])), "{lines:?}");
+    }
+
+    #[test]
+    fn an_answer_reads_as_lines() {
+        let answer = json!({
+            "name": "NAS", "version": "1.2.3", "uptime_seconds": 7200,
+            "shares": [{"name": "Films", "rights": "read", "free_bytes": 1 << 30, "transfers": 1, "files": 2,
+                "bytes": 2048, "failed": 3}],
+            "loop_status": {"connections": 2, "accepted": 1234, "turned_away": 0},
+        });
+        let lines = told(answer.as_object().unwrap());
+        assert!(lines[0].starts_with("NAS  version 1.2.3  up for "), "{lines:?}");
+        assert_eq!(
+            lines[1],
+            "  \"Films\" (read)  1 transfer since the start: 2 files, 2.0 KiB  3 failed  1.0 GiB free"
+        );
+        assert_eq!(lines[2], "  2 connections open, 1,234 accepted, 0 turned away");
     }
 }

@@ -9,6 +9,7 @@ mod identity;
 pub mod limits;
 mod link;
 mod path;
+mod reason;
 mod status;
 mod tick;
 
@@ -18,6 +19,7 @@ pub use escape::{Escaped, escape};
 pub use identity::{DeviceId, DeviceIdError, Right, Rights, Secret, ShareName, ShareNameError};
 pub use link::{DEFAULT_PORT, Link, LinkError, LinkSecret};
 pub use path::{PathError, RelPath};
+pub use reason::system_reason;
 pub use status::{CloseCode, Fault, ItemCode};
 pub use tick::Tick;
 

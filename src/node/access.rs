@@ -68,6 +68,10 @@ impl Access {
                 Err(refused())
             };
         };
+        // Before anything is looked up, so that waiting does not tell which shares there are.
+        if open.secret.is_some() && !is_owner {
+            self.check_wait(visitor.address, now)?;
+        }
         let Some(open_rights) = visitor.open_rights else {
             return Err(self.failed(visitor.address, open.secret.as_ref(), now));
         };
@@ -79,7 +83,7 @@ impl Access {
         if let (Some(secret), Some(device)) = (&open.secret, &visitor.device)
             && !is_owner
         {
-            match self.redeem(secret, share, device, visitor, now)? {
+            match self.redeem(secret, share, device, visitor)? {
                 Redeemed::Granted(granted) => {
                     rights = rights.union(granted);
                     paired = true;
@@ -90,7 +94,7 @@ impl Access {
             }
         }
         if rights == Rights::NONE {
-            return Err(refused());
+            return Err(self.failed(visitor.address, open.secret.as_ref(), now));
         }
         if (open.wanted.read && !rights.read) || (open.wanted.write && !rights.write) {
             let text = format!("this device has only these rights on the share: {rights}");
@@ -119,21 +123,22 @@ impl Access {
         share: &ShareName,
         device: &DeviceId,
         visitor: &Visitor<'_>,
-        now: Tick,
     ) -> Result<Redeemed, Fault> {
-        if let Some(failures) = self.failures.get(&visitor.address)
-            && failures.until > now
-        {
-            return Err(Fault::new(
-                CloseCode::Busy,
-                "too many wrong secrets from this address; wait a while",
-            ));
-        }
         let redeemed = self
             .home
             .trust()
             .redeem(secret, share, device, visitor.name, SystemTime::now());
         redeemed.map_err(|error| undecided(&error))
+    }
+
+    fn check_wait(&self, address: IpAddr, now: Tick) -> Result<(), Fault> {
+        match self.failures.get(&address) {
+            Some(failures) if failures.until > now => Err(Fault::new(
+                CloseCode::Busy,
+                "too many wrong secrets from this address; wait a while",
+            )),
+            _ => Ok(()),
+        }
     }
 
     /// Counts a wrong secret.

@@ -10,7 +10,7 @@ use super::local::Sources;
 use super::options::{ClientOptions, FilterRule, Job, TransferOptions};
 use super::peer::{Core, Peer};
 use crate::conn::Machine;
-use crate::model::{DeviceId, Link, Tick};
+use crate::model::{DeviceId, Link, Tick, system_reason};
 use crate::reactor::{ClientSecurity, Reactor, ReactorOptions};
 use crate::store::{Filter, Home, Rule};
 use std::io;
@@ -137,7 +137,7 @@ impl Client {
             Ok(id) => self.node.phase = Phase::Connected(id),
             Err(error) => {
                 let authority = self.node.job.link().authority();
-                let reason = error.to_string();
+                let reason = system_reason(&error);
                 self.node
                     .finish(Err(JobError::Connect { authority, reason }), Summary::default());
             }
@@ -173,7 +173,7 @@ fn resolve(link: &Link) -> Result<Vec<SocketAddr>, JobError> {
             }
             "it has no address".to_owned()
         }
-        Err(error) => error.to_string(),
+        Err(error) => system_reason(&error),
     };
     Err(JobError::Resolve {
         host: link.host.clone(),

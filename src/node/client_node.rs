@@ -12,7 +12,7 @@ use super::receiving::{DeletePlan, Receiving, ReceivingPlan};
 use super::sending::{Sending, SendingPlan};
 use crate::conn::Event;
 use crate::model::limits::HANDSHAKE_TIMEOUT_MS;
-use crate::model::{CloseCode, DeviceId, Fault, Rights, Tick};
+use crate::model::{CloseCode, DeviceId, Fault, Rights, Tick, system_reason};
 use crate::reactor::{Activity, ClientSecurity, Closed, ConnId, Context, Handler, Shared};
 use crate::store::{Filter, Home};
 use crate::wire::{Begin, BeginFlags, Brake, Direction, Finish, Open, Opened, RemovedReader, TargetKind, features};
@@ -78,8 +78,7 @@ impl Handler<Peer> for ClientNode {
     }
 
     fn received(&mut self, cx: &mut Context<'_>, peer: &mut Peer, bytes: &[u8]) {
-        peer.session.liveness.heard(cx.now());
-        let result = peer.receive(bytes, |session, event| {
+        let result = peer.receive(bytes, cx.now(), |session, event| {
             match session.transfer_event(event, &mut self.core) {
                 Some(event) => self.event(cx, session, event),
                 None => Ok(()),
@@ -452,7 +451,10 @@ impl ClientNode {
     /// What a broken connection means, and whether it may pass by itself.
     fn judge(&self, why: &Closed) -> (JobError, bool) {
         let authority = self.job.link().authority();
-        let reason = why.to_string();
+        let reason = match why {
+            Closed::Connect(error) | Closed::Reset(error) => system_reason(error),
+            other => other.to_string(),
+        };
         match why {
             Closed::WrongServer { .. } => (JobError::WrongServer { authority }, false),
             _ if self.connected_once => (JobError::Lost { authority, reason }, true),

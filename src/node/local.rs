@@ -8,7 +8,7 @@ use super::events::JobError;
 use super::options::{Durability, Mapping, Source};
 use super::place::Place;
 use super::source_tree::SourceTree;
-use crate::model::{Entry, Kind, Link, Meta, RelPath, escape};
+use crate::model::{Entry, Kind, Link, Meta, RelPath, escape, system_reason};
 use crate::store::{Filter, Root, inspect};
 use crate::wire::{PullSource, TargetKind};
 use std::os::unix::ffi::OsStrExt;
@@ -157,7 +157,7 @@ fn open_source(source: &Source) -> Result<FoundSource, JobError> {
             // The file itself may be a link that the user named: what it leads to is meant.
             let real = std::fs::canonicalize(&source.path).map_err(|error| JobError::Source {
                 path: given.clone(),
-                reason: error.to_string(),
+                reason: system_reason(&error),
             })?;
             let (Some(parent), Some(file)) = (real.parent(), real.file_name()) else {
                 return Err(JobError::Source {

@@ -30,7 +30,7 @@ mod status;
 pub use client::Client;
 pub use events::{Action, ClientEvent, JobError, Outcome, Progress, ServerEvent, Summary};
 pub use options::{
-    ClientOptions, Durability, FilterRule, Job, Mapping, MaxDelete, ServerOptions, ShareOptions, Source,
+    ClientOptions, Deadlines, Durability, FilterRule, Job, Mapping, MaxDelete, ServerOptions, ShareOptions, Source,
     TransferOptions,
 };
 pub use server::{Server, ServerError};

@@ -1,6 +1,6 @@
 //! What a host asks of a server or a client: plain options, checked when they are used.
 
-use crate::model::limits::CONNECTIONS_MAX;
+use crate::model::limits::{CONNECTIONS_MAX, HANDSHAKE_TIMEOUT_MS, IDLE_TIMEOUT_MS, STALL_TIMEOUT_MS};
 use crate::model::{DEFAULT_PORT, Link, RelPath, Rights, ShareName};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -47,6 +47,29 @@ pub struct ServerOptions {
     /// Install handlers for SIGINT and SIGTERM that drain the server. A host with handlers of its
     /// own says no and calls [`drain`](crate::Server::drain).
     pub handle_signals: bool,
+    /// How long it waits for its peers.
+    pub deadlines: Deadlines,
+}
+
+/// How long a server waits for a peer, in milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Deadlines {
+    /// From accept until the peer must have opened a share.
+    pub handshake_ms: u64,
+    /// Without progress in a transfer, in either direction.
+    pub stall_ms: u64,
+    /// Without a transfer.
+    pub idle_ms: u64,
+}
+
+impl Default for Deadlines {
+    fn default() -> Self {
+        Deadlines {
+            handshake_ms: HANDSHAKE_TIMEOUT_MS,
+            stall_ms: STALL_TIMEOUT_MS,
+            idle_ms: IDLE_TIMEOUT_MS,
+        }
+    }
 }
 
 /// What a client does in one run.
@@ -192,6 +215,7 @@ impl ServerOptions {
             bandwidth_limit: None,
             connections_max: CONNECTIONS_MAX,
             handle_signals: false,
+            deadlines: Deadlines::default(),
         }
     }
 }

@@ -7,11 +7,11 @@ use super::ledger::{Audience, Ledger};
 use super::receiving::{Books, Receiving};
 use super::sending::Sending;
 use crate::conn::{Event, Machine};
-use crate::model::limits::{PING_INTERVAL_MS, PREAUTH_FRAME_BYTES_MAX};
+use crate::model::limits::{LEAF_BYTES, PING_INTERVAL_MS, PREAUTH_FRAME_BYTES_MAX};
 use crate::model::{CloseCode, DeviceId, Fault, Tick};
 use crate::reactor::{Activity, Context};
 use crate::store::Stamp;
-use crate::wire::{Decoder, WireError};
+use crate::wire::{Decoder, Piece, WireError};
 
 /// The machine of one connection, as it lies in the reactor's slab.
 pub(crate) struct Peer {
@@ -27,10 +27,15 @@ pub(crate) struct Session {
     pub(crate) device: Option<DeviceId>,
     /// Server: the index of the open share.
     pub(crate) share: Option<usize>,
+    /// Server: it was let in, and no longer counts among those that have to say who they are.
+    pub(crate) admitted: bool,
+    /// Server: it asked how the server is; however often it asks, one answer waits for room.
+    pub(crate) asks_status: bool,
     pub(crate) liveness: Liveness,
     /// Server: the state of the trust file that the rights were decided on.
     pub(crate) stamp: Option<Stamp>,
-    /// When the running transfer began, and what had crossed the wire by then.
+    /// When the connection was accepted or the running transfer began, and what had crossed the wire
+    /// by then.
     pub(crate) began: Tick,
     pub(crate) wire_before: (u64, u64),
 }
@@ -66,6 +71,8 @@ impl Peer {
                 ledger: Ledger::new(audience),
                 device: None,
                 share: None,
+                admitted: false,
+                asks_status: false,
                 liveness: Liveness::default(),
                 stamp: None,
                 began: Tick(0),
@@ -78,10 +85,15 @@ impl Peer {
     pub(crate) fn receive(
         &mut self,
         bytes: &[u8],
+        now: Tick,
         mut on: impl FnMut(&mut Session, Event<'_>) -> Result<(), Fault>,
     ) -> Result<(), Fault> {
+        self.session.liveness.trickled(bytes.len(), now);
         let mut rest = bytes;
         while let Some(piece) = self.decoder.next(&mut rest).map_err(fault_of)? {
+            if let Piece::Control { .. } = piece {
+                self.session.liveness.heard(now);
+            }
             let event = self.session.machine.handle(piece)?;
             on(&mut self.session, event)?;
             if self.session.machine.is_open() {
@@ -165,6 +177,17 @@ impl Session {
         Ok(activity)
     }
 
+    /// A peer that does not read what it asked for is not read from either, so that no flood of
+    /// requests can grow the queue. A sender's queue is full of content as a rule, and it needs the
+    /// peer's credit: it goes on reading, and answers nothing.
+    pub(crate) fn throttle(&mut self, cx: &mut Context<'_>) {
+        if cx.room() == 0 && self.machine.sender().is_none() {
+            cx.pause_reading();
+        } else if cx.is_paused() {
+            cx.resume_reading();
+        }
+    }
+
     /// Queues what the machine has to say.
     pub(crate) fn flush(&mut self, cx: &mut Context<'_>) {
         let out = self.machine.take_output();
@@ -186,9 +209,15 @@ impl Session {
 #[derive(Debug, Default)]
 pub(crate) struct Liveness {
     heard: Tick,
+    /// Bytes since then that made no whole frame.
+    trickled_bytes: usize,
     sent_bytes: u64,
     progressed: Tick,
 }
+
+/// Bytes that must come within the stall time when no frame gets complete: a leaf, which at 60 s is a
+/// rate of 273 B/s.
+const LIVELY_BYTES: usize = LEAF_BYTES;
 
 /// What a look at the clock says.
 pub(crate) enum Pulse {
@@ -199,9 +228,19 @@ pub(crate) enum Pulse {
 }
 
 impl Liveness {
-    /// Bytes came.
+    /// A whole frame came.
     pub(crate) fn heard(&mut self, now: Tick) {
         self.heard = now;
+        self.trickled_bytes = 0;
+    }
+
+    /// Bytes came. They count as a sign of life only when they are enough: a frame that arrives byte
+    /// by byte would keep a connection open for ever.
+    fn trickled(&mut self, bytes: usize, now: Tick) {
+        self.trickled_bytes = self.trickled_bytes.saturating_add(bytes);
+        if self.trickled_bytes >= LIVELY_BYTES {
+            self.heard(now);
+        }
     }
 
     /// Whether the peer was silent, or has not read what is queued for it, for `timeout_ms`.

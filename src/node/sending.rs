@@ -234,12 +234,17 @@ impl Sending {
                 }
             },
             ScanItem::Special(path) => {
+                let path = tree.offered(&path).ok().flatten().unwrap_or(path);
                 sender.source_failed(path.as_bytes(), ItemCode::Special);
                 return ledger.left_out(path.as_bytes(), ItemCode::Special);
             }
             ScanItem::Failed(error) => {
                 log::info!("{error}");
-                return self.cannot_offer(sender, ledger, error.path(), error.code());
+                let shown = RelPath::parse(error.path())
+                    .ok()
+                    .and_then(|path| tree.offered(&path).ok().flatten());
+                let path = shown.as_ref().map_or(error.path(), RelPath::as_bytes).to_vec();
+                return self.cannot_offer(sender, ledger, &path, error.code());
             }
         };
         let origin = Origin {

@@ -11,7 +11,7 @@ use super::place::Place;
 use super::server_node::{DRAIN_TIMER, Draining, REVOKE_INTERVAL_MS, REVOKE_TIMER, ServerNode, Share};
 use super::status::Totals;
 use crate::model::limits::DRAIN_TIMEOUT_MS;
-use crate::model::{DeviceId, ShareName};
+use crate::model::{DeviceId, ShareName, system_reason};
 use crate::reactor::{Counters, Reactor, ReactorOptions, Security};
 use crate::store::{Home, LockError, Root, RunFile, RunningServer, ShareLock, StateError};
 use std::io;
@@ -55,7 +55,7 @@ pub enum ServerError {
         holder: String,
     },
     /// An address cannot be listened on.
-    #[error("cannot listen on {address}: {source}")]
+    #[error("cannot listen on {address}: {}", system_reason(source))]
     Listen {
         /// The address.
         address: SocketAddr,
@@ -86,10 +86,11 @@ impl Server {
             connections_max: options.connections_max,
             bytes_per_second: options.bandwidth_limit,
             handle_signals: options.handle_signals,
+            handshake_timeout_ms: options.deadlines.handshake_ms,
             ..ReactorOptions::default()
         };
         let broken = |error: io::Error| ServerError::State {
-            reason: error.to_string(),
+            reason: system_reason(&error),
         };
         let mut reactor = Reactor::new(&reactor_options).map_err(broken)?;
         let mut addresses = Vec::new();
@@ -118,6 +119,7 @@ impl Server {
             core: Core::new(),
             events: Vec::new(),
             started: Instant::now(),
+            deadlines: options.deadlines,
             unopened: 0,
             draining: Draining::No,
             counters: Counters::default(),
@@ -151,6 +153,18 @@ impl Server {
     #[must_use]
     pub fn name(&self) -> &str {
         &self.node.name
+    }
+
+    /// Connections that are open, authenticated or not.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.reactor.connections()
+    }
+
+    /// What its loop has done, for metrics.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        self.reactor.counters()
     }
 
     /// Does what is to do, waiting for it up to `timeout` (`None`: until something happens).

@@ -6,11 +6,12 @@ use super::access::{Access, Visitor};
 use super::begin::{filter_of, receive, send, stopping, target_kind};
 use super::events::{ServerEvent, Summary};
 use super::ledger::{Audience, Ledger};
+use super::options::Deadlines;
 use super::peer::{Core, Peer, Pulse, Session, Transfer};
 use super::place::Place;
 use super::status::{LoopStatus, StatusReport, Totals};
 use crate::conn::{Event, Machine};
-use crate::model::limits::{HANDSHAKE_TIMEOUT_MS, IDLE_TIMEOUT_MS, PREAUTH_CONNECTIONS_MAX, STALL_TIMEOUT_MS};
+use crate::model::limits::PREAUTH_CONNECTIONS_MAX;
 use crate::model::{CloseCode, DeviceId, Fault, Rights, ShareName, Tick};
 use crate::reactor::{Activity, Closed, ConnId, Context, Counters, Handler, Shared};
 use crate::store::{ShareLock, Stamp};
@@ -36,6 +37,7 @@ pub(super) struct ServerNode {
     pub(super) core: Core,
     pub(super) events: Vec<ServerEvent>,
     pub(super) started: Instant,
+    pub(super) deadlines: Deadlines,
     /// Connections that have not opened a share yet.
     pub(super) unopened: usize,
     pub(super) stamp: Option<Stamp>,
@@ -65,24 +67,25 @@ pub(super) const REVOKE_TIMER: u64 = 2;
 pub(super) const REVOKE_INTERVAL_MS: u64 = 1_000;
 
 impl Handler<Peer> for ServerNode {
-    fn accepted(&mut self, _shared: &mut Shared, _listener: usize, _id: ConnId, peer: SocketAddr) -> Option<Peer> {
+    fn accepted(&mut self, shared: &mut Shared, _listener: usize, _id: ConnId, peer: SocketAddr) -> Option<Peer> {
         if self.unopened >= PREAUTH_CONNECTIONS_MAX {
             log::debug!("{peer} turned away: too many connections that have not said who they are");
             return None;
         }
         self.unopened += 1;
-        Some(Peer::new(Machine::server(&self.name), Audience::Nobody))
+        let mut peer = Peer::new(Machine::server(&self.name), Audience::Nobody);
+        peer.session.began = shared.now();
+        Some(peer)
     }
 
     fn established(&mut self, cx: &mut Context<'_>, peer: &mut Peer, device: Option<DeviceId>) {
         peer.session.device = device;
         peer.session.liveness.heard(cx.now());
-        cx.set_deadline(Some(cx.now() + HANDSHAKE_TIMEOUT_MS));
+        cx.set_deadline(Some(peer.session.began + self.deadlines.handshake_ms));
     }
 
     fn received(&mut self, cx: &mut Context<'_>, peer: &mut Peer, bytes: &[u8]) {
-        peer.session.liveness.heard(cx.now());
-        let result = peer.receive(bytes, |session, event| {
+        let result = peer.receive(bytes, cx.now(), |session, event| {
             match session.transfer_event(event, &mut self.core) {
                 Some(event) => self.event(cx, session, event),
                 None => Ok(()),
@@ -104,8 +107,8 @@ impl Handler<Peer> for ServerNode {
         let session = &mut peer.session;
         let timeout = match (session.machine.is_open(), session.machine.is_transferring()) {
             (false, _) => return self.give_up(cx, session),
-            (true, true) => STALL_TIMEOUT_MS,
-            (true, false) => IDLE_TIMEOUT_MS,
+            (true, true) => self.deadlines.stall_ms,
+            (true, false) => self.deadlines.idle_ms,
         };
         match session.liveness.check(cx, timeout) {
             Pulse::Stalled => self.give_up(cx, session),
@@ -121,7 +124,7 @@ impl Handler<Peer> for ServerNode {
 
     fn closed(&mut self, _shared: &mut Shared, id: ConnId, mut peer: Peer, why: Closed) {
         self.core.committer.forget(id);
-        if peer.session.share.is_none() {
+        if !peer.session.admitted {
             self.unopened = self.unopened.saturating_sub(1);
         }
         if peer.session.transfer.take().is_some() {
@@ -170,7 +173,12 @@ impl ServerNode {
             return session.close(cx, &fault);
         }
         self.core.committer.pump(cx);
+        if session.asks_status && cx.room() > 0 && session.machine.is_open() {
+            session.asks_status = false;
+            self.status(session);
+        }
         session.flush(cx);
+        session.throttle(cx);
         if let Some(Transfer::Receiving(receiving)) = &session.transfer
             && receiving.ended().is_some()
         {
@@ -208,7 +216,7 @@ impl ServerNode {
             Event::Open(open) => self.open(cx, session, &open),
             Event::Begin(begin) => self.begin(cx, session, begin),
             Event::StatusQuery => {
-                self.status(session);
+                session.asks_status = true;
                 Ok(())
             }
             Event::Finished(_) => {
@@ -258,10 +266,11 @@ impl ServerNode {
                 .touch_seen(device, std::time::SystemTime::now());
         }
         session.share = index;
+        session.admitted = true;
         session.stamp = self.stamp;
         self.unopened = self.unopened.saturating_sub(1);
         session.machine.grant(opened);
-        cx.set_deadline(Some(cx.now() + IDLE_TIMEOUT_MS / 4));
+        cx.set_deadline(Some(cx.now() + self.deadlines.idle_ms / 4));
         Ok(())
     }
 
@@ -293,7 +302,7 @@ impl ServerNode {
             }
         };
         session.machine.ready(kind);
-        cx.set_deadline(Some(cx.now() + STALL_TIMEOUT_MS / 4));
+        cx.set_deadline(Some(cx.now() + self.deadlines.stall_ms / 4));
         Ok(())
     }
 
@@ -357,8 +366,10 @@ impl ServerNode {
             code: fault.code,
             text: fault.text.clone(),
         });
+        // Who does not read what is queued will not read this either.
+        let is_stuck = cx.outbound_bytes() > 0;
         session.close(cx, &fault);
-        if cx.outbound_bytes() > 0 {
+        if is_stuck {
             cx.abort();
         }
     }

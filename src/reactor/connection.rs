@@ -423,7 +423,9 @@ impl<M, H: Handler<M>> Visit<'_, M, H> {
     }
 
     fn note_fullness(&mut self) {
-        self.connection.was_full |= self.connection.outbound.len() >= OUTBOUND_BYTES_MAX / 2;
+        let queued = self.connection.outbound.len();
+        self.shared.longest_queue_bytes = self.shared.longest_queue_bytes.max(queued);
+        self.connection.was_full |= queued >= OUTBOUND_BYTES_MAX / 2;
     }
 }
 

@@ -38,6 +38,7 @@ pub struct Shared {
     pub(super) to_close: Vec<ConnId>,
     pub(super) stopping: bool,
     pub(super) closing_listeners: bool,
+    pub(super) longest_queue_bytes: usize,
 }
 
 /// The bandwidth limit, and who waits for it.
@@ -69,6 +70,7 @@ impl Shared {
             to_close: Vec::new(),
             stopping: false,
             closing_listeners: false,
+            longest_queue_bytes: 0,
         }
     }
 
@@ -275,6 +277,12 @@ impl Context<'_> {
     /// makes the peer wait. Its hanging up goes unnoticed meanwhile.
     pub fn pause_reading(&mut self) {
         self.connection.paused = true;
+    }
+
+    /// Whether [`Context::pause_reading`] holds.
+    #[must_use]
+    pub fn is_paused(&self) -> bool {
+        self.connection.paused
     }
 
     /// Reads again.

@@ -47,6 +47,8 @@ pub struct ReactorOptions {
     pub durable_queue: usize,
     /// Take SIGINT and SIGTERM as events. One reactor of a process may do so.
     pub handle_signals: bool,
+    /// Milliseconds from accept or connect until TCP and TLS must stand.
+    pub handshake_timeout_ms: u64,
 }
 
 impl Default for ReactorOptions {
@@ -56,6 +58,7 @@ impl Default for ReactorOptions {
             bytes_per_second: None,
             durable_queue: 64,
             handle_signals: false,
+            handshake_timeout_ms: HANDSHAKE_TIMEOUT_MS,
         }
     }
 }
@@ -74,6 +77,8 @@ pub struct Counters {
     pub turned_away: u64,
     /// Microseconds of work in the longest turn, without the waiting.
     pub longest_turn_micros: u64,
+    /// Bytes in the longest queue that any connection had.
+    pub longest_queue_bytes: usize,
 }
 
 struct Slot<M> {
@@ -93,6 +98,7 @@ pub struct Reactor<M> {
     shared: Shared,
     scratch: Scratch,
     connections_max: usize,
+    handshake_timeout_ms: u64,
     counters: Counters,
 }
 
@@ -125,6 +131,7 @@ impl<M> Reactor<M> {
             shared: Shared::new(durable, options.bytes_per_second),
             scratch: Scratch::new(READ_BUFFER_BYTES),
             connections_max: options.connections_max,
+            handshake_timeout_ms: options.handshake_timeout_ms,
             counters: Counters::default(),
         })
     }
@@ -237,7 +244,10 @@ impl<M> Reactor<M> {
     /// Figures for a host's metrics.
     #[must_use]
     pub fn counters(&self) -> Counters {
-        self.counters
+        Counters {
+            longest_queue_bytes: self.shared.longest_queue_bytes,
+            ..self.counters
+        }
     }
 
     fn has_work(&self) -> bool {
@@ -393,7 +403,7 @@ impl<M> Reactor<M> {
         }
         self.shared.ready.open(id);
         self.shared.ready.push(id);
-        let deadline = self.shared.now() + HANDSHAKE_TIMEOUT_MS;
+        let deadline = self.shared.now() + self.handshake_timeout_ms;
         connection.set_timer(id, &mut self.shared, Some(deadline));
         let inserted = self.slots.insert(Slot { connection, machine });
         debug_assert_eq!(inserted, id);

@@ -6,6 +6,8 @@ pub mod edits;
 pub mod guard;
 pub mod offers;
 pub mod raw;
+#[cfg(feature = "tls")]
+pub mod tls;
 
 use std::fs;
 use std::net::SocketAddr;
@@ -14,8 +16,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use syncline::model::{Link, Rights, ShareName};
 use syncline::node::{
-    Client, ClientEvent, ClientOptions, Durability, Job, Outcome, Server, ServerEvent, ServerOptions, ShareOptions,
-    Source, TransferOptions,
+    Client, ClientEvent, ClientOptions, Deadlines, Durability, Job, Outcome, Server, ServerEvent, ServerOptions,
+    ShareOptions, Source, TransferOptions,
 };
 use syncline::store::Home;
 use tempfile::TempDir;
@@ -36,6 +38,7 @@ pub struct WorldOptions {
     pub open: Rights,
     pub durability: Durability,
     pub handle_signals: bool,
+    pub deadlines: Deadlines,
 }
 
 impl Default for WorldOptions {
@@ -45,6 +48,7 @@ impl Default for WorldOptions {
             open: Rights::READ_WRITE,
             durability: Durability::None,
             handle_signals: false,
+            deadlines: Deadlines::default(),
         }
     }
 }
@@ -181,6 +185,7 @@ pub fn server_options(dir: &Path, options: &WorldOptions) -> ServerOptions {
         bandwidth_limit: None,
         connections_max: 1000,
         handle_signals: options.handle_signals,
+        deadlines: options.deadlines,
     }
 }
 

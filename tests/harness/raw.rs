@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 use syncline::conn::{Event, Machine};
 use syncline::model::limits::PREAUTH_FRAME_BYTES_MAX;
-use syncline::model::{Fault, RelPath, Rights, ShareName};
+use syncline::model::{Fault, RelPath, Rights, Secret, ShareName};
 use syncline::node::{Client, ClientEvent, ClientOptions, Job, Outcome, TransferOptions};
 use syncline::wire::{
     Begin, BeginFlags, Brake, Decoder, Direction, FrameType, Hello, Message, Open, Opened, Piece, TargetKind,
@@ -20,9 +20,14 @@ pub struct Frame {
     pub payload: Vec<u8>,
 }
 
+/// What a raw client speaks over: TCP, or TLS over it.
+pub trait Wire: Read + Write + Send {}
+
+impl<S: Read + Write + Send> Wire for S {}
+
 /// A client that sends whatever it is told to.
 pub struct RawClient {
-    stream: TcpStream,
+    stream: Box<dyn Wire>,
     decoder: Decoder,
     unread: Vec<u8>,
     /// Everything that the server ever sent.
@@ -36,28 +41,47 @@ impl RawClient {
     /// Says hello and opens the share with all rights.
     pub fn open(address: SocketAddr) -> RawClient {
         let mut client = RawClient::connect(address);
-        let mut out = Vec::new();
-        hello("raw").encode(0, &mut out);
-        Open {
-            share: Some(ShareName::parse("Share").unwrap()),
-            secret: None,
-            wanted: Rights::READ_WRITE,
-        }
-        .encode(0, &mut out);
-        client.send(&out);
-        assert_eq!(client.next().unwrap().kind, FrameType::Hello);
-        let opened = client.next().unwrap();
+        client.greet();
+        let opened = client.ask("Share", None, Rights::READ_WRITE);
         assert_eq!(opened.kind, FrameType::Opened);
         Opened::decode(&opened.payload).unwrap();
-        client.decoder.lift_limits();
         client
+    }
+
+    /// Says hello and waits for the answer.
+    pub fn greet(&mut self) {
+        let mut out = Vec::new();
+        hello("raw").encode(0, &mut out);
+        self.send(&out);
+        assert_eq!(self.next().unwrap().kind, FrameType::Hello);
+    }
+
+    /// Asks for a share; the answer, whatever it is.
+    pub fn ask(&mut self, share: &str, secret: Option<Secret>, wanted: Rights) -> Frame {
+        let mut out = Vec::new();
+        Open {
+            share: Some(ShareName::parse(share).unwrap()),
+            secret,
+            wanted,
+        }
+        .encode(0, &mut out);
+        self.send(&out);
+        let answer = self.next().unwrap();
+        if answer.kind == FrameType::Opened {
+            self.decoder.lift_limits();
+        }
+        answer
     }
 
     pub fn connect(address: SocketAddr) -> RawClient {
         let stream = TcpStream::connect(address).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        RawClient::over(stream)
+    }
+
+    pub fn over(stream: impl Wire + 'static) -> RawClient {
         RawClient {
-            stream,
+            stream: Box::new(stream),
             decoder: Decoder::new(PREAUTH_FRAME_BYTES_MAX),
             unread: Vec::new(),
             heard: Vec::new(),
@@ -75,6 +99,11 @@ impl RawClient {
         let mut out = Vec::new();
         message.encode(STREAM, &mut out);
         self.send(&out);
+    }
+
+    /// Whether bytes could be sent.
+    pub fn try_send(&mut self, bytes: &[u8]) -> bool {
+        self.stream.write_all(bytes).is_ok()
     }
 
     /// Sends bytes; a server that has closed already is not an error here.
@@ -136,13 +165,28 @@ impl RawClient {
     }
 }
 
-fn hello(name: &str) -> Hello<'_> {
+pub fn hello(name: &str) -> Hello<'_> {
     Hello {
         version_min: VERSION_MIN,
         version_max: VERSION_MAX,
         features: features::ALL,
         name,
     }
+}
+
+/// A control frame of `length` declared bytes, of which `payload` are there.
+pub fn frame_declaring(kind: FrameType, length: u32, payload: &[u8]) -> Vec<u8> {
+    let stream = if kind.is_transfer() { STREAM } else { 0 };
+    let mut frame = length.to_le_bytes().to_vec();
+    frame.extend_from_slice(&[kind as u8, 0]);
+    frame.extend_from_slice(&stream.to_le_bytes());
+    frame.extend_from_slice(payload);
+    frame
+}
+
+/// A control frame.
+pub fn frame(kind: FrameType, payload: &[u8]) -> Vec<u8> {
+    frame_declaring(kind, u32::try_from(payload.len()).unwrap(), payload)
 }
 
 /// A push to the root of the share.
