@@ -84,8 +84,7 @@
 //!
 //! # Features
 //! `tls` (on by default): encrypted connections and pairing; without it only `plain` works.
-//! `zstd` (on by default): reserved for compression on the wire. `progress` (on by default): the bar
-//! of the command line.
+//! `progress` (on by default): the bar of the command line.
 
 pub mod conn;
 pub mod delta;
