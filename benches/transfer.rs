@@ -36,7 +36,7 @@ struct Served {
 
 impl Served {
     fn start(plain: bool) -> Served {
-        let dir = tempfile::tempdir().expect("a temporary directory can be made");
+        let dir = directory();
         fs::create_dir(dir.path().join("share")).expect("it is empty");
         make_data(dir.path());
         let stop = Arc::new(AtomicBool::new(false));
@@ -136,6 +136,14 @@ impl Drop for Served {
             let _ = thread.join();
         }
     }
+}
+
+/// In memory where that is possible: ext4 creates files far slower for minutes after a mass delete, and
+/// each run deletes what it made.
+fn directory() -> TempDir {
+    tempfile::tempdir_in("/dev/shm")
+        .or_else(|_| tempfile::tempdir())
+        .expect("a temporary directory can be made")
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

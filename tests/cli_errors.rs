@@ -53,7 +53,7 @@ fn nobody_there_is_code_5_and_a_stranger_there_is_code_1() {
         .run(&["push", "--plain", "file", &link])
         .complains(5, "cannot connect");
     sandbox
-        .run(&["push", "file", "syncline://host.invalid/Share"])
+        .run(&["push", "--plain", "--yes", "file", "syncline://host.invalid/Share"])
         .complains(1, "cannot find the host");
     // Somebody who speaks another protocol, and TLS against plain.
     let other = TcpListener::bind("127.0.0.1:0").unwrap();

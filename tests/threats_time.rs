@@ -20,6 +20,7 @@ const DURABLE: fn() -> WorldOptions = || WorldOptions {
 };
 
 /// Row 58: an invite of a clock that was ten years off lets nobody in, neither late nor early.
+#[cfg_attr(not(feature = "tls"), ignore = "needs TLS")]
 #[test]
 fn row_58_invites_of_a_clock_that_was_wrong_are_refused() {
     let mut world = Guarded::with(&WorldOptions {

@@ -77,6 +77,7 @@ fn a_tree_goes_there_and_back_unchanged_over_plain() {
     round_trip(&WorldOptions::default());
 }
 
+#[cfg_attr(not(feature = "tls"), ignore = "needs TLS")]
 #[test]
 fn a_tree_goes_there_and_back_unchanged_over_tls_with_barriers() {
     let options = WorldOptions {

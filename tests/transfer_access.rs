@@ -1,5 +1,5 @@
 //! Who may do what, through the whole stack: rights, invites, revocation, fingerprints.
-
+#![cfg(feature = "tls")]
 #![allow(clippy::unwrap_used)]
 
 mod harness;
