@@ -1,8 +1,8 @@
 //! What a host asks of a server or a client: plain options, checked when they are used.
 
-use crate::model::limits::{HANDSHAKE_TIMEOUT_MS, IDLE_TIMEOUT_MS, STALL_TIMEOUT_MS};
-use crate::model::{Link, RelPath, Rights, ShareName};
-use std::net::SocketAddr;
+use crate::model::limits::{CONNECTIONS_MAX, HANDSHAKE_TIMEOUT_MS, IDLE_TIMEOUT_MS, STALL_TIMEOUT_MS};
+use crate::model::{DEFAULT_PORT, Link, RelPath, Rights, ShareName};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -199,4 +199,39 @@ pub struct Mapping {
     pub target: String,
     /// The target path within the share, for a push.
     pub path: Option<RelPath>,
+}
+
+impl ServerOptions {
+    /// A server as `syncline serve` starts it: TLS, all addresses, the default port, durable pushes;
+    /// but signals are left to the host. Who may come in is in `home` and in the shares' `open`.
+    #[must_use]
+    pub fn new(home: PathBuf, shares: Vec<ShareOptions>) -> ServerOptions {
+        ServerOptions {
+            listen: vec![(Ipv4Addr::UNSPECIFIED, DEFAULT_PORT).into()],
+            shares,
+            home,
+            plain: false,
+            durability: Durability::Barrier,
+            bandwidth_limit: None,
+            connections_max: CONNECTIONS_MAX,
+            handle_signals: false,
+            deadlines: Deadlines::default(),
+        }
+    }
+}
+
+impl ClientOptions {
+    /// A client as `syncline push` starts it: TLS, 60 seconds of patience, five further attempts; but
+    /// signals are left to the host.
+    #[must_use]
+    pub fn new(home: PathBuf) -> ClientOptions {
+        ClientOptions {
+            home,
+            plain: false,
+            bandwidth_limit: None,
+            timeout: Duration::from_secs(60),
+            retries: 5,
+            handle_signals: false,
+        }
+    }
 }

@@ -17,7 +17,7 @@ use crate::store::{Home, LockError, Root, RunFile, RunningServer, ShareLock, Sta
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -106,7 +106,7 @@ impl Server {
             shares: options
                 .shares
                 .iter()
-                .map(|share| (share.name.clone(), share.path.clone()))
+                .map(|share| (share.name.clone(), absolute(&share.path)))
                 .collect(),
         };
         let run_file = home.announce(&running).map_err(state)?;
@@ -245,6 +245,11 @@ impl AsFd for Server {
     }
 }
 
+/// Commands that read it have another working directory.
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}
+
 fn open_shares(options: &ServerOptions) -> Result<Vec<Share>, ServerError> {
     if options.shares.is_empty() {
         return Err(ServerError::NoShares);
@@ -317,4 +322,35 @@ fn security(options: &ServerOptions, _home: &Home) -> Result<(Security, Option<D
     Err(ServerError::State {
         reason: "this build has no TLS; only --plain works".to_owned(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Rights;
+
+    // Protects commands that are given a folder: they run in another directory than the server.
+    #[test]
+    fn a_folder_served_by_a_relative_path_is_announced_by_an_absolute_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let up = std::env::current_dir().unwrap();
+        let up: PathBuf = up.components().skip(1).map(|_| "..").collect();
+        let share = ShareOptions {
+            name: ShareName::parse("Share").unwrap(),
+            path: up.join(dir.path().strip_prefix("/").unwrap()),
+            open: Rights::READ,
+        };
+        assert!(share.path.is_relative());
+        let home = tempfile::tempdir().unwrap();
+        let options = ServerOptions {
+            listen: vec!["127.0.0.1:0".parse().unwrap()],
+            plain: true,
+            ..ServerOptions::new(home.path().to_owned(), vec![share])
+        };
+        let _server = Server::bind(&options).unwrap();
+        let running = Home::open(home.path()).unwrap().running();
+        let (_, path) = &running[0].shares[0];
+        assert!(path.is_absolute());
+        assert_eq!(path.canonicalize().unwrap(), dir.path().canonicalize().unwrap());
+    }
 }
