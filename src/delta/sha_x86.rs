@@ -92,7 +92,9 @@ unsafe fn compress<const N: usize>(states: &mut [&mut [u32; 8]; N], blocks: [&[u
 #[inline]
 #[target_feature(enable = "sha,sse2,ssse3,sse4.1")]
 fn schedule(words: &[__m128i; 4], group: usize) -> __m128i {
-    let [first, second, third, fourth] = [0, 1, 2, 3].map(|step| words[(group + step) % 4]);
+    // No closure here: `map` lacks the target features, so nothing in it could be inlined.
+    let (first, second) = (words[group % 4], words[(group + 1) % 4]);
+    let (third, fourth) = (words[(group + 2) % 4], words[(group + 3) % 4]);
     let sum = _mm_sha256msg1_epu32(first, second);
     let sum = _mm_add_epi32(sum, _mm_alignr_epi8(fourth, third, 4));
     _mm_sha256msg2_epu32(sum, fourth)
