@@ -72,6 +72,8 @@ struct Current {
     file: u32,
     size: u64,
     received: u64,
+    /// It was announced with holes.
+    sparse: bool,
 }
 
 impl Receiver {
@@ -240,6 +242,7 @@ impl Receiver {
             file: start.file,
             size: start.size,
             received: 0,
+            sparse: start.sparse,
         });
         Ok(if self.is_void(start.file) {
             Event::Nothing
@@ -270,6 +273,9 @@ impl Receiver {
     pub(super) fn handle_hole<'a>(&mut self, hole: Hole) -> Result<Event<'a>, Fault> {
         let current = self.current.as_mut().filter(|current| current.file == hole.file);
         let current = current.ok_or_else(|| Fault::protocol("a hole in a file that is not started"))?;
+        if !current.sparse {
+            return Err(Fault::protocol("a hole in a file that was announced without"));
+        }
         if hole.length > current.size - current.received {
             return Err(Fault::new(CloseCode::Limit, "more content than announced"));
         }

@@ -18,7 +18,7 @@ fn start(file: u32, size: u64) -> Vec<u8> {
     frame(&Start {
         file,
         size,
-        sparse: false,
+        sparse: true,
         meta: meta(),
     })
 }
@@ -199,6 +199,14 @@ fn content_that_does_not_fit_its_announcement_or_the_credit_is_refused() {
     refuses(&mut server, &hole(u64::MAX), CloseCode::Limit, "file size");
     give(&mut server, &data_frame(0, b"123")).unwrap();
     refuses(&mut server, &hole(2), CloseCode::Limit, "than announced");
+
+    let mut server = receiving(1, 4);
+    let full = Start {
+        sparse: false,
+        ..start_of(0, 4)
+    };
+    give(&mut server, &frame(&full)).unwrap();
+    refuses(&mut server, &hole(1), PROTOCOL, "announced without");
 
     let mut server = receiving(1, 4);
     give(&mut server, &start(0, 4)).unwrap();

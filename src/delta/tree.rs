@@ -109,6 +109,16 @@ impl TreeHasher {
         self.update_few_zeros((length - head) % LEAF);
     }
 
+    /// Appends `2^height` whole leaves whose subtree has this `root`, hashed elsewhere. What came
+    /// before must end where such a subtree can start.
+    ///
+    /// # Panics
+    /// Debug builds: within a leaf, or at a place where no subtree of that height starts.
+    pub fn append_subtree(&mut self, height: u32, root: [u8; 32]) {
+        debug_assert_eq!(self.leaf.length(), 0, "a subtree starts with a leaf");
+        self.push_subtree(height, root);
+    }
+
     /// The content id of all bytes.
     #[must_use]
     pub fn finish(mut self) -> ContentId {

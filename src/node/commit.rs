@@ -12,6 +12,7 @@
 
 use super::options::Durability;
 use super::place::Place;
+use super::verifying::{ChunkCheck, ChunkPlace};
 use crate::model::{ItemCode, Meta, RelPath};
 use crate::reactor::{ConnId, Job, Shared};
 use crate::store::{Barrier, Expected, Published, Root, Sealed, publish};
@@ -47,6 +48,8 @@ pub(crate) enum Done {
         file: u32,
         result: Result<Published, ItemCode>,
     },
+    /// A chunk of a file that arrives was hashed.
+    Checked { place: ChunkPlace, root: Option<[u8; 32]> },
     /// A closing ended; the paths whose metadata could not be set.
     Closed {
         failed: Vec<(RelPath, ItemCode)>,
@@ -62,6 +65,8 @@ pub(crate) struct Committer {
     sender: mpsc::Sender<Report>,
     receiver: mpsc::Receiver<Report>,
     next_ticket: u64,
+    checks: Vec<(ConnId, ChunkCheck)>,
+    checks_running: usize,
 }
 
 #[derive(Debug)]
@@ -80,6 +85,13 @@ struct Report {
     done: Vec<(ConnId, Done)>,
 }
 
+/// Chunks that wait for the helper thread or are with it: two per transfer that runs at full speed
+/// keep it busy, and a commit never waits for more than this many.
+const CHECKS_MAX: usize = 8;
+
+/// Marks the tickets of checks.
+const CHECK_TICKET: u64 = 1 << 63;
+
 /// Files of one job: bounds how long the results of the first wait for the last.
 const JOB_FILES_MAX: usize = 4096;
 
@@ -92,6 +104,8 @@ impl Committer {
             sender,
             receiver,
             next_ticket: 0,
+            checks: Vec::new(),
+            checks_running: 0,
         }
     }
 
@@ -112,8 +126,38 @@ impl Committer {
         }
     }
 
+    /// Has a chunk hashed by the helper thread. When that is behind, it is done at once, and the root
+    /// is returned.
+    pub(crate) fn check(&mut self, owner: ConnId, check: ChunkCheck) -> Option<(ChunkPlace, Option<[u8; 32]>)> {
+        if self.checks.len() + self.checks_running >= CHECKS_MAX {
+            return Some((check.place, check.run()));
+        }
+        self.checks.push((owner, check));
+        None
+    }
+
+    fn pump_checks(&mut self, shared: &mut Shared) {
+        for (owner, check) in std::mem::take(&mut self.checks) {
+            let ticket = self.next_ticket | CHECK_TICKET;
+            let sender = self.sender.clone();
+            let job: Job = Box::new(move || {
+                let (place, root) = (check.place, check.run());
+                let done = vec![(owner, Done::Checked { place, root })];
+                // The receiver is gone only when the whole node is.
+                let _ = sender.send(Report { ticket, done });
+                Ok(())
+            });
+            self.next_ticket += 1;
+            match shared.submit(ticket, job) {
+                Ok(()) => self.checks_running += 1,
+                Err(job) => run_here(job),
+            }
+        }
+    }
+
     /// Gives the helper thread what is queued, one job per place at a time.
     pub(crate) fn pump(&mut self, shared: &mut Shared) {
+        self.pump_checks(shared);
         for queue in &mut self.queues {
             if queue.running.is_some() || (queue.commits.is_empty() && queue.closings.is_empty()) {
                 continue;
@@ -141,6 +185,10 @@ impl Committer {
     /// A job is done: its results wait for their owners, which are woken, and the next job goes.
     pub(crate) fn completed(&mut self, shared: &mut Shared, ticket: u64, result: &io::Result<()>) {
         debug_assert!(result.is_ok(), "jobs report by channel");
+        if ticket & CHECK_TICKET != 0 {
+            self.checks_running -= 1;
+            return self.collect(shared);
+        }
         for queue in &mut self.queues {
             queue.running = queue.running.filter(|running| *running != ticket);
         }

@@ -5,6 +5,7 @@
 
 mod access;
 mod agreement;
+mod arriving;
 mod begin;
 mod client;
 mod client_node;
@@ -26,6 +27,7 @@ mod server;
 mod server_node;
 mod source_tree;
 mod status;
+mod verifying;
 
 pub use client::Client;
 pub use events::{Action, ClientEvent, JobError, Outcome, Progress, ServerEvent, Summary};

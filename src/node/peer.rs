@@ -128,16 +128,13 @@ impl Session {
             }
             None => return Some(event),
         };
-        if let Event::Content { file, bytes } = event {
-            receiving.handle_content(file, bytes, machine, ledger);
-            return None;
-        }
         let mut books = Books {
             ledger,
             committer: &mut core.committer,
             scratch: &mut core.scratch,
         };
         match event {
+            Event::Content { file, bytes } => receiving.handle_content(file, bytes, machine, &mut books),
             Event::Start(start) => receiving.handle_start(&start, machine, &mut books),
             Event::Hole(hole) => receiving.handle_hole(&hole, books.ledger),
             Event::End(end) => receiving.handle_end(&end, machine, &mut books),

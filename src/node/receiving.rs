@@ -9,6 +9,7 @@
 //! Invariant: no byte reaches a final name before the root of its file was checked.
 
 use super::agreement::Agreement;
+use super::arriving::{Arrival, Ended, Finding};
 use super::commit::{Closing, Commit, Committer, Done};
 use super::content::Hashing;
 use super::events::Action;
@@ -17,8 +18,9 @@ use super::options::MaxDelete;
 use super::place::Place;
 use super::prune::{Offered, Prune, PruneContext, PruneLog, Pruned};
 use super::sending::action_of;
+use super::verifying::ChunkPlace;
 use crate::conn::{Machine, Receiver};
-use crate::delta::{TreeHasher, content_id};
+use crate::delta::content_id;
 use crate::model::{Fault, ItemCode, Meta, RelPath};
 use crate::reactor::{Activity, ConnId};
 use crate::store::{Expected, FileError, Published, Room, StagedFile};
@@ -31,7 +33,11 @@ pub(crate) struct Receiving {
     pub(super) owner: ConnId,
     pub(super) plan: ReceivingPlan,
     pub(super) wants: HashMap<u32, Want>,
-    incoming: Option<Incoming>,
+    incoming: Option<Arrival>,
+    /// Files that have ended and wait for their checks.
+    ended: Vec<Ended>,
+    /// Files that have started, to tell the results of their checks apart.
+    started: u64,
     pub(super) hashing: Option<Hashing>,
     /// Offered directories: their final metadata, and whether something in them changed.
     pub(super) directories: BTreeMap<RelPath, (Meta, Touch)>,
@@ -67,15 +73,6 @@ pub(super) struct Want {
     pub(super) size: u64,
 }
 
-/// A file that arrives.
-struct Incoming {
-    file: u32,
-    staged: StagedFile,
-    hasher: TreeHasher,
-    offset: u64,
-    meta: Meta,
-}
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Touch {
     Untouched,
@@ -98,6 +95,8 @@ impl Receiving {
             plan,
             wants: HashMap::new(),
             incoming: None,
+            ended: Vec::new(),
+            started: 0,
             hashing: None,
             directories: BTreeMap::new(),
             parent: None,
@@ -114,7 +113,7 @@ impl Receiving {
         // A directory that was moved away since the last step is not worked in.
         self.plan.place.root.forget_parents();
         for done in books.committer.take_results(self.owner) {
-            self.done(done, receiver, books.ledger);
+            self.done(done, receiver, books);
         }
         let judging = self.judge(receiver, books)?;
         if judging == Activity::More {
@@ -149,15 +148,9 @@ impl Receiving {
         };
         match self.stage(start.file, room, books) {
             Ok(staged) => {
-                let (file, meta) = (start.file, start.meta);
-                self.incoming = Some(Incoming {
-                    file,
-                    staged,
-                    hasher: TreeHasher::new(),
-                    offset: 0,
-                    meta,
-                });
-                if let Some(want) = self.wants.get_mut(&file) {
+                self.started += 1;
+                self.incoming = Some(Arrival::new(start, staged, self.started));
+                if let Some(want) = self.wants.get_mut(&start.file) {
                     want.size = start.size;
                     books.ledger.progress.current = Some(want.path.clone());
                 }
@@ -179,7 +172,7 @@ impl Receiving {
         })
     }
 
-    pub(crate) fn handle_content(&mut self, file: u32, bytes: &[u8], machine: &mut Machine, ledger: &mut Ledger) {
+    pub(crate) fn handle_content(&mut self, file: u32, bytes: &[u8], machine: &mut Machine, books: &mut Books<'_>) {
         let Some(receiver) = machine.receiver() else {
             return;
         };
@@ -187,23 +180,15 @@ impl Receiving {
         let Some(incoming) = self.incoming.as_mut().filter(|incoming| incoming.file == file) else {
             return;
         };
-        incoming.hasher.update(bytes);
-        match incoming.staged.write_at(incoming.offset, bytes) {
-            Ok(()) => {
-                incoming.offset += bytes.len() as u64;
-                ledger.moved(bytes.len() as u64);
-            }
-            Err(error) => {
-                log::warn!("{error}");
-                self.fail(file, error.code(), receiver, ledger);
-            }
+        match incoming.write(bytes, self.owner, books.committer) {
+            Ok(()) => books.ledger.moved(bytes.len() as u64),
+            Err(code) => self.fail(file, code, receiver, books.ledger),
         }
     }
 
     pub(crate) fn handle_hole(&mut self, hole: &Hole, ledger: &mut Ledger) {
         if let Some(incoming) = self.incoming.as_mut().filter(|incoming| incoming.file == hole.file) {
-            incoming.hasher.update_zeros(hole.length);
-            incoming.offset += hole.length;
+            incoming.hole(hole.length);
             ledger.skipped(hole.length);
         }
     }
@@ -221,22 +206,44 @@ impl Receiving {
                 }
             }
             (EndOutcome::Complete(root), Some(incoming)) => {
-                let Incoming {
-                    file,
-                    staged,
-                    hasher,
-                    offset,
-                    meta,
-                } = incoming;
-                if hasher.finish().root == root {
-                    self.commit(file, staged, &meta, offset, receiver, books);
-                } else {
-                    receiver.settle(file, SettledResult::Resend);
-                }
+                self.conclude_file(incoming.into_ended(root), receiver, books);
             }
             (EndOutcome::Complete(_), None) => {
                 self.fail(end.file, ItemCode::Other, receiver, books.ledger);
             }
+        }
+    }
+
+    /// Commits a file that has ended, has it sent again, or waits for its checks.
+    fn conclude_file(&mut self, mut ended: Ended, receiver: &mut Receiver, books: &mut Books<'_>) {
+        match ended.finding() {
+            Finding::Pending => self.ended.push(ended),
+            Finding::Damaged => receiver.settle(ended.file, SettledResult::Resend),
+            Finding::Genuine => {
+                let Ended {
+                    file,
+                    staged,
+                    length,
+                    meta,
+                    ..
+                } = ended;
+                self.commit(file, staged, &meta, length, receiver, books);
+            }
+        }
+    }
+
+    /// A check came back: perhaps it is the last that a file waited for.
+    fn checked(&mut self, place: ChunkPlace, root: Option<[u8; 32]>, receiver: &mut Receiver, books: &mut Books<'_>) {
+        if self
+            .incoming
+            .as_mut()
+            .is_some_and(|incoming| incoming.checked(place, root))
+        {
+            return;
+        }
+        if let Some(at) = self.ended.iter_mut().position(|ended| ended.checked(place, root)) {
+            let ended = self.ended.swap_remove(at);
+            self.conclude_file(ended, receiver, books);
         }
     }
 
@@ -312,8 +319,10 @@ impl Receiving {
         receiver.settle(file, SettledResult::Failed(code));
     }
 
-    fn done(&mut self, done: Done, receiver: &mut Receiver, ledger: &mut Ledger) {
+    fn done(&mut self, done: Done, receiver: &mut Receiver, books: &mut Books<'_>) {
+        let ledger = &mut *books.ledger;
         match done {
+            Done::Checked { place, root } => self.checked(place, root, receiver, books),
             Done::File {
                 file,
                 result: Ok(published),

@@ -148,7 +148,7 @@ impl Connection {
     }
 
     fn produces(&self) -> bool {
-        self.phase == Phase::Open && self.more && self.outbound.len() < OUTBOUND_BYTES_MAX
+        self.phase == Phase::Open && self.more && self.outbound.cost() < OUTBOUND_BYTES_MAX
     }
 
     fn has_work(&self) -> bool {
@@ -265,7 +265,7 @@ impl<M, H: Handler<M>> Visit<'_, M, H> {
                 if let Some(throttle) = &mut self.shared.throttle {
                     throttle.up.take(count as u64);
                 }
-                if connection.was_full && connection.outbound.len() < OUTBOUND_BYTES_MAX / 2 {
+                if connection.was_full && connection.outbound.cost() < OUTBOUND_BYTES_MAX / 2 {
                     (connection.was_full, connection.more) = (false, true);
                 }
                 Ok(count > 0)
@@ -423,7 +423,7 @@ impl<M, H: Handler<M>> Visit<'_, M, H> {
     }
 
     fn note_fullness(&mut self) {
-        let queued = self.connection.outbound.len();
+        let queued = self.connection.outbound.cost();
         self.shared.longest_queue_bytes = self.shared.longest_queue_bytes.max(queued);
         self.connection.was_full |= queued >= OUTBOUND_BYTES_MAX / 2;
     }

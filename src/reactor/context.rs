@@ -252,7 +252,7 @@ impl Context<'_> {
     /// produced; `ready` is called when the queue has fallen below half of the mark.
     #[must_use]
     pub fn room(&self) -> usize {
-        OUTBOUND_BYTES_MAX.saturating_sub(self.connection.outbound.len())
+        OUTBOUND_BYTES_MAX.saturating_sub(self.connection.outbound.cost())
     }
 
     /// Has [`Handler::deadline`](super::Handler::deadline) called at `when`, instead of any earlier

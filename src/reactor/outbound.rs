@@ -18,6 +18,8 @@ const COALESCE_BYTES: usize = 16 * 1024;
 const SLICES_MAX: usize = 64;
 /// Bytes copied at a time when shared memory faults.
 const RESCUE_BYTES: usize = 256 * 1024;
+/// Shared bytes that weigh as much as one owned byte.
+const SHARED_PER_BYTE: usize = 8;
 /// Segments whose room is kept while the queue is empty; an idle connection holds no more.
 const KEPT_SEGMENTS: usize = 8;
 
@@ -53,6 +55,8 @@ impl Segment {
 pub(super) struct Outbound {
     segments: VecDeque<Segment>,
     len: usize,
+    /// How many of them lie in owned segments.
+    owned: usize,
 }
 
 impl Outbound {
@@ -65,9 +69,17 @@ impl Outbound {
         self.len == 0
     }
 
+    /// What the queue costs, in bytes, to compare with the mark: owned bytes are memory of ours; shared
+    /// ones are pages of the file that the system can take back. More of those keeps the sender hashing
+    /// while the socket is full.
+    pub(super) fn cost(&self) -> usize {
+        self.owned + (self.len - self.owned) / SHARED_PER_BYTE
+    }
+
     /// Copies bytes to the end.
     pub(super) fn push(&mut self, more: &[u8]) {
         self.len += more.len();
+        self.owned += more.len();
         match self.segments.back_mut() {
             Some(Segment::Owned { bytes, .. }) if bytes.len() + more.len() <= COALESCE_BYTES => {
                 bytes.extend_from_slice(more);
@@ -86,6 +98,7 @@ impl Outbound {
             return self.push(&bytes);
         }
         self.len += bytes.len();
+        self.owned += bytes.len();
         self.segments.push_back(Segment::Owned { bytes, start: 0 });
     }
 
@@ -129,11 +142,15 @@ impl Outbound {
         debug_assert!(count <= self.len);
         self.len -= count;
         while let Some(front) = self.segments.front_mut() {
-            if front.len() > count {
-                front.advance(count);
+            let taken = front.len().min(count);
+            if let Segment::Owned { .. } = front {
+                self.owned -= taken;
+            }
+            count -= taken;
+            if front.len() > taken {
+                front.advance(taken);
                 break;
             }
-            count -= front.len();
             self.segments.pop_front();
         }
         if self.segments.is_empty() && self.segments.capacity() > KEPT_SEGMENTS {
@@ -196,6 +213,7 @@ impl Outbound {
         let slice = segment.as_slice();
         let copy = slice[..slice.len().min(RESCUE_BYTES)].to_vec();
         segment.advance(copy.len());
+        self.owned += copy.len();
         let rest_is_empty = segment.len() == 0;
         if rest_is_empty {
             self.segments.remove(index);

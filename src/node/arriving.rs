@@ -1,0 +1,154 @@
+//! A file on its way into staging: written as it comes, checked on the loop or beside it.
+//!
+//! Knows nothing of the transfer that it is part of. Invariant: [`Arrival::into_ended`] is asked for
+//! its finding before anything is committed, and a verdict needs every check.
+
+use super::commit::Committer;
+use super::verifying::{BESIDE_BYTES_MIN, ChunkPlace, Verifying};
+use crate::delta::TreeHasher;
+use crate::model::{ItemCode, Meta};
+use crate::reactor::ConnId;
+use crate::store::StagedFile;
+use crate::wire::Start;
+
+/// A file that arrives.
+pub(super) struct Arrival {
+    pub(super) file: u32,
+    staged: StagedFile,
+    check: Check,
+    offset: u64,
+    meta: Meta,
+}
+
+/// How the content is checked.
+enum Check {
+    /// As it comes, on the loop.
+    Inline(Box<TreeHasher>),
+    /// Chunk by chunk, on the helper thread.
+    Beside(Verifying),
+}
+
+/// A file that has ended; perhaps not all checks have come back.
+pub(super) struct Ended {
+    pub(super) file: u32,
+    pub(super) staged: StagedFile,
+    pub(super) length: u64,
+    pub(super) meta: Meta,
+    check: Check,
+    root: [u8; 32],
+}
+
+/// Whether what arrived is what was announced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Finding {
+    Genuine,
+    Damaged,
+    /// Checks are still out.
+    Pending,
+}
+
+impl Arrival {
+    /// The file of `start`, to be written to `staged`; `serial` tells its checks from those of others.
+    pub(super) fn new(start: &Start, staged: StagedFile, serial: u64) -> Arrival {
+        let large = start.size >= BESIDE_BYTES_MIN && !start.sparse;
+        let beside = large.then(|| Verifying::new(&staged, serial).ok()).flatten();
+        let check = beside.map_or_else(|| Check::Inline(Box::default()), Check::Beside);
+        let (file, meta) = (start.file, start.meta);
+        Arrival {
+            file,
+            staged,
+            check,
+            offset: 0,
+            meta,
+        }
+    }
+
+    /// Writes the next bytes, and has complete chunks checked.
+    pub(super) fn write(&mut self, bytes: &[u8], owner: ConnId, committer: &mut Committer) -> Result<(), ItemCode> {
+        self.staged.write_at(self.offset, bytes).map_err(|error| {
+            log::warn!("{error}");
+            error.code()
+        })?;
+        self.offset += bytes.len() as u64;
+        match &mut self.check {
+            Check::Inline(hasher) => hasher.update(bytes),
+            Check::Beside(verifying) => {
+                while let Some(check) = verifying.next_check(self.offset) {
+                    if let Some((place, root)) = committer.check(owner, check) {
+                        verifying.checked(place, root);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The next `length` bytes are a hole. Only files that are announced as sparse have any.
+    pub(super) fn hole(&mut self, length: u64) {
+        debug_assert!(matches!(self.check, Check::Inline(_)));
+        if let Check::Inline(hasher) = &mut self.check {
+            hasher.update_zeros(length);
+        }
+        self.offset += length;
+    }
+
+    /// A check came back; `false` when it belongs to another file.
+    pub(super) fn checked(&mut self, place: ChunkPlace, root: Option<[u8; 32]>) -> bool {
+        self.check.checked(place, root)
+    }
+
+    /// All content has come, and should have this root.
+    pub(super) fn into_ended(self, root: [u8; 32]) -> Ended {
+        let Arrival {
+            file,
+            staged,
+            check,
+            offset,
+            meta,
+        } = self;
+        Ended {
+            file,
+            staged,
+            length: offset,
+            meta,
+            check,
+            root,
+        }
+    }
+}
+
+impl Ended {
+    /// A check came back; `false` when it belongs to another file.
+    pub(super) fn checked(&mut self, place: ChunkPlace, root: Option<[u8; 32]>) -> bool {
+        self.check.checked(place, root)
+    }
+
+    /// What the checks say.
+    pub(super) fn finding(&mut self) -> Finding {
+        let own = match std::mem::replace(&mut self.check, Check::Inline(Box::default())) {
+            Check::Beside(verifying) if !verifying.is_complete() => {
+                self.check = Check::Beside(verifying);
+                return Finding::Pending;
+            }
+            Check::Beside(verifying) => verifying.finish(self.length),
+            Check::Inline(hasher) => Some(hasher.finish().root),
+        };
+        if own == Some(self.root) {
+            Finding::Genuine
+        } else {
+            Finding::Damaged
+        }
+    }
+}
+
+impl Check {
+    fn checked(&mut self, place: ChunkPlace, root: Option<[u8; 32]>) -> bool {
+        match self {
+            Check::Beside(verifying) if verifying.serial() == place.serial => {
+                verifying.checked(place, root);
+                true
+            }
+            _ => false,
+        }
+    }
+}
