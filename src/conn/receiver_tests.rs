@@ -15,12 +15,16 @@ use crate::wire::{
 const PROTOCOL: CloseCode = CloseCode::Protocol;
 
 fn start(file: u32, size: u64) -> Vec<u8> {
-    frame(&Start {
+    frame(&start_of(file, size))
+}
+
+fn start_of(file: u32, size: u64) -> Start {
+    Start {
         file,
         size,
         sparse: true,
         meta: meta(),
-    })
+    }
 }
 
 fn end(file: u32, outcome: EndOutcome) -> Vec<u8> {
