@@ -433,8 +433,10 @@ impl ClientNode {
             Some(Fault { code, text }) => (JobError::Closed { code, text }, true),
             None => self.judge(why),
         };
-        if summary.literal_bytes > 0 {
-            // It got somewhere: what went wrong now is not what went wrong before.
+        if summary.files_transferred > 0 {
+            // A file is settled, which the next attempt need not send again: what went wrong now is
+            // not what went wrong before. Bytes alone are no progress; a file that never gets through
+            // would be sent for ever.
             self.attempt = 0;
         }
         if !may_pass || self.attempt >= self.options.retries {
