@@ -7,8 +7,12 @@ mod harness;
 
 use harness::{World, WorldOptions, pull_job, push_job, server_options, snapshot};
 use std::fs::{self, File};
+use std::io::Read;
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use syncline::node::{Client, ClientEvent, ClientOptions, Job, JobError, Server, TransferOptions};
 
 fn noise(length: usize, seed: u64) -> Vec<u8> {
@@ -164,6 +168,50 @@ fn a_transfer_goes_on_after_the_server_restarts() {
         assert!(run.events.iter().any(retried), "{direction}: {:?}", run.events);
         assert_eq!(snapshot(&mine), snapshot(&share), "{direction}");
     }
+}
+
+/// A way that breaks again and again before a file is through: bytes that were sent are no progress,
+/// and the attempts come to an end.
+#[test]
+fn bytes_that_settle_no_file_do_not_renew_the_attempts() {
+    let mut world = World::new();
+    let source = world.path("file");
+    fs::write(&source, noise(24 << 20, 1)).unwrap();
+    let (address, connections) = cutting_relay(world.address, 10 << 20);
+    let link = format!("syncline://{address}/Share/").parse().unwrap();
+    let client = start(&world, push_job(&[&source], &link), 1);
+    let run = world.drive(client, |_, _| {
+        assert!(connections.load(Ordering::Relaxed) <= 2, "it tries for ever");
+    });
+    assert!(
+        matches!(run.outcome.result, Err(JobError::Lost { .. })),
+        "{:?}",
+        run.outcome
+    );
+    assert!(run.outcome.summary.literal_bytes > 0);
+    assert_eq!(connections.load(Ordering::Relaxed), 2);
+}
+
+/// Passes on what comes, and cuts each connection after so many bytes from the client. Its address,
+/// and how many connections there were.
+fn cutting_relay(server: SocketAddr, cut_after_bytes: u64) -> (SocketAddr, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let connections = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&connections);
+    std::thread::spawn(move || {
+        for client in listener.incoming() {
+            counted.fetch_add(1, Ordering::Relaxed);
+            let client = client.unwrap();
+            let server = TcpStream::connect(server).unwrap();
+            let (mut back, mut answers) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+            std::thread::spawn(move || std::io::copy(&mut answers, &mut back));
+            let _ = std::io::copy(&mut (&client).take(cut_after_bytes), &mut (&server));
+            let _ = server.shutdown(Shutdown::Both);
+            let _ = client.shutdown(Shutdown::Both);
+        }
+    });
+    (address, connections)
 }
 
 /// The same address and folder, a new process as far as anyone can tell.

@@ -26,6 +26,8 @@ pub(crate) struct Visitor<'a> {
     pub(crate) name: &'a str,
     /// Rights that anyone has on the share; `None` when there is no such share.
     pub(crate) open_rights: Option<Rights>,
+    /// Whether the server itself can write to the share.
+    pub(crate) writable: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -80,6 +82,13 @@ impl Access {
             .union(owner_rights)
             .union(self.rights(visitor.device, share)?);
         let mut paired = false;
+        if let (Some(secret), Some(_), false) = (&open.secret, &visitor.device, is_owner) {
+            // What will be refused must not cost the invite.
+            let invited = self.home.trust().invited(secret, share, SystemTime::now());
+            if let Some(invited) = invited.map_err(|error| undecided(&error))? {
+                check_wanted(open.wanted, rights.union(invited), visitor)?;
+            }
+        }
         if let (Some(secret), Some(device)) = (&open.secret, &visitor.device)
             && !is_owner
         {
@@ -96,10 +105,7 @@ impl Access {
         if rights == Rights::NONE {
             return Err(self.failed(visitor.address, open.secret.as_ref(), now));
         }
-        if (open.wanted.read && !rights.read) || (open.wanted.write && !rights.write) {
-            let text = format!("this device has only these rights on the share: {rights}");
-            return Err(Fault::new(CloseCode::Forbidden, text));
-        }
+        check_wanted(open.wanted, rights, visitor)?;
         Ok(Opened { rights, paired })
     }
 
@@ -159,6 +165,19 @@ impl Access {
         }
         refused()
     }
+}
+
+/// Whether somebody with `rights` may do what is wanted on a share as it is.
+fn check_wanted(wanted: Rights, rights: Rights, visitor: &Visitor<'_>) -> Result<(), Fault> {
+    if (wanted.read && !rights.read) || (wanted.write && !rights.write) {
+        let text = format!("this device has only these rights on the share: {rights}");
+        return Err(Fault::new(CloseCode::Forbidden, text));
+    }
+    if wanted.write && !visitor.writable {
+        let text = "this share is read-only on its server";
+        return Err(Fault::new(CloseCode::Forbidden, text));
+    }
+    Ok(())
 }
 
 fn refused() -> Fault {

@@ -197,13 +197,29 @@ impl ClientNode {
                 cx.abort();
                 Ok(())
             }
-            Event::Closed(fault) => Err(self.closed_by(fault)),
+            Event::Closed(fault) => {
+                self.remember_who_knows_us(session, &fault);
+                Err(self.closed_by(fault))
+            }
             _ => Ok(()),
         };
         if let Err(error) = result {
             self.end(cx, session, Err(error));
         }
         Ok(())
+    }
+
+    /// The key was that of the link, and a server that forbids one thing may allow another later: the
+    /// link without its secret shall then find the same server.
+    fn remember_who_knows_us(&self, session: &Session, fault: &Fault) {
+        let link = self.job.link();
+        if let (Some(device), Some(_), CloseCode::Forbidden) = (&session.device, &link.secret, fault.code) {
+            let name = session.machine.peer_name();
+            let remembered = self.home.trust().remember_server(&link.authority(), device, name);
+            if let Err(error) = remembered {
+                log::warn!("{error}");
+            }
+        }
     }
 
     fn opened(&mut self, cx: &mut Context<'_>, session: &mut Session, opened: Opened) -> Result<(), JobError> {
@@ -360,9 +376,11 @@ impl ClientNode {
     fn after(&mut self, cx: &mut Context<'_>, session: &mut Session, result: Result<Activity, Fault>) {
         if let Err(fault) = result {
             let authority = self.job.link().authority();
-            let error = JobError::NotSyncline {
-                authority,
-                reason: fault.text.clone(),
+            let reason = fault.text.clone();
+            let error = if self.connected_once {
+                JobError::Protocol { authority, reason }
+            } else {
+                JobError::NotSyncline { authority, reason }
             };
             session.machine.close(&fault);
             return self.end(cx, session, Err(error));
@@ -433,8 +451,10 @@ impl ClientNode {
             Some(Fault { code, text }) => (JobError::Closed { code, text }, true),
             None => self.judge(why),
         };
-        if summary.literal_bytes > 0 {
-            // It got somewhere: what went wrong now is not what went wrong before.
+        if summary.files_transferred > 0 {
+            // A file is settled, which the next attempt need not send again: what went wrong now is
+            // not what went wrong before. Bytes alone are no progress; a file that never gets through
+            // would be sent for ever.
             self.attempt = 0;
         }
         if !may_pass || self.attempt >= self.options.retries {
@@ -459,6 +479,7 @@ impl ClientNode {
             Closed::WrongServer { .. } => (JobError::WrongServer { authority }, false),
             _ if self.connected_once => (JobError::Lost { authority, reason }, true),
             Closed::Connect(_) | Closed::HandshakeTimeout => (JobError::Connect { authority, reason }, false),
+            Closed::HungUp | Closed::Peer | Closed::Reset(_) => (JobError::TurnedAway { authority, reason }, true),
             _ => (JobError::NotSyncline { authority, reason }, false),
         }
     }
