@@ -218,7 +218,7 @@ mod tests {
         for code in ItemCode::ALL {
             assert_eq!(ItemCode::from_wire(code as u8), Some(code));
         }
-        assert_eq!(CloseCode::from_wire(12), None);
+        assert_eq!(CloseCode::from_wire(13), None);
         assert_eq!(ItemCode::from_wire(0), None);
         assert_eq!(ItemCode::from_wire(15), None);
     }
