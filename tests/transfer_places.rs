@@ -7,7 +7,8 @@ mod harness;
 use harness::{World, push_job};
 use std::fs;
 use std::path::Path;
-use syncline::node::{Client, ClientEvent, JobError, TransferOptions};
+use syncline::model::CloseCode;
+use syncline::node::{Client, ClientEvent, JobError, MaxDelete, TransferOptions};
 
 /// All files below `root`, by their relative paths, sorted.
 fn files(root: &Path) -> Vec<String> {
@@ -163,6 +164,38 @@ fn what_does_not_exist_is_said_and_nothing_is_made() {
     let job = push_job(&[&world.path("absent")], &world.link(""));
     let started = Client::start(world.client_options("home"), job, TransferOptions::default());
     assert!(matches!(started.err(), Some(JobError::Source { .. })));
+}
+
+/// Row 18 of the threats: a share whose folder went away is not an empty share.
+#[test]
+fn a_share_that_is_gone_deletes_nothing_and_says_so() {
+    let mut world = World::new();
+    make_old(&world.share());
+    make_old(&world.path("here"));
+    fs::remove_dir_all(world.share()).unwrap();
+    let here = world.path("here/");
+    let delete = || TransferOptions {
+        delete: true,
+        max_delete: MaxDelete::Unlimited,
+        ..TransferOptions::default()
+    };
+    let pull = world.pull(&world.link("/"), &here, delete());
+    let named = world.pull(&world.link("/dir"), &here, delete());
+    let push = world.push(&[&here], &world.link("/"), delete());
+    for run in [pull, named, push] {
+        let result = run.outcome.result;
+        assert!(
+            matches!(
+                result,
+                Err(JobError::Closed {
+                    code: CloseCode::Gone,
+                    ..
+                })
+            ),
+            "{result:?}"
+        );
+    }
+    assert_eq!(files(&here), OLD);
 }
 
 #[test]

@@ -114,6 +114,9 @@ fn close_advice(code: CloseCode) -> &'static str {
         CloseCode::Busy | CloseCode::Timeout | CloseCode::Stopping | CloseCode::Interrupted => {
             "run the same command again in a moment: what is complete is kept"
         }
+        CloseCode::Gone => {
+            "look on the server where that folder is (a disk that is not mounted?), then start `syncline serve` again"
+        }
         CloseCode::Limit => "split the job into smaller ones",
         CloseCode::Done | CloseCode::Protocol | CloseCode::Internal => {
             "run it again; if it repeats, look into the log of the server (-v) and report it"

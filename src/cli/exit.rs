@@ -94,6 +94,7 @@ impl Exit {
             CloseCode::Busy | CloseCode::Timeout | CloseCode::Stopping | CloseCode::Interrupted => Exit::Temporary,
             CloseCode::Limit => Exit::Limit,
             CloseCode::NotFound => Exit::TargetMissing,
+            CloseCode::Gone => Exit::Safety,
             CloseCode::Done | CloseCode::Protocol | CloseCode::Version | CloseCode::Internal => Exit::Error,
         }
     }
@@ -225,7 +226,7 @@ mod tests {
 
     #[test]
     fn every_close_code_has_the_documented_code_and_temporary_ones_agree_with_the_model() {
-        let codes = [1, 1, 8, 1, 6, 6, 10, 5, 5, 5, 1, 5];
+        let codes = [1, 1, 8, 1, 6, 6, 10, 5, 5, 5, 1, 5, 7];
         for (close, code) in CloseCode::ALL.into_iter().zip(codes) {
             let exit = Exit::of_job(&JobError::Closed {
                 code: close,

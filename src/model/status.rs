@@ -30,11 +30,13 @@ pub enum CloseCode {
     Internal = 10,
     /// The user interrupted.
     Interrupted = 11,
+    /// The folder of the share is no longer there.
+    Gone = 12,
 }
 
 impl CloseCode {
     /// Every code, for tables and tests.
-    pub const ALL: [CloseCode; 12] = [
+    pub const ALL: [CloseCode; 13] = [
         CloseCode::Done,
         CloseCode::Protocol,
         CloseCode::Limit,
@@ -47,6 +49,7 @@ impl CloseCode {
         CloseCode::Stopping,
         CloseCode::Internal,
         CloseCode::Interrupted,
+        CloseCode::Gone,
     ];
 
     /// The code of a wire number.
@@ -215,7 +218,7 @@ mod tests {
         for code in ItemCode::ALL {
             assert_eq!(ItemCode::from_wire(code as u8), Some(code));
         }
-        assert_eq!(CloseCode::from_wire(12), None);
+        assert_eq!(CloseCode::from_wire(13), None);
         assert_eq!(ItemCode::from_wire(0), None);
         assert_eq!(ItemCode::from_wire(15), None);
     }

@@ -41,7 +41,17 @@ pub(super) fn target_kind(root: &Root, path: Option<&RelPath>) -> Result<TargetK
     })
 }
 
+/// An empty share may empty the other side; one that is gone must not.
+fn check_present(root: &Root) -> Result<(), Fault> {
+    match root.is_gone() {
+        Ok(false) => Ok(()),
+        Ok(true) => Err(Fault::new(CloseCode::Gone, "the folder of this share is gone")),
+        Err(error) => Err(Fault::new(CloseCode::Gone, error.reason())),
+    }
+}
+
 pub(super) fn receive(owner: ConnId, place: Rc<Place>, begin: Begin, filter: Filter) -> Result<Transfer, Fault> {
+    check_present(&place.root)?;
     let delete = match begin.flags.delete {
         false => None,
         true => {
@@ -70,6 +80,7 @@ pub(super) fn send(
     filter: Filter,
     holes: bool,
 ) -> Result<(Transfer, TargetKind), Fault> {
+    check_present(root)?;
     let mut trees = Vec::new();
     let mut kind = TargetKind::Directory;
     let mut top: Option<Meta> = None;

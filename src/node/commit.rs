@@ -66,7 +66,7 @@ pub(crate) struct Committer {
     receiver: mpsc::Receiver<Report>,
     next_ticket: u64,
     checks: Vec<(ConnId, ChunkCheck)>,
-    checks_running: usize,
+    checks_running: Vec<(u64, ConnId, ChunkPlace)>,
 }
 
 #[derive(Debug)]
@@ -76,7 +76,16 @@ struct Queue {
     closings: Vec<(ConnId, Closing)>,
     /// Directories made since the last job: they must be durable before anything in them is.
     made: Vec<RelPath>,
-    running: Option<u64>,
+    running: Option<Running>,
+}
+
+/// A job on the helper thread.
+#[derive(Debug)]
+struct Running {
+    ticket: u64,
+    /// Who waits for what, should the job not come to its end.
+    commits: Vec<(ConnId, u32)>,
+    closings: Vec<ConnId>,
 }
 
 /// A job's results, in the order of its work.
@@ -105,7 +114,7 @@ impl Committer {
             receiver,
             next_ticket: 0,
             checks: Vec::new(),
-            checks_running: 0,
+            checks_running: Vec::new(),
         }
     }
 
@@ -129,7 +138,7 @@ impl Committer {
     /// Has a chunk hashed by the helper thread. When that is behind, it is done at once, and the root
     /// is returned.
     pub(crate) fn check(&mut self, owner: ConnId, check: ChunkCheck) -> Option<(ChunkPlace, Option<[u8; 32]>)> {
-        if self.checks.len() + self.checks_running >= CHECKS_MAX {
+        if self.checks.len() + self.checks_running.len() >= CHECKS_MAX {
             return Some((check.place, check.run()));
         }
         self.checks.push((owner, check));
@@ -140,6 +149,7 @@ impl Committer {
         for (owner, check) in std::mem::take(&mut self.checks) {
             let ticket = self.next_ticket | CHECK_TICKET;
             let sender = self.sender.clone();
+            let running = (ticket, owner, check.place);
             let job: Job = Box::new(move || {
                 let (place, root) = (check.place, check.run());
                 let done = vec![(owner, Done::Checked { place, root })];
@@ -149,7 +159,7 @@ impl Committer {
             });
             self.next_ticket += 1;
             match shared.submit(ticket, job) {
-                Ok(()) => self.checks_running += 1,
+                Ok(()) => self.checks_running.push(running),
                 Err(job) => run_here(job),
             }
         }
@@ -164,6 +174,7 @@ impl Committer {
             }
             let ticket = self.next_ticket;
             let work = queue.take_work();
+            let running = work.running(ticket);
             let sender = self.sender.clone();
             let job: Job = Box::new(move || {
                 let done = work.run();
@@ -174,7 +185,7 @@ impl Committer {
             match shared.submit(ticket, job) {
                 Ok(()) => {
                     self.next_ticket += 1;
-                    queue.running = Some(ticket);
+                    queue.running = Some(running);
                 }
                 Err(job) => run_here(job),
             }
@@ -184,17 +195,39 @@ impl Committer {
 
     /// A job is done: its results wait for their owners, which are woken, and the next job goes.
     pub(crate) fn completed(&mut self, shared: &mut Shared, ticket: u64, result: &io::Result<()>) {
-        debug_assert!(result.is_ok(), "jobs report by channel");
-        if ticket & CHECK_TICKET != 0 {
-            self.checks_running -= 1;
-            return self.collect(shared);
+        let lost = self.end_of(ticket, result);
+        self.collect(shared);
+        self.deliver(shared, lost);
+        self.pump(shared);
+        self.drop_idle();
+    }
+
+    /// The job of `ticket` runs no more. Returns what its owners wait for in vain: jobs report by
+    /// channel at their very end, so one that failed (that is, panicked) has reported nothing.
+    fn end_of(&mut self, ticket: u64, result: &io::Result<()>) -> Vec<(ConnId, Done)> {
+        let mut lost = Vec::new();
+        if let Some(at) = self.checks_running.iter().position(|(running, ..)| *running == ticket) {
+            let (_, owner, place) = self.checks_running.swap_remove(at);
+            lost.push((owner, Done::Checked { place, root: None }));
         }
         for queue in &mut self.queues {
-            queue.running = queue.running.filter(|running| *running != ticket);
+            if let Some(running) = queue.running.take_if(|running| running.ticket == ticket) {
+                lost.extend(running.unreported());
+            }
         }
-        self.collect(shared);
-        self.pump(shared);
-        self.queues.retain(|queue| !queue.is_idle());
+        match result {
+            Ok(()) => Vec::new(),
+            Err(error) => {
+                log::error!("a job of {} results failed: {error}", lost.len());
+                lost
+            }
+        }
+    }
+
+    /// Forgets the queues of places where nothing is to be done, not even later: directories that were
+    /// made wait for the next job.
+    fn drop_idle(&mut self) {
+        self.queues.retain(|queue| !queue.is_idle() || !queue.made.is_empty());
     }
 
     /// `owner` will ask for results until it is forgotten.
@@ -218,14 +251,24 @@ impl Committer {
         self.queues.iter().all(Queue::is_idle)
     }
 
+    /// The directories that wait to be made durable.
+    #[cfg(test)]
+    pub(crate) fn made_in(&mut self, place: &Rc<Place>) -> &[RelPath] {
+        &self.queue(place).made
+    }
+
     fn collect(&mut self, shared: &mut Shared) {
         while let Ok(report) = self.receiver.try_recv() {
             log::trace!("commit job {} done: {} results", report.ticket, report.done.len());
-            for (owner, done) in report.done {
-                if let Some(results) = self.results.get_mut(&owner) {
-                    results.push(done);
-                    shared.wake(owner);
-                }
+            self.deliver(shared, report.done);
+        }
+    }
+
+    fn deliver(&mut self, shared: &mut Shared, results: Vec<(ConnId, Done)>) {
+        for (owner, done) in results {
+            if let Some(results) = self.results.get_mut(&owner) {
+                results.push(done);
+                shared.wake(owner);
             }
         }
     }
@@ -281,6 +324,22 @@ impl Queue {
     }
 }
 
+impl Running {
+    /// What is said of work that did not come to its end.
+    fn unreported(self) -> impl Iterator<Item = (ConnId, Done)> {
+        let result = Err(ItemCode::Io);
+        let files = self.commits.into_iter().map(move |(owner, file)| {
+            let result = result.clone();
+            (owner, Done::File { file, result })
+        });
+        let closings = self.closings.into_iter().map(|owner| {
+            let (failed, durable) = (Vec::new(), Err(ItemCode::Io));
+            (owner, Done::Closed { failed, durable })
+        });
+        files.chain(closings)
+    }
+}
+
 /// One job, on the helper thread.
 struct Work {
     root: Root,
@@ -291,6 +350,16 @@ struct Work {
 }
 
 impl Work {
+    fn running(&self, ticket: u64) -> Running {
+        let commits = self.commits.iter().map(|commit| (commit.owner, commit.file));
+        let closings = self.closings.iter().map(|(owner, _)| *owner);
+        Running {
+            ticket,
+            commits: commits.collect(),
+            closings: closings.collect(),
+        }
+    }
+
     fn run(self) -> Vec<(ConnId, Done)> {
         let Work {
             root,
@@ -394,4 +463,55 @@ fn flush(barrier: Barrier) -> Result<(), ItemCode> {
             _ => ItemCode::Io,
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Root;
+
+    fn place(dir: &std::path::Path) -> Rc<Place> {
+        Rc::new(Place::new(Root::open(dir).unwrap(), Durability::Barrier))
+    }
+
+    /// Invariant 1: files are durable only with the directories above them, also when these were made
+    /// while a job ran that knew nothing of them.
+    #[test]
+    fn a_queue_that_holds_only_new_directories_is_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let (place, other) = (place(dir.path()), place(dir.path()));
+        let mut committer = Committer::new();
+        committer.made_directory(&place, RelPath::parse(b"d").unwrap());
+        committer.queue(&other);
+        committer.drop_idle();
+        assert_eq!(committer.queues.len(), 1);
+        assert_eq!(committer.made_in(&place).len(), 1);
+        assert!(committer.is_idle(), "no server waits for it");
+    }
+
+    /// A job that panics has reported nothing: whoever waits for it is told, or would wait for ever.
+    #[test]
+    fn the_owners_of_a_job_that_failed_are_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = place(dir.path());
+        let mut committer = Committer::new();
+        let owner = ConnId::invented(3);
+        let mut run = |result: io::Result<()>| {
+            committer.queue(&place).running = Some(Running {
+                ticket: 7,
+                commits: vec![(owner, 5)],
+                closings: vec![owner],
+            });
+            let lost = committer.end_of(7, &result);
+            assert!(committer.is_idle());
+            lost
+        };
+        assert!(run(Ok(())).is_empty());
+        let lost = run(Err(io::Error::other("a job panicked")));
+        let io = Err(ItemCode::Io);
+        assert!(matches!(&lost[..], [
+            (a, Done::File { file: 5, result: Err(ItemCode::Io) }),
+            (b, Done::Closed { durable, .. }),
+        ] if (*a, *b) == (owner, owner) && *durable == io));
+    }
 }

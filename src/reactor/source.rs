@@ -14,6 +14,14 @@ pub struct ConnId {
     pub(super) generation: u32,
 }
 
+#[cfg(test)]
+impl ConnId {
+    /// A name that no reactor gave.
+    pub(crate) fn invented(index: u32) -> ConnId {
+        ConnId { index, generation: 0 }
+    }
+}
+
 /// What an event is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Source {

@@ -100,6 +100,15 @@ impl Root {
         Ok(Found::of(&stat))
     }
 
+    /// Whether the directory was removed after it was opened: it looks empty then, and is not.
+    ///
+    /// # Errors
+    /// When it cannot be examined.
+    pub fn is_gone(&self) -> Result<bool, FileError> {
+        let stat = fstat(&self.directory).map_err(|errno| FileError::at_path(Operation::Examine, &self.path, errno))?;
+        Ok(stat.st_nlink == 0)
+    }
+
     /// Sets mode and time of the root itself.
     ///
     /// # Errors

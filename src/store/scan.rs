@@ -5,9 +5,9 @@
 //! 3. Each name is examined on the directory's descriptor, offered to the caller's filter, and told.
 //! 4. A directory is told before its content; then the walk goes on in it (depth first).
 //!
-//! Awkward cases: what vanishes between listing and look was never there; what cannot be read, or has
-//! a path that is no legal `RelPath` (too deep, too long), is told as failed and not entered. Never
-//! opens a file. Invariant: `complete` is true only if everything below the start was seen.
+//! Awkward cases: what vanishes between listing and look was never there, except for the start itself;
+//! what cannot be read, or has a path that is no legal `RelPath` (too deep, too long), is told as
+//! failed and not entered. Never opens a file. Invariant: `complete` is true only if everything below the start was seen.
 
 use super::error::{FileError, Operation};
 use super::facts::{Found, FoundKind, Identity};
@@ -77,6 +77,8 @@ struct Level {
     directory: Option<OwnedFd>,
     listing: Listing,
     names: Names,
+    /// The walk began here: that this one was removed is a failure, and not the lack of an entry.
+    is_start: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -170,7 +172,11 @@ impl Scan {
             if !enters {
                 return Ok(());
             }
-            self.levels.push(Level::new(open_level(root, start.as_ref())?, start));
+            let directory = open_level(root, start.as_ref())?;
+            self.levels.push(Level {
+                is_start: true,
+                ..Level::new(directory, start)
+            });
             Ok(())
         });
         if let Err(error) = opened {
@@ -265,6 +271,7 @@ impl Level {
             directory: Some(directory),
             listing: Listing::Filling,
             names: Names::default(),
+            is_start: false,
         }
     }
 
@@ -305,8 +312,12 @@ impl Level {
             match records.next() {
                 Some(Ok(record)) => self.names.push(record.file_name().to_bytes(), record.file_type()),
                 Some(Err(Errno::INTR)) => continue,
+                None => {
+                    self.listing = Listing::Last;
+                    break;
+                }
                 // The directory was removed, and with it all that was in it.
-                None | Some(Err(Errno::NOENT)) => {
+                Some(Err(Errno::NOENT)) if !self.is_start => {
                     self.listing = Listing::Last;
                     break;
                 }

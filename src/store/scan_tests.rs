@@ -270,3 +270,19 @@ fn a_directory_that_cannot_be_read_makes_the_scan_incomplete() {
     assert_eq!(failed, ["d/d/d/d Escapes", "d/d/d Escapes", "d/d Escapes", "d Escapes"]);
     assert_eq!(items.len(), 20 + 2 * 16 + 4);
 }
+
+/// Row 18: a root that was removed looks empty to the kernel, and nothing may be deleted for that.
+#[test]
+fn a_start_that_is_gone_makes_the_scan_incomplete() {
+    let dir = tempfile::tempdir().unwrap();
+    let top = dir.path().join("top");
+    fs::create_dir(&top).unwrap();
+    let root = Root::open(&top).unwrap();
+    assert!(!root.is_gone().unwrap());
+    fs::remove_dir(&top).unwrap();
+    assert!(root.is_gone().unwrap());
+    let (mut scan, mut items) = (root.scan(None), Vec::new());
+    while scan.step(&root, &mut |_, _| Keep::Yes, 10, &mut items) {}
+    assert!(!scan.complete());
+    assert_eq!(lines(&items), [". Vanished"]);
+}
