@@ -60,8 +60,13 @@ fn an_invite_may_give_less_and_may_expire() {
         .run_as("anna", &["push", "file", &read_only])
         .complains(6, "refused");
     sandbox.file("share/there", b"there");
+    // Being refused did not cost the invite; it does for what it gives.
+    let (link, secret) = read_only.split_once('#').expect("an invite has a secret");
     sandbox
-        .run_as("anna", &["pull", &served.link("/there"), "back"])
+        .run_as("anna", &["pull", &format!("{link}/there#{secret}"), "back"])
+        .expect(0);
+    sandbox
+        .run_as("anna", &["pull", &served.link("/there"), "again"])
         .expect(0);
     // A time of nothing has passed as soon as it is used.
     let run = sandbox.run_as("server", &["invite", "--expires", "0s"]);
