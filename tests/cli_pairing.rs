@@ -59,7 +59,10 @@ fn an_invite_may_give_less_and_may_expire() {
     sandbox
         .run_as("anna", &["push", "file", &read_only])
         .complains(6, "refused");
+    // What was refused has not cost the invite.
     sandbox.file("share/there", b"there");
+    let there = read_only.replace("/Share#", "/Share/there#");
+    sandbox.run_as("anna", &["pull", &there, "back"]).expect(0);
     sandbox
         .run_as("anna", &["pull", &served.link("/there"), "back"])
         .expect(0);

@@ -43,6 +43,17 @@ fn read_rights_are_not_enough_to_push() {
     let refused = push_as(&mut world, "reader", &source, &link);
     assert_eq!(code(&refused), Some(CloseCode::Forbidden), "{refused:?}");
     assert!(!world.share().join("f").exists());
+    // What was refused did not cost the invite, and the server of the link's key is known from now on.
+    let home = Home::open(&world.path("reader")).unwrap();
+    let known = home.trust().known_server(&link.authority()).unwrap();
+    assert_eq!(known, world.server.device());
+    let job = pull_job(&link, &world.path("first"));
+    let other = Client::start(world.client_options("other"), job, TransferOptions::default()).unwrap();
+    world.drive(other, |_, _| {}).assert_clean();
+    let link = world.invite(Rights::READ);
+    let job = pull_job(&link, &world.path("second"));
+    let reader = Client::start(world.client_options("reader"), job, TransferOptions::default()).unwrap();
+    world.drive(reader, |_, _| {}).assert_clean();
     // The same device may read; and rights to write are not rights to read.
     let target = world.path("g");
     let job = pull_job(&world.link("/g"), &target);

@@ -26,6 +26,8 @@ pub(crate) struct Visitor<'a> {
     pub(crate) name: &'a str,
     /// Rights that anyone has on the share; `None` when there is no such share.
     pub(crate) open_rights: Option<Rights>,
+    /// Whether the server itself can write to the share.
+    pub(crate) writable: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -83,7 +85,15 @@ impl Access {
         if let (Some(secret), Some(device)) = (&open.secret, &visitor.device)
             && !is_owner
         {
-            match self.redeem(secret, share, device, visitor)? {
+            let now_by_the_wall = SystemTime::now();
+            // What will be refused must not cost the invite.
+            let trust = self.home.trust();
+            let invited = trust.invited(secret, share, now_by_the_wall);
+            if let Some(invited) = invited.map_err(|error| undecided(&error))? {
+                check_wanted(open.wanted, rights.union(invited), visitor)?;
+            }
+            let redeemed = trust.redeem(secret, share, device, visitor.name, now_by_the_wall);
+            match redeemed.map_err(|error| undecided(&error))? {
                 Redeemed::Granted(granted) => {
                     rights = rights.union(granted);
                     paired = true;
@@ -96,10 +106,7 @@ impl Access {
         if rights == Rights::NONE {
             return Err(self.failed(visitor.address, open.secret.as_ref(), now));
         }
-        if (open.wanted.read && !rights.read) || (open.wanted.write && !rights.write) {
-            let text = format!("this device has only these rights on the share: {rights}");
-            return Err(Fault::new(CloseCode::Forbidden, text));
-        }
+        check_wanted(open.wanted, rights, visitor)?;
         Ok(Opened { rights, paired })
     }
 
@@ -115,20 +122,6 @@ impl Access {
             .trust()
             .rights(&device, share)
             .map_err(|error| undecided(&error))
-    }
-
-    fn redeem(
-        &mut self,
-        secret: &Secret,
-        share: &ShareName,
-        device: &DeviceId,
-        visitor: &Visitor<'_>,
-    ) -> Result<Redeemed, Fault> {
-        let redeemed = self
-            .home
-            .trust()
-            .redeem(secret, share, device, visitor.name, SystemTime::now());
-        redeemed.map_err(|error| undecided(&error))
     }
 
     fn check_wait(&self, address: IpAddr, now: Tick) -> Result<(), Fault> {
@@ -159,6 +152,19 @@ impl Access {
         }
         refused()
     }
+}
+
+/// Whether somebody with `rights` may do what is wanted on a share as it is.
+fn check_wanted(wanted: Rights, rights: Rights, visitor: &Visitor<'_>) -> Result<(), Fault> {
+    if (wanted.read && !rights.read) || (wanted.write && !rights.write) {
+        let text = format!("this device has only these rights on the share: {rights}");
+        return Err(Fault::new(CloseCode::Forbidden, text));
+    }
+    if wanted.write && !visitor.writable {
+        let text = "this share is read-only on its server";
+        return Err(Fault::new(CloseCode::Forbidden, text));
+    }
+    Ok(())
 }
 
 fn refused() -> Fault {

@@ -197,13 +197,29 @@ impl ClientNode {
                 cx.abort();
                 Ok(())
             }
-            Event::Closed(fault) => Err(self.closed_by(fault)),
+            Event::Closed(fault) => {
+                self.remember_who_knows_us(session, &fault);
+                Err(self.closed_by(fault))
+            }
             _ => Ok(()),
         };
         if let Err(error) = result {
             self.end(cx, session, Err(error));
         }
         Ok(())
+    }
+
+    /// The key was that of the link, and a server that forbids one thing may allow another later: the
+    /// link without its secret shall then find the same server.
+    fn remember_who_knows_us(&self, session: &Session, fault: &Fault) {
+        let link = self.job.link();
+        if let (Some(device), Some(_), CloseCode::Forbidden) = (&session.device, &link.secret, fault.code) {
+            let name = session.machine.peer_name();
+            let remembered = self.home.trust().remember_server(&link.authority(), device, name);
+            if let Err(error) = remembered {
+                log::warn!("{error}");
+            }
+        }
     }
 
     fn opened(&mut self, cx: &mut Context<'_>, session: &mut Session, opened: Opened) -> Result<(), JobError> {

@@ -242,14 +242,9 @@ impl ServerNode {
             device: session.device,
             name: &name,
             open_rights: index.map(|index| self.shares[index].open),
+            writable: index.is_some_and(|index| self.shares[index].writable),
         };
         let opened = self.access.decide(open, &visitor, cx.now())?;
-        if open.wanted.write && index.is_some_and(|index| !self.shares[index].writable) {
-            return Err(Fault::new(
-                CloseCode::Forbidden,
-                "this share is read-only on its server",
-            ));
-        }
         if let (true, Some(device), Some(share)) = (opened.paired, session.device, open.share.clone()) {
             self.events.push(ServerEvent::Paired {
                 device,

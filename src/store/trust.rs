@@ -130,6 +130,22 @@ impl<'h> Trust<'h> {
         Ok(secret)
     }
 
+    /// The rights that an invite would give now, without spending it; `None` for one that
+    /// [`Trust::redeem`] would refuse. An invite never changes, so that the answer holds until it is
+    /// spent or expires.
+    ///
+    /// # Errors
+    /// [`StateError`]; the caller denies.
+    pub fn invited(&self, secret: &Secret, share: &ShareName, now: SystemTime) -> Result<Option<Rights>, StateError> {
+        let (now, digest) = (unix_seconds(now), digest(secret));
+        self.load(|book| {
+            let invite = &book.invites[find_invite(book, &digest)?];
+            let from_the_future = invite.created > now.saturating_add(CLOCK_STEP_SECONDS_MAX);
+            let holds = invite.expires > now && !from_the_future && invite.share == *share;
+            holds.then_some(invite.rights)
+        })
+    }
+
     /// Spends an invite. The grant is on disk when this returns; a wrong share spends nothing.
     ///
     /// Takes the same time wherever, and whether, the secret matches: all invites are compared.
