@@ -69,8 +69,8 @@ fn nobody_there_is_code_5_and_a_stranger_there_is_code_1() {
     web.join().unwrap();
     if cfg!(feature = "tls") {
         sandbox
-            .run(&["push", "file", &served.link("")])
-            .complains(1, "did not answer as a Syncline server");
+            .run(&["push", "--retries", "0", "file", &served.link("")])
+            .complains(5, "hung up");
     }
 }
 

@@ -7,15 +7,15 @@ mod harness;
 
 use harness::guard::{Guarded, resident_bytes};
 use harness::raw::{RawClient, frame, push_begin};
-use harness::{WorldOptions, child, push_job};
+use harness::{World, WorldOptions, child, push_job, server_options};
 use std::fs;
 use std::io::Write;
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 use syncline::model::Rights;
 use syncline::model::limits::TURN_BYTES;
-use syncline::node::{Client, ClientEvent, TransferOptions};
+use syncline::node::{Client, ClientEvent, JobError, Server, TransferOptions};
 use syncline::wire::{FrameType, Message};
 
 fn limit_descriptors(limit: Option<u64>) {
@@ -69,6 +69,63 @@ fn exhausted() {
     drop(waiting);
     drop(served);
     world.check();
+}
+
+/// Idle connections, as many as may be open without a share: whoever comes next is served, and the one
+/// that has sat there longest makes room.
+#[test]
+fn row_28_idle_connections_lock_nobody_out() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join("share")).unwrap();
+    let mut options = server_options(dir.path(), &WorldOptions::default());
+    options.connections_max = 8;
+    let server = Server::bind(&options).unwrap();
+    let address = server.listen_addrs()[0];
+    let mut world = World {
+        dir,
+        server,
+        address,
+        server_events: Vec::new(),
+        plain: true,
+    };
+    let idle: Vec<TcpStream> = (0..20).map(|_| TcpStream::connect(address).unwrap()).collect();
+    let source = world.path("file");
+    fs::write(&source, b"content").unwrap();
+    world
+        .push(&[&source], &world.link("/"), TransferOptions::default())
+        .assert_clean();
+    assert!(world.server.connections() <= 4, "{}", world.server.connections());
+    drop(idle);
+}
+
+/// A server that hangs up at once may be busy: the client tries again, and says so in the end.
+#[test]
+fn row_28_who_is_turned_away_tries_again() {
+    let world = World::new();
+    let busy = TcpListener::bind("127.0.0.1:0").unwrap();
+    busy.set_nonblocking(true).unwrap();
+    let link = format!("syncline://{}/Share", busy.local_addr().unwrap())
+        .parse()
+        .unwrap();
+    let source = world.path("file");
+    fs::write(&source, b"content").unwrap();
+    let mut options = world.client_options("client-home");
+    options.retries = 1;
+    let mut client = Client::start(options, push_job(&[&source], &link), TransferOptions::default()).unwrap();
+    let (mut visits, mut events) = (0, Vec::new());
+    while !matches!(events.last(), Some(ClientEvent::Finished(_))) {
+        visits += usize::from(busy.accept().is_ok());
+        events.extend(client.poll(Some(Duration::from_millis(1))).unwrap());
+    }
+    let outcome = match events.pop() {
+        Some(ClientEvent::Finished(outcome)) => outcome,
+        other => panic!("{other:?}"),
+    };
+    assert!(
+        matches!(outcome.result, Err(JobError::TurnedAway { .. })),
+        "{outcome:?}"
+    );
+    assert_eq!(visits, 2);
 }
 
 /// One peer that pushes as fast as it can, and 200 that want a word: all of them are done within a

@@ -118,7 +118,7 @@ fn row_01_illegal_paths_are_refused_by_the_client() {
             }),
         );
         assert!(
-            matches!(outcome.result, Err(JobError::NotSyncline { .. })),
+            matches!(outcome.result, Err(JobError::Protocol { .. })),
             "{:?}",
             outcome.result
         );
@@ -143,7 +143,7 @@ fn row_01_illegal_paths_are_refused_by_the_client() {
             Step::Event(_) => Vec::new(),
         }),
     );
-    assert!(matches!(outcome.result, Err(JobError::NotSyncline { .. })));
+    assert!(matches!(outcome.result, Err(JobError::Protocol { .. })));
     world.check();
 }
 
@@ -241,7 +241,7 @@ fn row_02_a_server_sends_what_nobody_asked_for() {
         let target = world.path(&format!("target-{number}"));
         let result = pull_from_liar(&world, wanted, &target, transfer, kind, entries);
         assert!(
-            matches!(result, Err(JobError::NotSyncline { .. })),
+            matches!(result, Err(JobError::Protocol { .. })),
             "case {number}: {result:?}"
         );
         let clean = !target.exists() || snapshot(&target).is_empty();
@@ -279,7 +279,7 @@ fn row_02_content_without_a_wish_is_refused() {
             Step::Event(_) => Vec::new(),
         }),
     );
-    assert!(matches!(outcome.result, Err(JobError::NotSyncline { .. })));
+    assert!(matches!(outcome.result, Err(JobError::Protocol { .. })));
     assert!(snapshot(&target).is_empty());
     world.check();
 }

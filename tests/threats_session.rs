@@ -53,7 +53,7 @@ fn row_16_a_server_gets_only_files_of_the_session() {
             }),
         );
         assert!(
-            matches!(outcome.result, Err(JobError::NotSyncline { .. })),
+            matches!(outcome.result, Err(JobError::Protocol { .. })),
             "case {number}: {:?}",
             outcome.result
         );

@@ -84,6 +84,10 @@ fn job_advice(error: &JobError) -> &'static str {
             "if the server was set up anew, ask for a new invite link; otherwise somebody may be in between"
         }
         JobError::NotSyncline { .. } => "check the port, and use --plain on both sides or on neither",
+        JobError::TurnedAway { .. } => {
+            "if the server is busy, try again in a moment; otherwise check the port, and use --plain on both sides or on neither"
+        }
+        JobError::Protocol { .. } => "update the older of the two sides; if it repeats, report it with the log (-v)",
         JobError::Closed { code, .. } => close_advice(*code),
         JobError::Source { .. } => "check the name and the permissions",
         JobError::Target { .. } => "check that the directory above it exists and that you may write there",

@@ -71,7 +71,7 @@ impl Exit {
     /// The ending of a job that failed as a whole.
     pub(crate) fn of_job(error: &JobError) -> Exit {
         match error {
-            JobError::Connect { .. } | JobError::Lost { .. } => Exit::Temporary,
+            JobError::Connect { .. } | JobError::Lost { .. } | JobError::TurnedAway { .. } => Exit::Temporary,
             JobError::WrongServer { .. } => Exit::Refused,
             JobError::Closed { code, .. } => Exit::of_close(*code),
             JobError::Target { .. } | JobError::NotFound { .. } => Exit::TargetMissing,
@@ -79,6 +79,7 @@ impl Exit {
             JobError::Filter { .. } => Exit::Usage,
             JobError::Resolve { .. }
             | JobError::NotSyncline { .. }
+            | JobError::Protocol { .. }
             | JobError::Source { .. }
             | JobError::State { .. } => Exit::Error,
             JobError::Interrupted { signal: Some(SIGTERM) } => Exit::Interrupted(Signal::Term),
@@ -210,6 +211,16 @@ mod tests {
         for (error, code) in cases {
             assert_eq!(Exit::of_job(&error).code(), code, "{error:?}");
         }
+    }
+
+    #[test]
+    fn a_server_that_hangs_up_may_pass_and_one_that_breaks_the_rules_does_not() {
+        let (authority, reason) = (text(), text());
+        let busy = JobError::TurnedAway { authority, reason };
+        assert_eq!(Exit::of_job(&busy), Exit::Temporary);
+        let (authority, reason) = (text(), text());
+        let broken = JobError::Protocol { authority, reason };
+        assert_eq!(Exit::of_job(&broken), Exit::Error);
     }
 
     #[test]

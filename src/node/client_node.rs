@@ -376,9 +376,11 @@ impl ClientNode {
     fn after(&mut self, cx: &mut Context<'_>, session: &mut Session, result: Result<Activity, Fault>) {
         if let Err(fault) = result {
             let authority = self.job.link().authority();
-            let error = JobError::NotSyncline {
-                authority,
-                reason: fault.text.clone(),
+            let reason = fault.text.clone();
+            let error = if self.connected_once {
+                JobError::Protocol { authority, reason }
+            } else {
+                JobError::NotSyncline { authority, reason }
             };
             session.machine.close(&fault);
             return self.end(cx, session, Err(error));
@@ -477,6 +479,7 @@ impl ClientNode {
             Closed::WrongServer { .. } => (JobError::WrongServer { authority }, false),
             _ if self.connected_once => (JobError::Lost { authority, reason }, true),
             Closed::Connect(_) | Closed::HandshakeTimeout => (JobError::Connect { authority, reason }, false),
+            Closed::HungUp | Closed::Peer | Closed::Reset(_) => (JobError::TurnedAway { authority, reason }, true),
             _ => (JobError::NotSyncline { authority, reason }, false),
         }
     }

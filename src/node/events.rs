@@ -203,6 +203,23 @@ pub enum JobError {
         /// What was seen.
         reason: String,
     },
+    /// The server hung up before it let anybody in: it has too many visitors, or the two sides differ
+    /// in whether they use TLS.
+    #[error("{authority} hung up at once: {reason}")]
+    TurnedAway {
+        /// `HOST:PORT`.
+        authority: String,
+        /// What was seen.
+        reason: String,
+    },
+    /// A server that spoke the protocol broke its rules later.
+    #[error("{authority} broke the rules of the protocol: {reason}")]
+    Protocol {
+        /// `HOST:PORT`.
+        authority: String,
+        /// Which rule.
+        reason: String,
+    },
     /// The server closed the connection with a reason.
     #[error("the server refused: {text}")]
     Closed {

@@ -10,10 +10,11 @@ use super::peer::{Core, Peer};
 use super::place::Place;
 use super::server_node::{DRAIN_TIMER, Draining, REVOKE_INTERVAL_MS, REVOKE_TIMER, ServerNode, Share};
 use super::status::Totals;
-use crate::model::limits::DRAIN_TIMEOUT_MS;
+use crate::model::limits::{DRAIN_TIMEOUT_MS, PREAUTH_CONNECTIONS_MAX};
 use crate::model::{DeviceId, ShareName, system_reason};
 use crate::reactor::{Counters, Reactor, ReactorOptions, Security};
 use crate::store::{Home, LockError, Root, RunFile, RunningServer, ShareLock, StateError};
+use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -120,7 +121,8 @@ impl Server {
             events: Vec::new(),
             started: Instant::now(),
             deadlines: options.deadlines,
-            unopened: 0,
+            unopened: VecDeque::new(),
+            unopened_max: PREAUTH_CONNECTIONS_MAX.min(options.connections_max / 2).max(1),
             draining: Draining::No,
             counters: Counters::default(),
             connections: 0,

@@ -11,11 +11,11 @@ use super::peer::{Core, Peer, Pulse, Session, Transfer};
 use super::place::Place;
 use super::status::{LoopStatus, StatusReport, Totals};
 use crate::conn::{Event, Machine};
-use crate::model::limits::PREAUTH_CONNECTIONS_MAX;
 use crate::model::{CloseCode, DeviceId, Fault, Rights, ShareName, Tick};
 use crate::reactor::{Activity, Closed, ConnId, Context, Counters, Handler, Shared};
 use crate::store::{ShareLock, Stamp};
 use crate::wire::{Begin, Direction, Open, features};
+use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -38,8 +38,10 @@ pub(super) struct ServerNode {
     pub(super) events: Vec<ServerEvent>,
     pub(super) started: Instant,
     pub(super) deadlines: Deadlines,
-    /// Connections that have not opened a share yet.
-    pub(super) unopened: usize,
+    /// Connections that have not opened a share yet, the oldest first.
+    pub(super) unopened: VecDeque<ConnId>,
+    /// How many of them there may be.
+    pub(super) unopened_max: usize,
     pub(super) stamp: Option<Stamp>,
     pub(super) draining: Draining,
     pub(super) counters: Counters,
@@ -67,12 +69,16 @@ pub(super) const REVOKE_TIMER: u64 = 2;
 pub(super) const REVOKE_INTERVAL_MS: u64 = 1_000;
 
 impl Handler<Peer> for ServerNode {
-    fn accepted(&mut self, shared: &mut Shared, _listener: usize, _id: ConnId, peer: SocketAddr) -> Option<Peer> {
-        if self.unopened >= PREAUTH_CONNECTIONS_MAX {
-            log::debug!("{peer} turned away: too many connections that have not said who they are");
-            return None;
+    fn accepted(&mut self, shared: &mut Shared, _listener: usize, id: ConnId, _peer: SocketAddr) -> Option<Peer> {
+        // The oldest gives way: who is honest is let in within moments, and who only sits there must
+        // not keep the others out.
+        if self.unopened.len() >= self.unopened_max
+            && let Some(oldest) = self.unopened.pop_front()
+        {
+            log::debug!("too many connections that have not said who they are: the oldest is closed");
+            shared.close(oldest);
         }
-        self.unopened += 1;
+        self.unopened.push_back(id);
         let mut peer = Peer::new(Machine::server(&self.name), Audience::Nobody);
         peer.session.began = shared.now();
         Some(peer)
@@ -125,7 +131,7 @@ impl Handler<Peer> for ServerNode {
     fn closed(&mut self, _shared: &mut Shared, id: ConnId, mut peer: Peer, why: Closed) {
         self.core.committer.forget(id);
         if !peer.session.admitted {
-            self.unopened = self.unopened.saturating_sub(1);
+            self.no_longer_unopened(id);
         }
         if peer.session.transfer.take().is_some() {
             log::info!("a transfer ended early: {why}");
@@ -263,10 +269,16 @@ impl ServerNode {
         session.share = index;
         session.admitted = true;
         session.stamp = self.stamp;
-        self.unopened = self.unopened.saturating_sub(1);
+        self.no_longer_unopened(cx.id());
         session.machine.grant(opened);
         cx.set_deadline(Some(cx.now() + self.deadlines.idle_ms / 4));
         Ok(())
+    }
+
+    fn no_longer_unopened(&mut self, id: ConnId) {
+        if let Some(index) = self.unopened.iter().position(|&other| other == id) {
+            self.unopened.remove(index);
+        }
     }
 
     fn begin(&mut self, cx: &mut Context<'_>, session: &mut Session, begin: Begin) -> Result<(), Fault> {
