@@ -79,7 +79,7 @@ fn job_advice(error: &JobError) -> &'static str {
         JobError::Connect { .. } => {
             "check that `syncline serve` runs there and that no firewall is between, then run this again"
         }
-        JobError::Lost { .. } => "run the same command again: it goes on where it stopped",
+        JobError::Lost { .. } => "run the same command again: what is complete is kept",
         JobError::WrongServer { .. } => {
             "if the server was set up anew, ask for a new invite link; otherwise somebody may be in between"
         }
@@ -96,10 +96,10 @@ fn job_advice(error: &JobError) -> &'static str {
             "check that the source is the right one and complete; if they shall go, add --max-delete N or N%"
         }
         JobError::IncompleteSource => "make all of the source readable, or leave --delete out",
-        JobError::DiskFull => "free some space and run the same command again: it goes on where it stopped",
+        JobError::DiskFull => "free some space and run the same command again: what is complete is kept",
         JobError::Filter { .. } => "rules are written as in .gitignore: --exclude '*.tmp' --exclude build/",
         JobError::State { .. } => "`syncline doctor` looks into it; --home DIR uses another directory",
-        JobError::Interrupted { .. } => "run the same command again: it goes on where it stopped",
+        JobError::Interrupted { .. } => "run the same command again: what is complete is kept",
     }
 }
 
@@ -112,7 +112,7 @@ fn close_advice(code: CloseCode) -> &'static str {
         CloseCode::NotFound => "check the share and the path in the link",
         CloseCode::Version => "update the older of the two sides",
         CloseCode::Busy | CloseCode::Timeout | CloseCode::Stopping | CloseCode::Interrupted => {
-            "run the same command again in a moment: it goes on where it stopped"
+            "run the same command again in a moment: what is complete is kept"
         }
         CloseCode::Limit => "split the job into smaller ones",
         CloseCode::Done | CloseCode::Protocol | CloseCode::Internal => {
@@ -181,6 +181,20 @@ mod tests {
             "{}",
             complaint.what
         );
+    }
+
+    /// A file that was under way starts again: no advice may promise more.
+    #[test]
+    fn nothing_promises_to_resume_inside_a_file() {
+        let interrupted = job_advice(&JobError::Interrupted { signal: None });
+        for advice in [
+            interrupted,
+            job_advice(&JobError::DiskFull),
+            close_advice(CloseCode::Stopping),
+        ] {
+            assert!(!advice.contains("where it stopped"), "{advice}");
+            assert!(advice.contains("what is complete is kept"), "{advice}");
+        }
     }
 
     #[test]

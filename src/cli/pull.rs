@@ -23,8 +23,8 @@ Examples:
   syncline pull --delete 'syncline://nas:7171/Share/src/' src/  the same tree, without leftovers
   syncline pull -n 'LINK' DIR                                   only shows what would be done
 
-Several links may be given if they name the same server and share. Interrupted transfers go on where
-they stopped: run the same command again.")]
+Several links may be given if they name the same server and share. After an interruption run the
+same command again: files that are complete are kept, one that was under way starts again.")]
 pub(crate) struct Flags {
     /// Links to what to fetch, then the place to put it
     #[arg(required = true, num_args = 1.., value_name = "OPERAND")]

@@ -22,8 +22,8 @@ Examples:
   syncline push --delete --exclude '*.tmp' src/ 'LINK'          the same tree, without leftovers
   syncline push -n src/ 'LINK'                                  only shows what would be done
 
-A trailing slash on a source means its contents, as in rsync. Interrupted transfers go on where they
-stopped: run the same command again.")]
+A trailing slash on a source means its contents, as in rsync. After an interruption run the same
+command again: files that are complete are kept, one that was under way starts again.")]
 pub(crate) struct Flags {
     /// Files and folders to send, then the link to send them to
     #[arg(required = true, num_args = 1.., value_name = "OPERAND")]
