@@ -28,19 +28,20 @@ pub(crate) fn summary_object(summary: &Summary, exit_code: u8) -> Value {
 
 /// What was done, in one or two lines:
 /// `401 files, 64 MiB · 12 transferred, 2 deleted · 1.2 MiB sent, 8.0 KiB received · 0.80 s (80 MiB/s)`
-/// and what delta and resume saved.
-pub(crate) fn summary_text(summary: &Summary, run: Run) -> String {
+/// and what delta and resume saved. The rate is that of the content that travelled. `items` is the
+/// number of entries, of any kind, with which something was done.
+pub(crate) fn summary_text(summary: &Summary, run: Run, items: u64) -> String {
     let files = quantity::counted(summary.files, "file");
     let mut parts = vec![format!("{files}, {}", quantity::size(summary.bytes))];
-    parts.push(done(summary, run));
+    parts.push(done(summary, run, items));
     let (sent, received) = (quantity::size(summary.wire_sent), quantity::size(summary.wire_received));
     parts.push(format!("{sent} sent, {received} received"));
-    let rate = quantity::per_second(summary.bytes, summary.elapsed);
-    parts.push(format!(
-        "{} ({})",
-        quantity::duration(summary.elapsed),
-        quantity::rate(rate)
-    ));
+    let mut time = quantity::duration(summary.elapsed);
+    if summary.literal_bytes > 0 {
+        let rate = quantity::per_second(summary.literal_bytes, summary.elapsed);
+        time.push_str(&format!(" ({})", quantity::rate(rate)));
+    }
+    parts.push(time);
     let mut text = parts.join(" · ");
     let savings = savings(summary);
     if !savings.is_empty() {
@@ -59,13 +60,13 @@ pub(crate) enum Run {
     Dry,
 }
 
-fn done(summary: &Summary, run: Run) -> String {
+fn done(summary: &Summary, run: Run, items: u64) -> String {
     let would = match run {
         Run::Real => "",
         Run::Dry => "would be ",
     };
     let mut text = match summary.files_transferred {
-        0 if run == Run::Real && summary.deleted == 0 => "all up to date".to_owned(),
+        0 if run == Run::Real && summary.deleted == 0 && items == 0 => "all up to date".to_owned(),
         moved => format!("{} {would}transferred", quantity::count(moved)),
     };
     if summary.failed > 0 && text.starts_with("all") {
@@ -73,6 +74,11 @@ fn done(summary: &Summary, run: Run) -> String {
     }
     if summary.deleted > 0 {
         text.push_str(&format!(", {} {would}deleted", quantity::count(summary.deleted)));
+    }
+    // Directories, links, and files of which only mode or time changed.
+    let others = items.saturating_sub(summary.files_transferred + summary.deleted);
+    if others > 0 {
+        text.push_str(&format!(", {} more {would}changed", quantity::count(others)));
     }
     if summary.failed > 0 {
         text.push_str(&format!(", {} failed", quantity::count(summary.failed)));
@@ -241,6 +247,7 @@ mod tests {
             files_transferred: 12,
             bytes: 64 << 20,
             wire_sent: 1_258_291,
+            literal_bytes: 64 << 20,
             wire_received: 8192,
             elapsed: Duration::from_millis(800),
             ..Summary::default()
@@ -251,14 +258,14 @@ mod tests {
     fn the_summary_tells_files_bytes_wire_time_and_savings() {
         let mut figures = summary();
         assert_eq!(
-            summary_text(&figures, Run::Real),
+            summary_text(&figures, Run::Real, 12),
             "401 files, 64 MiB · 12 transferred · 1.2 MiB sent, 8.0 KiB received · 0.80 s (80 MiB/s)"
         );
         figures.deleted = 2;
         figures.failed = 1;
         figures.saved_bytes = 63 << 20;
         figures.resumed_bytes = 1024;
-        let text = summary_text(&figures, Run::Dry);
+        let text = summary_text(&figures, Run::Dry, 14);
         assert!(
             text.contains("12 would be transferred, 2 would be deleted, 1 failed"),
             "{text}"
@@ -275,9 +282,37 @@ mod tests {
             files_transferred: 0,
             ..summary()
         };
-        assert!(summary_text(&idle, Run::Real).contains("all up to date"));
+        assert!(summary_text(&idle, Run::Real, 0).contains("all up to date"));
         let failed = Summary { failed: 3, ..idle };
-        assert!(summary_text(&failed, Run::Real).contains("0 transferred, 3 failed"));
+        assert!(summary_text(&failed, Run::Real, 0).contains("0 transferred, 3 failed"));
+    }
+
+    /// Links and directories that were made are no "all up to date".
+    #[test]
+    fn entries_without_content_count_as_changes() {
+        let made = Summary {
+            files: 0,
+            files_transferred: 0,
+            bytes: 0,
+            ..summary()
+        };
+        let text = summary_text(&made, Run::Real, 3);
+        assert!(text.contains("0 transferred, 3 more changed"), "{text}");
+        let mixed = summary_text(&summary(), Run::Dry, 14);
+        assert!(
+            mixed.contains("12 would be transferred, 2 more would be changed"),
+            "{mixed}"
+        );
+    }
+
+    /// What did not move has no rate.
+    #[test]
+    fn the_rate_is_that_of_the_bytes_that_travelled() {
+        let mut figures = summary();
+        figures.literal_bytes = 8 << 20;
+        assert!(summary_text(&figures, Run::Real, 12).contains("0.80 s (10 MiB/s)"));
+        figures.literal_bytes = 0;
+        assert!(summary_text(&figures, Run::Real, 12).ends_with("0.80 s"));
     }
 
     #[test]

@@ -196,7 +196,8 @@ struct Reporter<'a> {
     display: Display,
     failures: Failures,
     warnings: Failures,
-    moved: Moved,
+    /// Entries with which something was done.
+    items: u64,
 }
 
 impl Reporter<'_> {
@@ -207,7 +208,7 @@ impl Reporter<'_> {
             display: Display::new(now),
             failures: Failures::default(),
             warnings: Failures::default(),
-            moved: Moved::Nothing,
+            items: 0,
         }
     }
 
@@ -241,7 +242,7 @@ impl Reporter<'_> {
                 }));
             }
             ClientEvent::Item { path, action, size } => {
-                self.moved = Moved::Something;
+                self.items += 1;
                 if self.run == Run::Dry || console.verbosity() >= Verbosity::Items {
                     console.data(&report::item_text(&path, action, size, self.run));
                 }
@@ -270,18 +271,28 @@ impl Reporter<'_> {
         self.list(&self.failures, &console.red("failed:"), Verbosity::Quiet);
         match outcome.result {
             Ok(()) => {
-                let exit = Exit::of_summary(&summary, self.moved, idle);
+                let moved = match self.items {
+                    0 => Moved::Nothing,
+                    _ => Moved::Something,
+                };
+                let exit = Exit::of_summary(&summary, moved, idle);
                 let mark = if exit == Exit::Partial {
                     console.yellow("!")
                 } else {
                     console.green("✓")
                 };
-                console.note(&format!("{mark} {}", report::summary_text(&summary, self.run)));
+                console.note(&format!(
+                    "{mark} {}",
+                    report::summary_text(&summary, self.run, self.items)
+                ));
                 Ok(Ending { exit, summary })
             }
             Err(error) => {
-                if did_something(&summary) {
-                    console.note(&format!("so far: {}", report::summary_text(&summary, self.run)));
+                if self.items > 0 || did_something(&summary) {
+                    console.note(&format!(
+                        "so far: {}",
+                        report::summary_text(&summary, self.run, self.items)
+                    ));
                 }
                 Err(Complaint {
                     summary: Box::new(summary),
