@@ -84,6 +84,11 @@ fn servers_that_cannot_start_say_why() {
     };
     serve("other", &served.listen()).complains(1, "already in use");
     serve("share", "127.0.0.1:0").complains(11, "already served by");
+    // One folder twice is a slip, not another server's lock.
+    let twice = ["serve", "other", "./other=b", "--plain", "--open", "read"];
+    sandbox
+        .run_as("third", &[&twice[..], &["--listen", "127.0.0.1:0"]].concat())
+        .complains(2, "the same folder as");
     serve("missing", "127.0.0.1:0").complains(10, "cannot serve");
     serve("file", "127.0.0.1:0").complains(10, "cannot serve");
     serve("other", "nonsense").complains(2, "cannot listen on");

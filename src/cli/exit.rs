@@ -104,7 +104,7 @@ impl Exit {
             ServerError::Listen { .. } | ServerError::State { .. } => Exit::Error,
             ServerError::Share { .. } => Exit::TargetMissing,
             ServerError::Locked { .. } => Exit::Locked,
-            ServerError::DuplicateShare(_) | ServerError::NoShares => Exit::Usage,
+            ServerError::DuplicateShare(_) | ServerError::SameFolder { .. } | ServerError::NoShares => Exit::Usage,
         }
     }
 

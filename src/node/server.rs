@@ -13,7 +13,7 @@ use super::status::Totals;
 use crate::model::limits::{DRAIN_TIMEOUT_MS, PREAUTH_CONNECTIONS_MAX};
 use crate::model::{DeviceId, ShareName, system_reason};
 use crate::reactor::{Counters, Reactor, ReactorOptions, Security};
-use crate::store::{Home, LockError, Root, RunFile, RunningServer, ShareLock, StateError};
+use crate::store::{Home, LockError, Root, RunFile, RunningServer, ShareLock, StateError, inspect};
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
@@ -39,6 +39,14 @@ pub enum ServerError {
     /// Two shares have one name.
     #[error("two folders would be served as \"{0}\"")]
     DuplicateShare(ShareName),
+    /// One folder was named twice, under different names or by different ways.
+    #[error("{} is the same folder as the share \"{share}\"", path.display())]
+    SameFolder {
+        /// The folder as it was named the second time.
+        path: PathBuf,
+        /// What it is served as already.
+        share: ShareName,
+    },
     /// A folder cannot be served.
     #[error("cannot serve {}: {reason}", path.display())]
     Share {
@@ -261,9 +269,21 @@ fn open_shares(options: &ServerOptions) -> Result<Vec<Share>, ServerError> {
         if shares.iter().any(|share| share.name == wanted.name) {
             return Err(ServerError::DuplicateShare(wanted.name.clone()));
         }
+        if let Some(twin) = shares.iter().find(|share| is_root_of(share, &wanted.path)) {
+            return Err(ServerError::SameFolder {
+                path: wanted.path.clone(),
+                share: twin.name.clone(),
+            });
+        }
         shares.push(open_share(wanted, options)?);
     }
     Ok(shares)
+}
+
+/// Whether `path` leads to the folder that is served as `share`; its lock is then held by ourselves.
+fn is_root_of(share: &Share, path: &Path) -> bool {
+    let (found, own) = (inspect(path), share.place.root.own());
+    matches!((found, own), (Ok(found), Ok(own)) if found.identity.same_inode(&own.identity))
 }
 
 fn open_share(wanted: &ShareOptions, options: &ServerOptions) -> Result<Share, ServerError> {
