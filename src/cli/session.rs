@@ -113,7 +113,12 @@ fn run(args: &[OsString]) -> Exit {
         }
     };
     let console = console_of(&cli.shared);
-    start_log(&cli.shared, console.verbosity());
+    let lists_failures = matches!(cli.command, Some(Verb::Push(_) | Verb::Pull(_)));
+    let default = default_log(
+        console.verbosity(),
+        if lists_failures { Items::Listed } else { Items::Logged },
+    );
+    start_log(&cli.shared, default);
     let session = Session::new(console, cli.shared.home);
     let result = match cli.command {
         Some(verb) => dispatch(&session, verb),
@@ -235,18 +240,33 @@ fn console_of(shared: &Shared) -> Console {
     Console::of_process(format, verbosity, if wanted { Paint::Color } else { Paint::Bare })
 }
 
-fn start_log(shared: &Shared, verbosity: Verbosity) {
-    let by_verbosity = match verbosity {
-        Verbosity::Quiet => "error",
-        Verbosity::Normal | Verbosity::Items => "warn",
-        Verbosity::Debug => "debug",
-    };
+/// How a user hears of single files that failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Items {
+    /// In a list at the end.
+    Listed,
+    /// In the log only.
+    Logged,
+}
+
+/// What is logged unless something else was asked for. The engine's warnings are about single files: where
+/// these are listed at the end, the log would tell each of them twice.
+fn default_log(verbosity: Verbosity, items: Items) -> &'static str {
+    match (verbosity, items) {
+        (Verbosity::Quiet, _) => "error",
+        (Verbosity::Normal | Verbosity::Items, Items::Logged) => "warn",
+        (Verbosity::Normal | Verbosity::Items, Items::Listed) => "warn,syncline::node=error",
+        (Verbosity::Debug, _) => "debug",
+    }
+}
+
+fn start_log(shared: &Shared, default: &str) {
     let environment = std::env::var("RUST_LOG").ok().filter(|filter| !filter.is_empty());
     let filter = shared
         .log_level
         .clone()
         .or(environment)
-        .unwrap_or_else(|| by_verbosity.to_owned());
+        .unwrap_or_else(|| default.to_owned());
     let mut builder = env_logger::Builder::new();
     builder.parse_filters(&filter);
     builder.format(|line, record| {
@@ -261,6 +281,15 @@ fn start_log(shared: &Shared, verbosity: Verbosity) {
 mod tests {
     use super::super::console::capture;
     use super::*;
+
+    /// What a transfer lists at the end is not logged as well, whether or not it is quiet.
+    #[test]
+    fn the_log_does_not_repeat_the_list_of_failures() {
+        let quiet_engine = |verbosity| default_log(verbosity, Items::Listed).contains("syncline::node=error");
+        assert!(quiet_engine(Verbosity::Normal) && quiet_engine(Verbosity::Items));
+        assert_eq!(default_log(Verbosity::Normal, Items::Logged), "warn");
+        assert_eq!(default_log(Verbosity::Debug, Items::Listed), "debug");
+    }
 
     #[test]
     fn the_last_object_is_the_summary_also_when_the_run_failed() {
