@@ -94,7 +94,7 @@ pub(crate) fn run(session: &Session, flags: &Flags) -> Result<Ending, Complaint>
     match Home::open(&path) {
         Ok(home) => {
             running = home.running();
-            findings.push(Finding::ok("state", format!("{} is usable", show(&path))));
+            findings.extend(state(&home, &path));
             findings.push(space(&path));
             findings.extend(system_calls(home.path()));
         }
@@ -112,6 +112,24 @@ pub(crate) fn run(session: &Session, flags: &Flags) -> Result<Ending, Complaint>
     findings.iter().for_each(|finding| tell(&session.console, finding));
     let failed = findings.iter().any(|finding| finding.verdict == Verdict::Fail);
     Ok(Ending::of(if failed { Exit::Error } else { Exit::Done }))
+}
+
+/// What the engine would stumble over: who may come in, and who this device is.
+fn state(home: &Home, path: &Path) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    if let Err(error) = home.trust().devices() {
+        let fix = "restore trust.json from a backup, or move it away and pair all devices again";
+        findings.push(Finding::fail("trust", plain(&error.to_string()), fix));
+    }
+    #[cfg(feature = "tls")]
+    if let Err(error) = syncline::node::stored_device(home) {
+        let fix = "restore device.key and device.crt from a backup, or move both away and pair again";
+        findings.push(Finding::fail("key", plain(&error), fix));
+    }
+    if findings.is_empty() {
+        findings.push(Finding::ok("state", format!("{} is usable", show(path))));
+    }
+    findings
 }
 
 fn tell(console: &Console, finding: &Finding) {
@@ -364,6 +382,35 @@ mod tests {
             shares: Vec::new(),
         };
         assert_eq!(port(address, &[server]).verdict, Verdict::Ok);
+    }
+
+    /// A state directory that a server could not start with is not called usable, and no key is made.
+    #[test]
+    fn damaged_trust_and_keys_are_found_with_their_fix() {
+        let place = tempfile::tempdir().unwrap();
+        let home = Home::open(place.path()).unwrap();
+        let failed = |home: &Home| -> Vec<String> {
+            let findings = state(home, place.path());
+            let failed = findings.iter().filter(|finding| finding.verdict == Verdict::Fail);
+            failed
+                .map(|finding| format!("{}: {}", finding.check, finding.fix))
+                .collect()
+        };
+        assert!(failed(&home).is_empty());
+        assert!(!place.path().join("device.key").exists());
+        std::fs::write(place.path().join("trust.json"), "{damaged").unwrap();
+        let found = failed(&Home::open(place.path()).unwrap());
+        assert!(found[0].contains("restore trust.json"), "{found:?}");
+        if cfg!(feature = "tls") {
+            use std::os::unix::fs::PermissionsExt;
+            for name in ["device.key", "device.crt"] {
+                let path = place.path().join(name);
+                std::fs::write(&path, "damaged").unwrap();
+                std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+            }
+            let found = failed(&Home::open(place.path()).unwrap());
+            assert!(found.len() == 2 && found[1].contains("restore device.key"), "{found:?}");
+        }
     }
 
     #[test]

@@ -31,6 +31,8 @@ mod verifying;
 
 pub use client::Client;
 pub use events::{Action, ClientEvent, JobError, Outcome, Progress, ServerEvent, Summary};
+#[cfg(feature = "tls")]
+pub use identity::stored_device;
 pub use options::{
     ClientOptions, Deadlines, Durability, FilterRule, Job, Mapping, MaxDelete, ServerOptions, ShareOptions, Source,
     TransferOptions,
