@@ -85,15 +85,22 @@ fn find<'d>(devices: &'d [Device], text: &str) -> Result<&'d Device, Complaint> 
             ))
         }
         several => {
-            let ids: Vec<_> = several.iter().map(|device| device.id.to_string()).collect();
+            let ids: Vec<_> = several.iter().map(|device| unmistakable(devices, device)).collect();
             let what = format!(
                 "\"{}\" fits {} devices, so none was revoked",
                 plain(text),
                 several.len()
             );
-            Err(Complaint::usage(what, format!("use a full id: {}", ids.join(" or "))))
+            Err(Complaint::usage(what, format!("use an id: {}", ids.join(" or "))))
         }
     }
+}
+
+/// The short id, as `syncline devices` shows it; the full one where the short one fits another device too.
+fn unmistakable(devices: &[Device], device: &Device) -> String {
+    let short = device.id.short();
+    let fitting = devices.iter().filter(|other| fits(other, &short)).count();
+    if fitting == 1 { short } else { device.id.to_string() }
 }
 
 fn fits(device: &Device, text: &str) -> bool {
@@ -154,12 +161,17 @@ mod tests {
         let devices = [device(0x10, "phone"), device(0x20, "phone")];
         let complaint = find(&devices, "phone").unwrap_err();
         assert_eq!(complaint.exit.code(), 2);
-        assert!(complaint.advice.contains(&devices[0].id.to_string()));
+        for device in &devices {
+            assert!(complaint.advice.contains(&device.id.short()), "{}", complaint.advice);
+            assert!(!complaint.advice.contains(&device.id.to_string()));
+            assert_eq!(find(&devices, &device.id.short()).unwrap().id, device.id);
+        }
         // The second calls itself as the first's id: the short form then fits both, the full one still works.
         let first = device(0x10, "laptop");
         let impostor = device(0x20, &first.id.short());
         let devices = [first, impostor];
-        assert!(find(&devices, &devices[0].id.short()).is_err());
+        let complaint = find(&devices, &devices[0].id.short()).unwrap_err();
+        assert!(complaint.advice.contains(&devices[0].id.to_string()));
         assert_eq!(find(&devices, &devices[0].id.to_string()).unwrap().name, "laptop");
     }
 
