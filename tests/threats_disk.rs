@@ -273,6 +273,34 @@ fn row_49_a_peer_that_takes_few_bytes_at_a_time_gets_all_of_them() {
     world.check();
 }
 
+/// Row 51: flushes are shared. Thousands of small files cost a few dozen of them.
+#[test]
+fn row_51_two_thousand_small_files_share_fewer_than_100_flushes() {
+    const NAME: &str = "row_51_two_thousand_small_files_share_fewer_than_100_flushes";
+    if child::is(NAME) {
+        return push_many_small();
+    }
+    let Some(text) = traced(NAME, NAME, &["trace=fsync,fdatasync,syncfs,sync,sync_file_range,msync"]) else {
+        return;
+    };
+    let is_flush = |line: &&str| line.contains("sync(") || line.contains("syncfs(");
+    let flushes = text.lines().filter(is_flush).count();
+    assert!((1..100).contains(&flushes), "{flushes} flushes");
+}
+
+fn push_many_small() {
+    let mut world = World::with(&DURABLE());
+    let source = world.path("source");
+    for number in 0..2_000u32 {
+        let directory = source.join(format!("d{}", number % 10));
+        fs::create_dir_all(&directory).unwrap();
+        fs::write(directory.join(format!("f{number}")), number.to_le_bytes()).unwrap();
+    }
+    let run = world.push(&[&source], &world.link("/"), TransferOptions::default());
+    run.assert_clean();
+    assert_eq!(run.outcome.summary.files_transferred, 2_000);
+}
+
 /// Row 51: the loop never waits for a disk. Only the helper thread flushes.
 #[test]
 fn row_51_the_loop_never_flushes() {

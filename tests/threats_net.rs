@@ -1,4 +1,4 @@
-//! Rows 10, 11, 19, 26 and 27 of the threats, over real sockets: what a peer may send, how slowly, and
+//! Rows 10 to 12, 19, 26 and 27 of the threats, over real sockets: what a peer may send, how slowly, and
 //! how little it may read.
 
 #![allow(clippy::unwrap_used)]
@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use syncline::model::limits::{CONTROL_FRAME_BYTES_MAX, OUTBOUND_BYTES_MAX};
 use syncline::model::{CloseCode, Rights};
 use syncline::node::{Client, ClientEvent, Deadlines, TransferOptions};
-use syncline::wire::{FrameType, ListEnd, Message};
+use syncline::wire::{FrameType, Hello, ListEnd, Message, features};
 
 /// Deadlines that a test can wait for.
 fn hasty() -> Deadlines {
@@ -221,6 +221,60 @@ fn row_11_declared_frames_take_no_memory() {
         "{grown} bytes for 100 frames of 1 MiB of which 100 bytes came"
     );
     drop(waiting);
+    world.check();
+}
+
+/// Row 12: nothing is compressed, so that nothing can unfold. No feature bit stands for it, and a frame
+/// that claims it, by a type or a flag that does not exist, is refused by its header alone.
+#[test]
+fn row_12_no_compression_is_negotiated_and_what_claims_it_is_refused() {
+    assert_eq!(features::ALL, features::HOLES);
+    let mut world = Guarded::new();
+    let agreed = world.serve_while(|address| {
+        let mut client = RawClient::connect(address);
+        let mut hello = Vec::new();
+        let all = Hello {
+            features: u64::MAX,
+            ..harness::raw::hello("raw")
+        };
+        all.encode(0, &mut hello);
+        client.send(&hello);
+        let answer = client.next().unwrap();
+        Hello::decode(&answer.payload).unwrap().features
+    });
+    assert_eq!(agreed, features::HOLES);
+    let length = u32::try_from(CONTROL_FRAME_BYTES_MAX).unwrap();
+    let unknown = |kind: u8| {
+        let mut header = frame_declaring(FrameType::Inline, length, &[]);
+        header[4] = kind;
+        header
+    };
+    let flagged = |kind: FrameType| {
+        let mut header = frame_declaring(kind, length, &[]);
+        header[5] = 1;
+        header
+    };
+    let last = FrameType::ALL.into_iter().map(|kind| kind as u8).max().unwrap();
+    let claims = [
+        unknown(last + 1),
+        unknown(255),
+        flagged(FrameType::Inline),
+        flagged(FrameType::Data),
+        flagged(FrameType::Offer),
+    ];
+    let before = resident_bytes();
+    for (number, header) in claims.into_iter().enumerate() {
+        let fault = world.serve_while(|address| {
+            let mut client = RawClient::open(address);
+            client.begin(&push_begin());
+            // The header only: whoever made room for the payload would wait for it.
+            client.send(&header);
+            client.expect_close()
+        });
+        assert_eq!(fault.code, CloseCode::Protocol, "claim {number}: {fault:?}");
+    }
+    let grown = resident_bytes().saturating_sub(before);
+    assert!(grown < 4 << 20, "{grown} bytes");
     world.check();
 }
 

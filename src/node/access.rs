@@ -92,7 +92,15 @@ impl Access {
         if let (Some(secret), Some(device)) = (&open.secret, &visitor.device)
             && !is_owner
         {
-            match self.redeem(secret, share, device, visitor)? {
+            let now_by_the_wall = SystemTime::now();
+            // What will be refused must not cost the invite.
+            let trust = self.home.trust();
+            let invited = trust.invited(secret, share, now_by_the_wall);
+            if let Some(invited) = invited.map_err(|error| undecided(&error))? {
+                check_wanted(open.wanted, rights.union(invited), visitor)?;
+            }
+            let redeemed = trust.redeem(secret, share, device, visitor.name, now_by_the_wall);
+            match redeemed.map_err(|error| undecided(&error))? {
                 Redeemed::Granted(granted) => {
                     rights = rights.union(granted);
                     paired = true;
@@ -121,20 +129,6 @@ impl Access {
             .trust()
             .rights(&device, share)
             .map_err(|error| undecided(&error))
-    }
-
-    fn redeem(
-        &mut self,
-        secret: &Secret,
-        share: &ShareName,
-        device: &DeviceId,
-        visitor: &Visitor<'_>,
-    ) -> Result<Redeemed, Fault> {
-        let redeemed = self
-            .home
-            .trust()
-            .redeem(secret, share, device, visitor.name, SystemTime::now());
-        redeemed.map_err(|error| undecided(&error))
     }
 
     fn check_wait(&self, address: IpAddr, now: Tick) -> Result<(), Fault> {
