@@ -268,7 +268,7 @@ impl PullTarget<'_> {
         } else {
             Scope::Below(None)
         };
-        let place = Place::new(root, self.durability);
+        let place = self.place(root)?;
         Ok(PullPlan {
             place,
             agreement: Agreement::new(scope, filter).with_rules_for_the_sender(given),
@@ -300,13 +300,31 @@ impl PullTarget<'_> {
             path: None,
         };
         let agreement = Agreement::new(Scope::Renamed { offered, local }, filter);
-        let place = Place::new(root, self.durability);
+        let place = self.place(root)?;
         Ok(PullPlan {
             place,
             agreement,
             mappings: vec![mapping],
             scopes: Vec::new(),
         })
+    }
+
+    /// The target as a place, without what a pull left there that was killed.
+    fn place(&self, root: Root) -> Result<Place, JobError> {
+        let place = Place::new(root, self.durability);
+        if self.dry_run {
+            return Ok(place);
+        }
+        // Before any content travels, and not for each file.
+        place.root.check_writable().map_err(|error| JobError::Target {
+            path: escape(self.path.as_os_str().as_bytes()),
+            reason: error.reason(),
+        })?;
+        if let Err(error) = place.staging.sweep() {
+            // Staging itself says so again when nothing can be written there.
+            log::info!("{error}");
+        }
+        Ok(place)
     }
 
     fn open(&self, path: &Path, exists: bool) -> Result<Root, crate::store::FileError> {
