@@ -33,6 +33,7 @@ pub(crate) struct Sending {
     found: VecDeque<ScanItem>,
     hashing: Option<(Entry, Origin, Hashing)>,
     top: Option<Meta>,
+    missing: Vec<RelPath>,
     listed: bool,
     complete: bool,
     outgoing: Option<Outgoing>,
@@ -47,6 +48,10 @@ pub(crate) struct SendingPlan {
     pub(crate) holes: bool,
     /// The directory whose contents are sent, if it is one.
     pub(crate) top: Option<Meta>,
+    /// Sources that are not there; the others are sent.
+    pub(crate) missing: Vec<RelPath>,
+    /// Whether the trees are all that was asked for.
+    pub(crate) complete: bool,
 }
 
 /// A file that is being sent.
@@ -95,8 +100,9 @@ impl Sending {
             found: VecDeque::new(),
             hashing: None,
             top: plan.top,
+            missing: plan.missing,
             listed: false,
-            complete: true,
+            complete: plan.complete,
             outgoing: None,
         }
     }
@@ -173,6 +179,9 @@ impl Sending {
     fn list(&mut self, sender: &mut Sender, ledger: &mut Ledger, scratch: &mut Vec<u8>) -> Activity {
         if self.listed || sender.offer_room() == 0 {
             return Activity::Idle;
+        }
+        for path in std::mem::take(&mut self.missing) {
+            self.cannot_offer(sender, ledger, path.as_bytes(), ItemCode::Vanished);
         }
         if let Some((entry, origin, hashing)) = self.hashing.take() {
             match hashing.step(scratch) {
