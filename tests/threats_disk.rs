@@ -324,3 +324,33 @@ fn row_51_the_loop_never_flushes() {
         assert_ne!(line.split_whitespace().next(), Some(thread.as_str()), "{line}");
     }
 }
+
+/// A target that cannot be written is found out before any content travels, and not file by file.
+#[test]
+fn a_target_that_cannot_be_written_is_the_error() {
+    const NAME: &str = "a_target_that_cannot_be_written_is_the_error";
+    if child::is(NAME) {
+        return read_only_target();
+    }
+    if may_mount(NAME) {
+        let output = child::run(&UNSHARE, NAME, NAME);
+        assert!(output.status.success(), "{}", child::text(&output));
+    }
+}
+
+fn read_only_target() {
+    let mut world = World::prepared(&WorldOptions::default(), |dir| {
+        mount_small(&dir.join("target"));
+        let remounted = Command::new("mount")
+            .args(["-o", "remount,ro"])
+            .arg(dir.join("target"))
+            .status();
+        assert!(remounted.unwrap().success());
+    });
+    fs::write(world.share().join("a"), noise(100_000, 1)).unwrap();
+    let target = world.path("target");
+    let run = world.pull(&world.link("/"), &target, TransferOptions::default());
+    let result = run.outcome.result;
+    assert!(matches!(result, Err(JobError::Target { .. })), "{result:?}");
+    assert_eq!(run.outcome.summary.literal_bytes, 0);
+}

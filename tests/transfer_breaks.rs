@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use syncline::node::{Client, ClientEvent, ClientOptions, Job, JobError, Server, TransferOptions};
+use syncline::store::Window;
 
 fn noise(length: usize, seed: u64) -> Vec<u8> {
     let mut state = seed | 1;
@@ -272,4 +273,40 @@ fn an_interrupted_pull_leaves_no_partial_file() {
             .assert_clean();
         assert_eq!(snapshot(&target), snapshot(&world.share()));
     }
+}
+
+/// What a killed pull left in its target goes with the next one; a dry run touches nothing.
+#[test]
+fn the_next_pull_cleans_up_after_one_that_was_killed() {
+    let mut world = World::new();
+    fs::write(world.share().join("a"), b"a").unwrap();
+    let here = world.path("here");
+    let left = here.join(".syncline/staging/0123456789abcdef");
+    fs::create_dir_all(&left).unwrap();
+    fs::write(left.join("0"), b"half").unwrap();
+    let dry_run = TransferOptions {
+        dry_run: true,
+        ..TransferOptions::default()
+    };
+    world.pull(&world.link("/"), &here, dry_run).assert_clean();
+    assert!(left.join("0").exists());
+    world
+        .pull(&world.link("/"), &here, TransferOptions::default())
+        .assert_clean();
+    assert!(!here.join(".syncline").exists());
+}
+
+/// The table of mapped windows is bounded: who finds it full reads the file instead.
+#[test]
+fn files_are_sent_though_no_window_is_left() {
+    let mut world = World::new();
+    let content: Vec<u8> = (0..1_000_003_u32).map(|at| (at % 251) as u8).collect();
+    let source = world.path("f");
+    fs::write(&source, &content).unwrap();
+    let file = File::open(&source).unwrap();
+    let windows: Vec<_> = std::iter::from_fn(|| Window::open(&file, 0, 1).ok()).collect();
+    assert!(windows.len() > 4000);
+    let run = world.push(&[&source], &world.link("/"), TransferOptions::default());
+    run.assert_clean();
+    assert_eq!(fs::read(world.share().join("f")).unwrap(), content);
 }

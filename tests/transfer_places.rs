@@ -8,7 +8,7 @@ use harness::{World, push_job};
 use std::fs;
 use std::path::Path;
 use syncline::model::CloseCode;
-use syncline::node::{Client, ClientEvent, JobError, MaxDelete, TransferOptions};
+use syncline::node::{Client, ClientEvent, Job, JobError, MaxDelete, TransferOptions};
 
 /// All files below `root`, by their relative paths, sorted.
 fn files(root: &Path) -> Vec<String> {
@@ -102,7 +102,7 @@ fn a_pull_puts_things_where_rsync_would() {
         make_old(&here);
         let links = sources.iter().map(|name| world.link(&format!("/{name}"))).collect();
         let target_path = here.join(target.trim_start_matches('/'));
-        let job = syncline::node::Job::Pull {
+        let job = Job::Pull {
             links,
             target: target_path,
             target_is_directory: target.ends_with('/'),
@@ -209,4 +209,53 @@ fn a_link_that_the_user_names_is_what_it_leads_to() {
         .assert_clean();
     assert_eq!(fs::read(world.share().join("latest")).unwrap(), b"f");
     assert!(!fs::symlink_metadata(world.share().join("latest")).unwrap().is_symlink());
+}
+
+/// One of several sources that is not there fails alone; nothing is deleted on the word of the rest.
+#[test]
+fn a_missing_source_does_not_stop_the_others() {
+    let mut world = World::new();
+    make_sources(&world.path("from"));
+    let (absent, file) = (world.path("from/absent"), world.path("from/f"));
+    let push = world.push(&[&absent, &file], &world.link("/new"), TransferOptions::default());
+    assert_eq!(push.outcome.result, Ok(()));
+    assert_eq!(push.failures(), [format!("{} Vanished", absent.display())]);
+    assert_eq!(push.outcome.summary.failed, 1);
+    assert_eq!(files(&world.share()), ["new/f"]);
+    let job = Job::Pull {
+        links: vec![world.link("/absent"), world.link("/new/f")],
+        target: world.path("here"),
+        target_is_directory: false,
+    };
+    let pull = world.run(job, TransferOptions::default());
+    assert_eq!(pull.outcome.result, Ok(()));
+    assert_eq!(pull.failures(), ["absent Vanished"]);
+    assert_eq!(files(&world.path("here")), ["f"]);
+    let delete = TransferOptions {
+        delete: true,
+        ..TransferOptions::default()
+    };
+    let stopped = world.push(&[&absent, &world.path("from/d")], &world.link("/new"), delete);
+    assert_eq!(stopped.outcome.result, Err(JobError::IncompleteSource));
+}
+
+/// Two sources of one name would silently become a file and a conflict copy of it.
+#[test]
+fn two_sources_of_one_name_are_refused() {
+    let world = World::new();
+    for directory in ["a", "b"] {
+        fs::create_dir(world.path(directory)).unwrap();
+        fs::write(world.path(directory).join("f"), directory).unwrap();
+    }
+    let push = push_job(&[&world.path("a/f"), &world.path("b/f")], &world.link("/dup/"));
+    let pull = Job::Pull {
+        links: vec![world.link("/a/f"), world.link("/b/f")],
+        target: world.path("here"),
+        target_is_directory: true,
+    };
+    for job in [push, pull] {
+        let started = Client::start(world.client_options("home"), job, TransferOptions::default());
+        let name = "f".to_owned();
+        assert_eq!(started.err(), Some(JobError::SameName { name }));
+    }
 }

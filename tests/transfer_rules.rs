@@ -257,3 +257,52 @@ fn rules_choose_the_same_files_in_both_directions() {
         }
     }
 }
+
+/// Where a directory has become a file or link: an empty one gives way, one with content fails and is
+/// left whole, also by a deletion.
+#[test]
+fn a_directory_gives_way_to_a_file_only_when_it_is_empty() {
+    let mut world = World::new();
+    let (source, share) = (world.path("source"), world.share());
+    fs::create_dir(&source).unwrap();
+    for name in ["empty", "full"] {
+        fs::write(source.join(name), name).unwrap();
+    }
+    std::os::unix::fs::symlink("empty", source.join("link")).unwrap();
+    for name in ["empty", "link", "full/inner"] {
+        fs::create_dir_all(share.join(name)).unwrap();
+    }
+    fs::write(share.join("full/inner/file"), b"kept").unwrap();
+    fs::write(share.join("old"), b"goes").unwrap();
+    let run = world.push(
+        &[&world.path("source/")],
+        &world.link("/"),
+        delete(MaxDelete::Unlimited),
+    );
+    assert_eq!(run.failures(), ["full InTheWay"]);
+    assert_eq!(run.items(), ["empty Replaced", "link Replaced", "old Deleted"]);
+    assert_eq!(fs::read(share.join("empty")).unwrap(), b"empty");
+    assert!(share.join("link").is_symlink() && !share.join("old").exists());
+    assert_eq!(fs::read(share.join("full/inner/file")).unwrap(), b"kept");
+}
+
+/// What is below a directory that cannot be made does not travel for nothing.
+#[test]
+fn nothing_below_a_directory_that_failed_is_wanted() {
+    let mut world = World::new();
+    let source = world.path("source");
+    fs::create_dir_all(source.join("d/e")).unwrap();
+    for name in ["d/e/f", "d/g", "d.txt"] {
+        fs::write(source.join(name), vec![7; 100_000]).unwrap();
+    }
+    fs::write(world.share().join("d"), b"in the way").unwrap();
+    let run = world.push(
+        &[&world.path("source/")],
+        &world.link("/"),
+        delete(MaxDelete::Unlimited),
+    );
+    let failures = ["d InTheWay", "d/e InTheWay", "d/e/f InTheWay", "d/g InTheWay"];
+    assert_eq!(run.failures(), failures);
+    assert_eq!(run.outcome.summary.literal_bytes, 100_000);
+    assert_eq!(fs::read(world.share().join("d")).unwrap(), b"in the way");
+}

@@ -90,6 +90,7 @@ fn job_advice(error: &JobError) -> &'static str {
         JobError::Protocol { .. } => "update the older of the two sides; if it repeats, report it with the log (-v)",
         JobError::Closed { code, .. } => close_advice(*code),
         JobError::Source { .. } => "check the name and the permissions",
+        JobError::SameName { .. } => "send them one after the other, to different directories",
         JobError::Target { .. } => "check that the directory above it exists and that you may write there",
         JobError::NotFound { .. } => "check the path after the share's name in the link",
         JobError::MassDelete { .. } => {

@@ -76,7 +76,7 @@ impl Exit {
             JobError::Closed { code, .. } => Exit::of_close(*code),
             JobError::Target { .. } | JobError::NotFound { .. } => Exit::TargetMissing,
             JobError::MassDelete { .. } | JobError::IncompleteSource | JobError::DiskFull => Exit::Safety,
-            JobError::Filter { .. } => Exit::Usage,
+            JobError::Filter { .. } | JobError::SameName { .. } => Exit::Usage,
             JobError::Resolve { .. }
             | JobError::NotSyncline { .. }
             | JobError::Protocol { .. }
@@ -205,6 +205,7 @@ mod tests {
             (JobError::IncompleteSource, 7),
             (JobError::DiskFull, 7),
             (JobError::State { reason: text() }, 1),
+            (JobError::SameName { name: text() }, 2),
             (JobError::Interrupted { signal: None }, 130),
             (JobError::Interrupted { signal: Some(2) }, 130),
             (JobError::Interrupted { signal: Some(15) }, 143),

@@ -54,6 +54,11 @@ pub const OFFER_WINDOW: usize = 4096;
 /// Bytes of paths and link targets in entries that are offered and not settled. Front coding makes a
 /// few bytes on the wire into a long path, so that counting entries alone would not bound memory.
 pub const OFFER_WINDOW_BYTES: usize = 4 << 20;
+/// Bytes that a receiver keeps of the directories of one transfer, whose times it sets at the end:
+/// more than a million of them.
+pub const DIRECTORIES_BYTES_MAX: usize = 256 << 20;
+/// Entries of one transfer with deletions; of each the receiver keeps 16 bytes.
+pub const LISTED_MAX: usize = 32_000_000;
 /// Content up to this size travels in a single frame with its root.
 pub const INLINE_BYTES_MAX: u64 = 16 * 1024;
 /// Bytes per leaf of the content tree (BEP 52).

@@ -81,11 +81,15 @@ pub(super) fn send(
     holes: bool,
 ) -> Result<(Transfer, TargetKind), Fault> {
     check_present(root)?;
-    let mut trees = Vec::new();
+    let (mut trees, mut missing) = (Vec::new(), Vec::new());
     let mut kind = TargetKind::Directory;
     let mut top: Option<Meta> = None;
     for PullSource { path, contents_only } in &begin.sources {
         kind = target_kind(root, path.as_ref())?;
+        if let (TargetKind::Absent, true, Some(path)) = (kind, begin.sources.len() > 1, path) {
+            missing.push(path.clone());
+            continue;
+        }
         if kind == TargetKind::Absent {
             let path = path.as_ref().map_or_else(String::new, RelPath::to_string);
             return Err(Fault::new(
@@ -111,6 +115,9 @@ pub(super) fn send(
             ..SourceTree::whole(Rc::clone(root))
         });
     }
+    if trees.is_empty() && !missing.is_empty() {
+        return Err(Fault::new(CloseCode::NotFound, "none of the paths is in the share"));
+    }
     let alone = begin.sources.len() == 1;
     let plan = SendingPlan {
         trees,
@@ -118,6 +125,8 @@ pub(super) fn send(
         checksum: begin.flags.checksum,
         holes,
         top: top.filter(|_| alone),
+        complete: missing.is_empty(),
+        missing,
     };
     Ok((
         Transfer::Sending(Box::new(Sending::new(plan))),

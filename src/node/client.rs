@@ -6,7 +6,7 @@
 use super::client_node::{ClientNode, Phase};
 use super::events::{ClientEvent, JobError, Summary};
 use super::ledger::Audience;
-use super::local::Sources;
+use super::local::{Sources, pull_names, refuse_duplicates};
 use super::options::{ClientOptions, FilterRule, Job, TransferOptions};
 use super::peer::{Core, Peer};
 use crate::conn::Machine;
@@ -35,6 +35,9 @@ impl Client {
         })?;
         if let Job::Push { sources, .. } = &job {
             Sources::open(sources)?;
+        }
+        if let Job::Pull { links, .. } = &job {
+            refuse_duplicates(pull_names(links))?;
         }
         let filter = filter_of(&transfer.filters)?;
         let link = job.link().clone();

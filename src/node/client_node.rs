@@ -308,6 +308,7 @@ impl ClientNode {
             Job::Push { sources, target } => {
                 let plan = Sources::open(sources)?.plan(target, kind)?;
                 self.tell_mappings(plan.mappings);
+                let missing = plan.missing;
                 let holes = session.machine.features() & features::HOLES != 0;
                 let checksum = self.transfer.checksum;
                 let plan = SendingPlan {
@@ -316,7 +317,12 @@ impl ClientNode {
                     checksum,
                     holes,
                     top: plan.top,
+                    missing: Vec::new(),
+                    complete: missing.is_empty(),
                 };
+                for (path, code) in missing {
+                    session.ledger.failed(&path, code);
+                }
                 session.transfer = Some(Transfer::Sending(Box::new(Sending::new(plan))));
             }
             Job::Pull {

@@ -236,6 +236,12 @@ pub enum JobError {
         /// From the system.
         reason: String,
     },
+    /// Two sources would get the same name at the target.
+    #[error("two sources are named {name}, and the target can hold only one of that name")]
+    SameName {
+        /// The name.
+        name: String,
+    },
     /// The local target cannot be used.
     #[error("cannot write to {path}: {reason}")]
     Target {

@@ -2,18 +2,26 @@
 //!
 //! The first half of [`Receiving`]'s work. Invariant: an offered path is looked up only after the
 //! agreement took it.
+//!
+//! Awkward cases: an empty directory gives way to a file or link. One with content does not, not even
+//! with `--delete`: the entry fails, and what is in the directory stays. What is offered below a
+//! directory that could not be made fails with it, so that its content does not travel for nothing.
 
 use super::content::{Hashed, Hashing};
 use super::ledger::Ledger;
 use super::receiving::{Books, Receiving, Touch, Want};
 use super::sending::action_of;
+use super::source_tree::without_prefix;
 use crate::conn::{Check, Receiver};
-use crate::model::{ContentId, Entry, Fault, ItemCode, Kind, RelPath};
+use crate::model::limits::DIRECTORIES_BYTES_MAX;
+use crate::model::{CloseCode, ContentId, Entry, Fault, ItemCode, Kind, RelPath};
 use crate::reactor::Activity;
 use crate::store::{Expected, FileError, Found, FoundKind, MadeDirectory, publish};
 use crate::wire::Verdict;
 use std::rc::Rc;
 
+/// What a directory in the books takes besides its path, about.
+const DIRECTORY_BYTES: usize = 128;
 /// Offers judged in one visit.
 const CHECKS_PER_VISIT: usize = 256;
 
@@ -25,37 +33,68 @@ impl Receiving {
             };
             let check = check.clone();
             let local = self.plan.agreement.accept(&check.entry)?;
-            let judged = match self.hashing.take() {
-                Some(hashing) => self.compare(hashing, &check, &local, books),
-                None => self.examine(&check, &local, books),
+            let judged = match (self.hashing.take(), self.blocked(&local)) {
+                (Some(hashing), _) => self.compare(hashing, &check, &local, books),
+                (None, Some(code)) => Some((Verdict::Failed(code), Expected::Absent)),
+                (None, None) => self.examine(&check, &local, books),
             };
             let Some((verdict, expected)) = judged else {
                 // A file is being hashed: one step of it is enough for a visit.
                 return Ok(Activity::More);
             };
             receiver.answer(verdict);
+            self.note(&check.entry, &local, verdict)?;
             self.judged(&check, local, verdict, expected, books.ledger);
         }
         Ok(Activity::More)
     }
 
-    /// Notes a verdict.
+    /// Why nothing below a directory can be taken, when `path` is there.
+    fn blocked(&self, path: &RelPath) -> Option<ItemCode> {
+        let (directory, code) = self.failed.as_ref()?;
+        without_prefix(path, Some(directory)).map(|_| *code)
+    }
+
+    /// Notes what the end of the transfer has to know of an entry.
+    fn note(&mut self, entry: &Entry, path: &RelPath, verdict: Verdict) -> Result<(), Fault> {
+        if let Some(offered) = &mut self.offered {
+            offered.insert(path)?;
+            if matches!(verdict, Verdict::Failed(_)) {
+                offered.keep_beneath(path);
+            }
+        }
+        if entry.kind != Kind::Directory {
+            return Ok(());
+        }
+        match verdict {
+            // Lists go depth first: what is below comes next, and then never again.
+            Verdict::Failed(code) if self.blocked(path).is_none() => self.failed = Some((path.clone(), code)),
+            Verdict::Failed(_) => {}
+            // A dry run sets no times in the end.
+            _ if self.plan.dry_run => {}
+            _ => {
+                let touch = if verdict == Verdict::Have {
+                    Touch::Untouched
+                } else {
+                    Touch::Touched
+                };
+                let bytes = path.as_bytes().len() + DIRECTORY_BYTES;
+                self.directories_bytes += bytes;
+                if self.directories_bytes > DIRECTORIES_BYTES_MAX {
+                    return Err(Fault::new(CloseCode::Limit, "too many directories in one transfer"));
+                }
+                self.directories.insert(path.clone(), (entry.meta, touch));
+            }
+        }
+        Ok(())
+    }
+
+    /// Enters a verdict into the books.
     fn judged(&mut self, check: &Check, path: RelPath, verdict: Verdict, expected: Expected, ledger: &mut Ledger) {
         let size = check.size();
         let is_file = matches!(check.entry.kind, Kind::File { .. });
         if is_file {
             ledger.found();
-        }
-        if let Some(offered) = &mut self.offered {
-            offered.insert(&path);
-        }
-        if check.entry.kind == Kind::Directory && !matches!(verdict, Verdict::Failed(_)) {
-            let touch = if verdict == Verdict::Have {
-                Touch::Untouched
-            } else {
-                Touch::Touched
-            };
-            self.directories.insert(path.clone(), (check.entry.meta, touch));
         }
         match verdict {
             Verdict::Failed(code) if is_file => ledger.file_failed(&path, code),
@@ -100,10 +139,11 @@ impl Receiving {
         let expected = found.map_or(Expected::Absent, |found| Expected::Present(found.identity));
         let judged = match &check.entry.kind {
             Kind::Directory => self.examine_directory(path, &check.entry, found, books),
-            Kind::Symlink { target } => self.examine_link(path, target, &check.entry, found, expected),
+            Kind::Symlink { target } => self.examine_link(path, target, &check.entry, found, expected, books),
             Kind::File { size } => match found.map(|found| (found, found.kind)) {
                 None => Ok(Verdict::WantNew),
-                Some((_, FoundKind::Directory | FoundKind::Special)) => Err(ItemCode::InTheWay),
+                Some((_, FoundKind::Special)) => Err(ItemCode::InTheWay),
+                Some((_, FoundKind::Directory)) => self.give_way(path).map(|()| Verdict::WantReplace),
                 Some((_, FoundKind::Symlink)) => Ok(Verdict::WantReplace),
                 Some((found, FoundKind::File { size: here })) if here == *size && self.plan.checksum => {
                     return self.hash_first(check, path, found);
@@ -119,6 +159,14 @@ impl Receiving {
             },
         };
         Some((judged.unwrap_or_else(Verdict::Failed), expected))
+    }
+
+    /// Whether a directory may be replaced: publishing removes it if it is empty still.
+    fn give_way(&self, path: &RelPath) -> Result<(), ItemCode> {
+        match self.plan.place.root.is_empty_directory(path) {
+            Ok(true) => Ok(()),
+            _ => Err(ItemCode::InTheWay),
+        }
     }
 
     fn examine_directory(
@@ -156,6 +204,7 @@ impl Receiving {
         entry: &Entry,
         found: Option<Found>,
         expected: Expected,
+        books: &mut Books<'_>,
     ) -> Result<Verdict, ItemCode> {
         let place = Rc::clone(&self.plan.place);
         if let Some(Found {
@@ -175,16 +224,16 @@ impl Receiving {
         }
         let verdict = match found.map(|found| found.kind) {
             None => Verdict::Created,
-            Some(FoundKind::Directory | FoundKind::Special) => return Err(ItemCode::InTheWay),
+            Some(FoundKind::Special) => return Err(ItemCode::InTheWay),
+            Some(FoundKind::Directory) => self.give_way(path).map(|()| Verdict::Replaced)?,
             Some(_) => Verdict::Replaced,
         };
         if !self.plan.dry_run {
             // A link is one inode without content: it is made and named on the spot, and becomes
             // durable with its directory at the last barrier.
-            let made = place
-                .root
-                .make_parents(path)
-                .and_then(|_| place.staging.symlink(path, target, &entry.meta));
+            let made = self
+                .make_parents(path, books)
+                .and_then(|()| place.staging.symlink(path, target, &entry.meta));
             made.and_then(|sealed| publish(&place.root, sealed, &expected))
                 .map_err(|error| error.code())?;
         }
@@ -254,4 +303,78 @@ impl Receiving {
 fn failed(error: &FileError) -> (Verdict, Expected) {
     log::info!("{error}");
     (Verdict::Failed(error.code()), Expected::Absent)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::agreement::{Agreement, Scope};
+    use super::super::commit::Committer;
+    use super::super::options::Durability;
+    use super::super::place::Place;
+    use super::super::receiving::ReceivingPlan;
+    use super::*;
+    use crate::model::{Meta, Timestamp};
+    use crate::reactor::ConnId;
+    use crate::store::{Filter, Root};
+
+    fn path(text: &str) -> RelPath {
+        RelPath::parse(text.as_bytes()).unwrap()
+    }
+
+    fn receiving(place: &Rc<Place>, dry_run: bool) -> Receiving {
+        let plan = ReceivingPlan {
+            place: Rc::clone(place),
+            agreement: Agreement::new(Scope::Below(None), Filter::new(&[]).unwrap()),
+            checksum: false,
+            dry_run,
+            delete: None,
+            top: None,
+        };
+        Receiving::new(ConnId::invented(0), plan)
+    }
+
+    fn entry(text: &str, kind: Kind) -> Entry {
+        let mtime = Timestamp { seconds: 1, nanos: 0 };
+        Entry {
+            path: path(text),
+            kind,
+            meta: Meta { mode: 0o777, mtime },
+        }
+    }
+
+    /// Row 11: what a sender can make us keep is bounded, and a dry run keeps nothing.
+    #[test]
+    fn the_directories_of_a_transfer_meet_a_limit() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = Rc::new(Place::new(Root::open(dir.path()).unwrap(), Durability::None));
+        let offered = entry("d", Kind::Directory);
+        let mut receiving = receiving(&place, false);
+        assert!(receiving.note(&offered, &offered.path, Verdict::Created).is_ok());
+        assert_eq!(receiving.directories_bytes, DIRECTORY_BYTES + 1);
+        receiving.directories_bytes = DIRECTORIES_BYTES_MAX;
+        let fault = receiving.note(&offered, &offered.path, Verdict::Created).unwrap_err();
+        assert_eq!(fault.code, CloseCode::Limit);
+        let mut dry = self::receiving(&place, true);
+        assert!(dry.note(&offered, &offered.path, Verdict::Created).is_ok());
+        assert!(dry.directories.is_empty());
+    }
+
+    /// The directories that a link needs are made durable like those of a file.
+    #[test]
+    fn the_parents_of_a_link_are_noted_for_the_barrier() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = Rc::new(Place::new(Root::open(dir.path()).unwrap(), Durability::Barrier));
+        let mut receiving = receiving(&place, false);
+        let mut committer = Committer::new();
+        let mut books = Books {
+            ledger: &mut Ledger::default(),
+            committer: &mut committer,
+            scratch: &mut Vec::new(),
+        };
+        let target = b"x".as_slice();
+        let entry = entry("a/b/link", Kind::Symlink { target: target.into() });
+        let judged = receiving.examine_link(&entry.path, target, &entry, None, Expected::Absent, &mut books);
+        assert_eq!(judged, Ok(Verdict::Created));
+        assert_eq!(committer.made_in(&place), [path("a"), path("a/b")]);
+    }
 }

@@ -8,9 +8,10 @@ use super::events::JobError;
 use super::options::{Durability, Mapping, Source};
 use super::place::Place;
 use super::source_tree::SourceTree;
-use crate::model::{Entry, Kind, Link, Meta, RelPath, escape, system_reason};
-use crate::store::{Filter, Root, inspect};
+use crate::model::{Entry, ItemCode, Kind, Link, Meta, RelPath, escape, system_reason};
+use crate::store::{Filter, FoundKind, Root, inspect};
 use crate::wire::{PullSource, TargetKind};
+use std::collections::HashSet;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -18,6 +19,8 @@ use std::rc::Rc;
 /// The sources of a push, looked at.
 pub(crate) struct Sources {
     found: Vec<FoundSource>,
+    /// Those of several that cannot be read, as given.
+    missing: Vec<(Vec<u8>, ItemCode)>,
 }
 
 struct FoundSource {
@@ -35,13 +38,28 @@ pub(crate) struct PushPlan {
     pub(crate) trees: Vec<SourceTree>,
     pub(crate) mappings: Vec<Mapping>,
     pub(crate) top: Option<Meta>,
+    /// Sources that cannot be read, as given; the others go.
+    pub(crate) missing: Vec<(Vec<u8>, ItemCode)>,
 }
 
 impl Sources {
-    /// Opens every source; the first that cannot be read is the error.
+    /// Opens every source. When none can be read, the first is the error.
     pub(crate) fn open(sources: &[Source]) -> Result<Sources, JobError> {
-        let found = sources.iter().map(open_source).collect::<Result<_, _>>()?;
-        Ok(Sources { found })
+        let (mut found, mut missing, mut first) = (Vec::new(), Vec::new(), None);
+        for source in sources {
+            match open_source(source) {
+                Ok(opened) => found.push(opened),
+                Err(error) => {
+                    missing.push((source.path.as_os_str().as_bytes().to_vec(), code_of(source)));
+                    first = first.or(Some(error));
+                }
+            }
+        }
+        if let (true, Some(error)) = (found.is_empty(), first) {
+            return Err(error);
+        }
+        refuse_duplicates(found.iter().filter_map(|source| source.name.clone()))?;
+        Ok(Sources { found, missing })
     }
 
     /// The directories of the share that a deletion may touch.
@@ -55,7 +73,7 @@ impl Sources {
     /// Decides where each source goes, now that it is known what stands at the target.
     pub(crate) fn plan(self, link: &Link, kind: TargetKind) -> Result<PushPlan, JobError> {
         let target = link.path.as_ref();
-        let alone = self.found.len() == 1;
+        let alone = self.found.len() + self.missing.len() == 1;
         let rename = alone && target.is_some() && !link.trailing_slash && kind != TargetKind::Directory;
         let into_directory = !(rename && self.found[0].file.is_some());
         if into_directory && matches!(kind, TargetKind::File | TargetKind::Other) {
@@ -69,6 +87,7 @@ impl Sources {
             trees: Vec::new(),
             mappings: Vec::new(),
             top: None,
+            missing: self.missing,
         };
         for source in self.found {
             let destination = match (rename && source.file.is_some(), target) {
@@ -129,6 +148,33 @@ impl FoundSource {
     }
 }
 
+/// Refuses a second source of the same name: one of the two would end as a conflict copy of the other.
+pub(crate) fn refuse_duplicates(names: impl Iterator<Item = RelPath>) -> Result<(), JobError> {
+    let mut seen = HashSet::new();
+    for name in names {
+        if !seen.insert(name.clone()) {
+            let name = name.to_string();
+            return Err(JobError::SameName { name });
+        }
+    }
+    Ok(())
+}
+
+/// The names that the sources of a pull get.
+pub(crate) fn pull_names(links: &[Link]) -> impl Iterator<Item = RelPath> {
+    let named = links.iter().filter(|link| !link.trailing_slash);
+    named.filter_map(|link| RelPath::parse(link.path.as_ref()?.name()).ok())
+}
+
+/// Why a source of several cannot be read.
+fn code_of(source: &Source) -> ItemCode {
+    match inspect(&source.path) {
+        Err(error) => error.code(),
+        Ok(facts) if facts.kind == FoundKind::Special => ItemCode::Special,
+        Ok(_) => Root::open(&source.path).map_or_else(|error| error.code(), |_| ItemCode::Other),
+    }
+}
+
 fn open_source(source: &Source) -> Result<FoundSource, JobError> {
     let given = escape(source.path.as_os_str().as_bytes());
     let facts = inspect(&source.path).map_err(|error| JobError::Source {
@@ -142,7 +188,7 @@ fn open_source(source: &Source) -> Result<FoundSource, JobError> {
         reason: error.reason(),
     };
     match facts.kind {
-        crate::store::FoundKind::Directory => {
+        FoundKind::Directory => {
             let root = Rc::new(Root::open(&source.path).map_err(broken)?);
             let name = if source.contents_only { None } else { name };
             Ok(FoundSource {
@@ -153,7 +199,7 @@ fn open_source(source: &Source) -> Result<FoundSource, JobError> {
                 meta: facts.meta,
             })
         }
-        crate::store::FoundKind::File { .. } => {
+        FoundKind::File { .. } => {
             // The file itself may be a link that the user named: what it leads to is meant.
             let real = std::fs::canonicalize(&source.path).map_err(|error| JobError::Source {
                 path: given.clone(),
@@ -268,7 +314,7 @@ impl PullTarget<'_> {
         } else {
             Scope::Below(None)
         };
-        let place = Place::new(root, self.durability);
+        let place = self.place(root)?;
         Ok(PullPlan {
             place,
             agreement: Agreement::new(scope, filter).with_rules_for_the_sender(given),
@@ -300,13 +346,31 @@ impl PullTarget<'_> {
             path: None,
         };
         let agreement = Agreement::new(Scope::Renamed { offered, local }, filter);
-        let place = Place::new(root, self.durability);
+        let place = self.place(root)?;
         Ok(PullPlan {
             place,
             agreement,
             mappings: vec![mapping],
             scopes: Vec::new(),
         })
+    }
+
+    /// The target as a place, without what a pull left there that was killed.
+    fn place(&self, root: Root) -> Result<Place, JobError> {
+        let place = Place::new(root, self.durability);
+        if self.dry_run {
+            return Ok(place);
+        }
+        // Before any content travels, and not for each file.
+        place.root.check_writable().map_err(|error| JobError::Target {
+            path: escape(self.path.as_os_str().as_bytes()),
+            reason: error.reason(),
+        })?;
+        if let Err(error) = place.staging.sweep() {
+            // Staging itself says so again when nothing can be written there.
+            log::info!("{error}");
+        }
+        Ok(place)
     }
 
     fn open(&self, path: &Path, exists: bool) -> Result<Root, crate::store::FileError> {

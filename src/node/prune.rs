@@ -8,7 +8,8 @@
 
 use super::agreement::Agreement;
 use super::options::MaxDelete;
-use crate::model::{ItemCode, RelPath};
+use crate::model::limits::LISTED_MAX;
+use crate::model::{CloseCode, Fault, ItemCode, RelPath};
 use crate::store::{Keep, PathKind, Root, Scan, ScanItem, Shape};
 use crate::wire::Finish;
 use std::collections::HashSet;
@@ -18,6 +19,8 @@ use std::collections::HashSet;
 pub(crate) struct Offered {
     seed: u64,
     seen: HashSet<u128>,
+    /// Entries that failed: what stands in their place may be a directory, which is left alone.
+    failed: HashSet<u128>,
 }
 
 impl Offered {
@@ -25,11 +28,29 @@ impl Offered {
         Offered {
             seed,
             seen: HashSet::new(),
+            failed: HashSet::new(),
         }
     }
 
-    pub(crate) fn insert(&mut self, path: &RelPath) {
+    /// Notes a listed path, unless there are too many.
+    pub(crate) fn insert(&mut self, path: &RelPath) -> Result<(), Fault> {
+        if self.seen.len() >= LISTED_MAX {
+            return Err(Fault::new(
+                CloseCode::Limit,
+                "too many entries for one transfer with deletions",
+            ));
+        }
         self.seen.insert(self.key(path));
+        Ok(())
+    }
+
+    /// The entry at `path` failed: nothing that is here at or below it is deleted for that.
+    pub(crate) fn keep_beneath(&mut self, path: &RelPath) {
+        self.failed.insert(self.key(path));
+    }
+
+    fn keeps(&self, path: &RelPath) -> bool {
+        !self.failed.is_empty() && self.failed.contains(&self.key(path))
     }
 
     fn contains(&self, path: &RelPath) -> bool {
@@ -136,7 +157,7 @@ impl Prune {
                 Shape::Directory => PathKind::Directory,
                 Shape::Other => PathKind::Other,
             };
-            if cx.agreement.protects(path, kind) {
+            if cx.offered.keeps(path) || cx.agreement.protects(path, kind) {
                 Keep::No
             } else {
                 Keep::Yes

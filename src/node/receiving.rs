@@ -41,6 +41,10 @@ pub(crate) struct Receiving {
     pub(super) hashing: Option<Hashing>,
     /// Offered directories: their final metadata, and whether something in them changed.
     pub(super) directories: BTreeMap<RelPath, (Meta, Touch)>,
+    /// What they take, about.
+    pub(super) directories_bytes: usize,
+    /// The last offered directory that could not be made, and why.
+    pub(super) failed: Option<(RelPath, ItemCode)>,
     /// The parent that was made sure of last.
     pub(super) parent: Option<RelPath>,
     pub(super) offered: Option<Offered>,
@@ -99,6 +103,8 @@ impl Receiving {
             started: 0,
             hashing: None,
             directories: BTreeMap::new(),
+            directories_bytes: 0,
+            failed: None,
             parent: None,
             offered,
             phase: Phase::Receiving,
@@ -315,6 +321,9 @@ impl Receiving {
         self.incoming.take_if(|incoming| incoming.file == file);
         if let Some(want) = self.wants.remove(&file) {
             ledger.file_failed(&want.path, code);
+            if let Some(offered) = &mut self.offered {
+                offered.keep_beneath(&want.path);
+            }
         }
         receiver.settle(file, SettledResult::Failed(code));
     }

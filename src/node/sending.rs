@@ -33,6 +33,7 @@ pub(crate) struct Sending {
     found: VecDeque<ScanItem>,
     hashing: Option<(Entry, Origin, Hashing)>,
     top: Option<Meta>,
+    missing: Vec<RelPath>,
     listed: bool,
     complete: bool,
     outgoing: Option<Outgoing>,
@@ -47,6 +48,10 @@ pub(crate) struct SendingPlan {
     pub(crate) holes: bool,
     /// The directory whose contents are sent, if it is one.
     pub(crate) top: Option<Meta>,
+    /// Sources that are not there; the others are sent.
+    pub(crate) missing: Vec<RelPath>,
+    /// Whether the trees are all that was asked for.
+    pub(crate) complete: bool,
 }
 
 /// A file that is being sent.
@@ -55,18 +60,27 @@ struct Outgoing {
     hasher: TreeHasher,
     /// The data extent that is being sent ends here.
     extent_end: u64,
-    window: Option<MappedPart>,
+    loaded: Option<Loaded>,
     torn: bool,
 }
 
-struct MappedPart {
-    window: Rc<Window>,
+/// A part of a file in memory.
+struct Loaded {
     start: u64,
     length: usize,
+    content: Content,
+}
+
+enum Content {
+    Mapped(Rc<Window>),
+    /// Where nothing can be mapped: too many windows are open, or the file system has no mappings.
+    Read(Rc<Vec<u8>>),
 }
 
 /// Bytes mapped at a time.
 const WINDOW_BYTES: usize = 4 << 20;
+/// Bytes read at a time where nothing can be mapped.
+const READ_BYTES: usize = 128 * 1024;
 /// Content bytes of one data frame: hashed while they are in the second-level cache, then sent.
 const FRAME_BYTES: usize = 512 * 1024;
 /// Entries taken from a scan at a time.
@@ -86,8 +100,9 @@ impl Sending {
             found: VecDeque::new(),
             hashing: None,
             top: plan.top,
+            missing: plan.missing,
             listed: false,
-            complete: true,
+            complete: plan.complete,
             outgoing: None,
         }
     }
@@ -164,6 +179,9 @@ impl Sending {
     fn list(&mut self, sender: &mut Sender, ledger: &mut Ledger, scratch: &mut Vec<u8>) -> Activity {
         if self.listed || sender.offer_room() == 0 {
             return Activity::Idle;
+        }
+        for path in std::mem::take(&mut self.missing) {
+            self.cannot_offer(sender, ledger, path.as_bytes(), ItemCode::Vanished);
         }
         if let Some((entry, origin, hashing)) = self.hashing.take() {
             match hashing.step(scratch) {
@@ -291,7 +309,7 @@ impl Sending {
             file,
             hasher: TreeHasher::new(),
             extent_end: 0,
-            window: None,
+            loaded: None,
             torn: false,
         });
     }
@@ -319,10 +337,10 @@ impl Sending {
             return;
         };
         match part {
-            Ok(Part::Data(window, range)) => {
+            Ok(Part::Data(bytes, range)) => {
                 let length = range.len();
                 cx.send(&sender.data(length));
-                cx.send_shared(window as SharedBytes, range);
+                cx.send_shared(bytes, range);
                 ledger.moved(length as u64);
             }
             Ok(Part::Hole(length)) => {
@@ -346,7 +364,7 @@ impl Sending {
 }
 
 enum Part {
-    Data(Rc<Window>, std::ops::Range<usize>),
+    Data(SharedBytes, std::ops::Range<usize>),
     Hole(u64),
     End,
 }
@@ -367,41 +385,80 @@ impl Outgoing {
             }
         }
         let wanted = (self.extent_end - offset).min(credit).min(FRAME_BYTES as u64) as usize;
-        let (window, from) = self.mapped(offset)?;
-        let length = wanted.min(window.length - from);
-        let mapped = Rc::clone(&window.window);
-        self.hasher.update(&(*mapped).as_ref()[from..from + length]);
-        self.torn |= mapped.is_torn();
-        Ok(Part::Data(mapped, from..from + length))
+        let (loaded, from) = self.load(offset)?;
+        let range = from..from + wanted.min(loaded.length - from);
+        let bytes = loaded.bytes();
+        self.hasher.update(&(*bytes).as_ref()[range.clone()]);
+        self.torn |= self.loaded.as_ref().is_some_and(Loaded::is_torn);
+        Ok(Part::Data(bytes, range))
     }
 
-    /// The window that holds `offset`, and where in it.
-    fn mapped(&mut self, offset: u64) -> Result<(&MappedPart, usize), ItemCode> {
-        let holds = |part: &MappedPart| (part.start..part.start + part.length as u64).contains(&offset);
-        if !self.window.as_ref().is_some_and(holds) {
-            self.torn |= self.window.take().is_some_and(|part| part.window.is_torn());
-            let length = (self.extent_end - offset).min(WINDOW_BYTES as u64) as usize;
-            let window = Window::open(self.file.file(), offset, length).map_err(|error| {
-                log::info!("cannot map a file: {error}");
-                ItemCode::Io
-            })?;
-            self.window = Some(MappedPart {
-                window: Rc::new(window),
-                start: offset,
-                length,
-            });
+    /// The part of the file in memory that holds `offset`, and where in it.
+    fn load(&mut self, offset: u64) -> Result<(&Loaded, usize), ItemCode> {
+        let holds = |part: &Loaded| (part.start..part.start + part.length as u64).contains(&offset);
+        if !self.loaded.as_ref().is_some_and(holds) {
+            self.torn |= self.loaded.take().is_some_and(|part| part.is_torn());
+            let rest = self.extent_end - offset;
+            self.loaded = Some(Loaded::new(&self.file, offset, rest)?);
         }
-        let part = self.window.as_ref().expect("just filled");
-        Ok((part, (offset - part.start) as usize))
+        let loaded = self.loaded.as_ref().expect("just filled");
+        Ok((loaded, (offset - loaded.start) as usize))
     }
 
     fn finish(self) -> EndOutcome {
-        let torn = self.torn || self.window.is_some_and(|part| part.window.is_torn());
+        let torn = self.torn || self.loaded.is_some_and(|part| part.is_torn());
         match self.file.unchanged() {
             Ok(true) if !torn => EndOutcome::Complete(self.hasher.finish().root),
             Ok(_) => EndOutcome::Changed,
             Err(error) => EndOutcome::Failed(error.code()),
         }
+    }
+}
+
+impl Loaded {
+    /// The next part of at most `rest` bytes: mapped, or read where that is not possible.
+    fn new(file: &SourceFile, start: u64, rest: u64) -> Result<Loaded, ItemCode> {
+        let length = rest.min(WINDOW_BYTES as u64) as usize;
+        match Window::open(file.file(), start, length) {
+            Ok(window) => Ok(Loaded {
+                start,
+                length,
+                content: Content::Mapped(Rc::new(window)),
+            }),
+            Err(error) => {
+                log::debug!("a file is read and not mapped: {error}");
+                Loaded::read(file, start, length.min(READ_BYTES))
+            }
+        }
+    }
+
+    fn read(file: &SourceFile, start: u64, length: usize) -> Result<Loaded, ItemCode> {
+        let mut bytes = vec![0; length];
+        let count = file.read_at(start, &mut bytes).map_err(|error| {
+            log::info!("{error}");
+            error.code()
+        })?;
+        if count < length {
+            // Shorter than it was when it was opened.
+            return Err(ItemCode::Changing);
+        }
+        Ok(Loaded {
+            start,
+            length,
+            content: Content::Read(Rc::new(bytes)),
+        })
+    }
+
+    fn bytes(&self) -> SharedBytes {
+        match &self.content {
+            Content::Mapped(window) => Rc::clone(window) as SharedBytes,
+            Content::Read(bytes) => Rc::clone(bytes) as SharedBytes,
+        }
+    }
+
+    /// Whether the file lost a part of it; ask after reading.
+    fn is_torn(&self) -> bool {
+        matches!(&self.content, Content::Mapped(window) if window.is_torn())
     }
 }
 

@@ -8,7 +8,8 @@
 //!
 //! Awkward cases: an empty directory in the way is removed first; a file system without the flags of
 //! `renameat2` gets a check and a plain rename; between EXCHANGE and 3 the displaced version has no
-//! name outside staging, so a failure there exchanges back. Never flushes anything (that is `barrier`).
+//! name outside staging, so a failure there exchanges back, and the staged name carries our inode: a
+//! sweep after a crash keeps what is of another. Never flushes anything (that is `barrier`).
 //! Invariant: only a version that the caller expected, or an empty directory, ever disappears.
 
 use super::calendar::Moment;
@@ -18,6 +19,7 @@ use super::facts::{Found, FoundKind, Identity};
 use super::private::open_private;
 use super::root::{Place, Root};
 use super::staged::{Sealed, StagedName};
+use super::staging::rescued;
 use crate::model::{ItemCode, RelPath};
 use rustix::fs::{AtFlags, RenameFlags, renameat, renameat_with, statat, unlinkat};
 use rustix::io::Errno;
@@ -177,6 +179,9 @@ impl Publisher<'_> {
 
     /// Steps 2 and 3 of the head of this file.
     fn exchange(&mut self, found: &Found, foreseen: bool) -> Result<Attempt, FileError> {
+        self.staged
+            .carry_inode()
+            .map_err(|errno| FileError::new(Operation::Publish, self.path, errno))?;
         match self.rename_to_final(RenameFlags::EXCHANGE) {
             Ok(()) => self.staged.release(),
             Err(Errno::NOENT) => return Ok(Attempt::Again),
@@ -229,7 +234,7 @@ impl Publisher<'_> {
 
     fn rescue(&self) {
         let session = self.staged.session();
-        let name = format!("rescued-{}-{}", session.name(), self.staged.as_str());
+        let name = rescued(session.name(), self.staged.as_str());
         let kept = open_private(session.root()).and_then(|private| {
             renameat_with(
                 session.directory(),

@@ -2,7 +2,9 @@
 
 use super::*;
 use crate::model::{Meta, Timestamp};
+use crate::store::staged::names_another_inode;
 use crate::store::{Room, Staging};
+use rustix::fs::CWD;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::Path;
@@ -267,4 +269,43 @@ fn another_file_system_is_named_as_the_reason() {
         "cannot replace f: its directory is on another file system than the share"
     );
     assert_eq!(bench.staged_files(), 0);
+}
+
+/// A crash between the exchange and the look at what was displaced: that version has only a name in
+/// staging, and the sweep of the next start keeps it. What is ours goes.
+#[test]
+fn a_sweep_keeps_what_a_crash_left_after_an_exchange() {
+    let bench = Bench::new();
+    fs::write(bench.at("f"), b"edited here").unwrap();
+    let dead = bench.at(".syncline/staging/0123456789abcdef");
+    fs::create_dir_all(&dead).unwrap();
+    for name in ["0", "1"] {
+        fs::write(dead.join(name), b"arrived").unwrap();
+        let inode = fs::metadata(dead.join(name)).unwrap().ino();
+        fs::rename(dead.join(name), dead.join(format!("{name}-{inode:x}"))).unwrap();
+    }
+    let first = fs::read_dir(&dead).unwrap().next().unwrap().unwrap();
+    renameat_with(CWD, first.path(), CWD, bench.at("f"), RenameFlags::EXCHANGE).unwrap();
+    assert_eq!(bench.staging.sweep().unwrap().removed, 1);
+    assert!(!dead.exists());
+    let name = first.file_name().into_string().unwrap();
+    let kept = bench.at(&format!(".syncline/rescued-0123456789abcdef-{name}"));
+    assert_eq!(read(kept), b"edited here");
+}
+
+/// The name that is exchanged carries the inode, or a sweep could not tell.
+#[test]
+fn what_is_about_to_be_exchanged_says_which_inode_it_is() {
+    let bench = Bench::new();
+    let (mut staged, _) = bench.sealed("f", b"x").into_parts();
+    staged.carry_inode().unwrap();
+    staged.carry_inode().unwrap();
+    let at = bench
+        .at(".syncline/staging")
+        .join(staged.session().name())
+        .join(staged.as_str());
+    let inode = fs::metadata(at).unwrap().ino();
+    assert!(!names_another_inode(staged.as_str().as_bytes(), inode));
+    assert!(names_another_inode(staged.as_str().as_bytes(), inode + 1));
+    assert!(!names_another_inode(b"1f", inode));
 }

@@ -7,13 +7,15 @@
 use super::error::{FileError, Operation};
 use super::facts::{Found, FoundKind};
 use super::meta;
-use super::resolve::Resolver;
+use super::resolve::{Resolver, enter};
 use super::scan::Scan;
 use super::source::SourceFile;
 use crate::model::limits::SYMLINK_BYTES_MAX;
 use crate::model::{ItemCode, Meta, RelPath};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, fstat, fstatvfs, mkdirat, openat, readlinkat, statat, unlinkat};
+use rustix::fs::{
+    Access, AtFlags, CWD, Dir, Mode, OFlags, accessat, fstat, fstatvfs, mkdirat, openat, readlinkat, statat, unlinkat,
+};
 use rustix::io::Errno;
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
@@ -107,6 +109,37 @@ impl Root {
     pub fn is_gone(&self) -> Result<bool, FileError> {
         let stat = fstat(&self.directory).map_err(|errno| FileError::at_path(Operation::Examine, &self.path, errno))?;
         Ok(stat.st_nlink == 0)
+    }
+
+    /// Whether files can be made in the root, as far as the system tells without making one.
+    ///
+    /// # Errors
+    /// When they cannot.
+    pub fn check_writable(&self) -> Result<(), FileError> {
+        accessat(
+            &self.directory,
+            ".",
+            Access::WRITE_OK | Access::EXEC_OK,
+            AtFlags::EACCESS,
+        )
+        .map_err(|errno| FileError::at_path(Operation::Write, &self.path, errno))
+    }
+
+    /// Whether `path` is a directory with nothing in it.
+    ///
+    /// # Errors
+    /// When it is no directory, or cannot be read.
+    pub fn is_empty_directory(&self, path: &RelPath) -> Result<bool, FileError> {
+        let failed = |errno| FileError::new(Operation::Read, path, errno);
+        let place = self.place(path)?;
+        let directory = enter(place.parent.as_fd(), place.name, OFlags::RDONLY).map_err(failed)?;
+        for entry in Dir::read_from(&directory).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Sets mode and time of the root itself.

@@ -8,7 +8,8 @@ use super::meta;
 use super::staging::Session;
 use crate::model::{Meta, RelPath};
 use rustix::fd::AsFd;
-use rustix::fs::{AtFlags, unlinkat};
+use rustix::fs::{AtFlags, renameat, statat, unlinkat};
+use rustix::io::Errno;
 use std::cell::Cell;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -52,6 +53,19 @@ pub(super) struct StagedName {
 enum NameState {
     Ours,
     Released,
+}
+
+/// The name of the staged file `name` that says which inode it is: before another one is put there.
+fn carrying_inode(name: &str, inode: u64) -> String {
+    let plain = name.split('-').next().unwrap_or_default();
+    format!("{plain}-{inode:x}")
+}
+
+/// Whether a staged `name` says that it is of another inode: an exchange put a version there that was
+/// not examined to its end.
+pub(super) fn names_another_inode(name: &[u8], inode: u64) -> bool {
+    let text = str::from_utf8(name).unwrap_or_default();
+    text.contains('-') && text != carrying_inode(text, inode)
 }
 
 impl StagedFile {
@@ -156,6 +170,17 @@ impl StagedName {
 
     pub(super) fn as_str(&self) -> &str {
         &self.name
+    }
+
+    /// Gives the file a name that carries its inode, so that a sweep can tell it from what an exchange
+    /// put in its place.
+    pub(super) fn carry_inode(&mut self) -> Result<(), Errno> {
+        let directory = self.session.directory();
+        let stat = statat(directory, self.name.as_str(), AtFlags::SYMLINK_NOFOLLOW)?;
+        let carrying = carrying_inode(&self.name, stat.st_ino);
+        renameat(directory, self.name.as_str(), directory, carrying.as_str())?;
+        self.name = carrying;
+        Ok(())
     }
 
     /// What stands under the name is no longer ours to remove: it was renamed away, or it is a file

@@ -10,12 +10,12 @@ use super::meta;
 use super::private::{enter_private, make_and_enter, open_private, remove_private_if_empty};
 use super::resolve::enter;
 use super::root::Root;
-use super::staged::{Sealed, StagedFile, StagedName};
+use super::staged::{Sealed, StagedFile, StagedName, names_another_inode};
 use crate::model::{Meta, RelPath};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{
-    AtFlags, Dir, FallocateFlags, FlockOperation, Mode, OFlags, fallocate, flock, fstat, mkdirat, openat, statat,
-    symlinkat, unlinkat, utimensat,
+    AtFlags, Dir, FallocateFlags, FlockOperation, Mode, OFlags, RenameFlags, fallocate, flock, fstat, mkdirat, openat,
+    renameat_with, statat, symlinkat, unlinkat, utimensat,
 };
 use rustix::io::Errno;
 use std::cell::{Cell, RefCell};
@@ -172,7 +172,7 @@ impl Staging {
             let entry = entry?;
             let name = entry.file_name().to_bytes();
             if name != b"." && name != b".." {
-                sweep_session(staging.as_fd(), name, swept)?;
+                sweep_session(private.as_fd(), staging.as_fd(), name, swept)?;
             }
         }
         remove_if_empty(self.root.as_fd());
@@ -250,8 +250,13 @@ fn claim(staging: BorrowedFd<'_>, name: &str) -> Result<Option<OwnedFd>, Errno> 
 }
 
 /// Removes one session that nobody holds the lock of. Anything unexpected in there stays.
-fn sweep_session(staging: BorrowedFd<'_>, name: &[u8], swept: &mut Sweep) -> Result<(), Errno> {
-    let Ok(directory) = enter(staging, name, OFlags::RDONLY) else {
+fn sweep_session(
+    private: BorrowedFd<'_>,
+    staging: BorrowedFd<'_>,
+    session: &[u8],
+    swept: &mut Sweep,
+) -> Result<(), Errno> {
+    let Ok(directory) = enter(staging, session, OFlags::RDONLY) else {
         return Ok(());
     };
     if flock(&directory, FlockOperation::NonBlockingLockExclusive).is_err() {
@@ -260,12 +265,29 @@ fn sweep_session(staging: BorrowedFd<'_>, name: &[u8], swept: &mut Sweep) -> Res
     for entry in Dir::read_from(&directory)? {
         let entry = entry?;
         let file = entry.file_name();
-        if file.to_bytes() != b"." && file.to_bytes() != b".." && unlinkat(&directory, file, AtFlags::empty()).is_ok() {
+        if matches!(file.to_bytes(), b"." | b"..") {
+            continue;
+        }
+        let Ok(stat) = statat(&directory, file, AtFlags::SYMLINK_NOFOLLOW) else {
+            continue;
+        };
+        if names_another_inode(file.to_bytes(), stat.st_ino) {
+            let name = rescued(&String::from_utf8_lossy(session), &file.to_string_lossy());
+            match renameat_with(&directory, file, private, name.as_str(), RenameFlags::NOREPLACE) {
+                Ok(()) => log::warn!("a version that a crash left in staging was kept as .syncline/{name}"),
+                Err(errno) => log::warn!("a version that a crash left is stuck in staging: {errno}"),
+            }
+        } else if unlinkat(&directory, file, AtFlags::empty()).is_ok() {
             swept.removed += 1;
         }
     }
-    let _ = unlinkat(staging, name, AtFlags::REMOVEDIR);
+    let _ = unlinkat(staging, session, AtFlags::REMOVEDIR);
     Ok(())
+}
+
+/// The name in `.syncline` of what is found in staging and is not ours to remove.
+pub(super) fn rescued(session: &str, name: &str) -> String {
+    format!("rescued-{session}-{name}")
 }
 
 fn remove_if_empty(root: BorrowedFd<'_>) {
