@@ -2,6 +2,7 @@
 //!
 //! Layer 1: pure over slices. Nothing here opens a file, reads a clock or starts a thread.
 
+pub mod index;
 mod sha256;
 #[cfg(target_arch = "x86_64")]
 mod sha_avx512;

@@ -1,0 +1,21 @@
+//! The delta index: what is known of a file's content without the content.
+//!
+//! A flat sidecar of about 1 % of the file, read where it lies (mapped); its byte table is in
+//! `docs/FORMAT.md`. Built chunk by chunk, in any order, from the read that a transfer does anyway.
+//! Invariant: an [`IndexView`] is only a hint. What is made with it counts when the root of the result
+//! is right, and only then.
+
+mod anchors;
+mod chunk;
+mod sidecar;
+
+pub use anchors::{Anchor, anchor_bits, scan_anchors};
+pub use chunk::{ChunkIndex, leaves_of};
+pub use sidecar::{IndexError, IndexView, Parts, Placed, Sidecar, build};
+
+/// Bytes covered by one CRC-32.
+pub const BLOCK_BYTES: usize = 1024;
+/// CRCs per leaf.
+pub const BLOCKS_PER_LEAF: usize = crate::model::limits::LEAF_BYTES / BLOCK_BYTES;
+/// Bytes of a chunk: a whole subtree of 256 leaves.
+pub const CHUNK_BYTES: usize = 4 << 20;
