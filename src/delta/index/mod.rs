@@ -6,11 +6,13 @@
 //! is right, and only then.
 
 mod anchors;
+#[cfg(target_arch = "x86_64")]
+mod anchors_x86;
 mod chunk;
 mod sidecar;
 
-pub use anchors::{Anchor, anchor_bits, scan_anchors};
-pub use chunk::{ChunkIndex, leaves_of};
+pub use anchors::{ANCHORS_PER_LEAF_MAX, Anchor, CONTEXT_BYTES, anchor_bits, scan_anchors, search_anchors};
+pub use chunk::{ChunkIndex, leaves_of, root_of_leaves, subtree_root};
 pub use sidecar::{IndexError, IndexView, Parts, Placed, Sidecar, build};
 
 /// Bytes covered by one CRC-32.
