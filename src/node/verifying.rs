@@ -89,7 +89,7 @@ impl ChunkCheck {
         } = self;
         let offset = place.index as u64 * CHUNK_BYTES as u64;
         let index = match task {
-            Task::Leaves => read_and(&file, offset, length, |bytes| with_leaves(leaves_of(bytes))),
+            Task::Leaves => read_and(&file, offset, length, |bytes| ChunkIndex::leaves_only(bytes)),
             Task::Patched(known) => patched(&file, offset, length, known),
             Task::Index { seed, bits } => {
                 let before = offset.min(CONTEXT_BYTES as u64);
@@ -203,7 +203,7 @@ impl Verifying {
         debug_assert!(self.missing > 0 && slot.is_none());
         self.missing -= 1;
         match &checked.index {
-            Some(index) => *slot = Some(root_of(&index.leaves)),
+            Some(index) => *slot = Some(index.subtree_root()),
             None => self.failed = true,
         }
     }
@@ -237,13 +237,6 @@ impl Verifying {
 
 /// Height of a chunk's subtree.
 const CHUNK_HEIGHT: u32 = (CHUNK_BYTES / LEAF_BYTES).trailing_zeros();
-
-/// The root above all leaves of a chunk.
-fn root_of(leaves: &[[u8; 32]]) -> [u8; 32] {
-    let mut hasher = TreeHasher::new();
-    leaves.iter().for_each(|leaf| hasher.append_subtree(0, *leaf));
-    hasher.finish().root
-}
 
 #[cfg(test)]
 mod tests {

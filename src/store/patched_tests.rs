@@ -236,7 +236,9 @@ fn room_that_the_disk_does_not_have_is_refused_at_once() {
     let root = Root::open(dir.path()).unwrap();
     let source = root.open_file(&path()).unwrap();
     let too_much = root.free_bytes().unwrap() + (1 << 40);
-    let error = Staging::new(&root).create_patched(&path(), source, too_much).unwrap_err();
+    let error = Staging::new(&root)
+        .create_patched(&path(), source, too_much)
+        .unwrap_err();
     assert!(
         matches!(error.code(), ItemCode::DiskFull | ItemCode::TooLarge),
         "{error}"
