@@ -2,13 +2,26 @@
 //!
 //! Layer 1: pure over slices. Nothing here opens a file, reads a clock or starts a thread.
 
+mod basis;
+mod content;
+mod edits;
 pub mod index;
+mod lookup;
+mod matcher;
+mod plan;
+mod rolling;
+mod search;
 mod sha256;
 #[cfg(target_arch = "x86_64")]
 mod sha_avx512;
 #[cfg(target_arch = "x86_64")]
 mod sha_x86;
+mod span;
 mod tree;
 
+pub use basis::Work;
+pub use content::{Content, STRETCH_BYTES_MAX, Torn};
+pub use matcher::{Comparison, Matcher, Progress};
+pub use plan::{Instruction, Op, PlanDecoder, PlanEncoder, PlanError};
 pub use sha256::{digest, hash_pair};
 pub use tree::{TreeHasher, content_id};
