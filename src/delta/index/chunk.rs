@@ -182,7 +182,10 @@ mod tests {
             assert_eq!(index.leaves, leaves_of(chunk));
             let crcs: Vec<u32> = chunk.chunks(1_024).map(crc32fast::hash).collect();
             assert_eq!(index.crcs, crcs);
-            let strong: Vec<u128> = chunk.chunks(LEAF_BYTES).map(|leaf| xxh3_128_with_seed(leaf, 9)).collect();
+            let strong: Vec<u128> = chunk
+                .chunks(LEAF_BYTES)
+                .map(|leaf| xxh3_128_with_seed(leaf, 9))
+                .collect();
             assert_eq!(index.strong, strong);
             assert_eq!(ChunkIndex::leaves_only(chunk).leaves, index.leaves);
         }
