@@ -12,6 +12,8 @@ mod chunk;
 mod sidecar;
 mod sums;
 
+#[doc(hidden)]
+pub use anchors::scan_anchors_portable;
 pub use anchors::{ANCHORS_PER_LEAF_MAX, Anchor, CONTEXT_BYTES, anchor_bits, scan_anchors, search_anchors};
 pub use chunk::{ChunkIndex, leaves_of, root_of_leaves, subtree_root};
 pub use sidecar::{
