@@ -79,26 +79,34 @@ pub fn search_anchors(
     per_leaf_max: usize,
     found: &mut Vec<Anchor>,
 ) {
-    let before = &before[before.len().saturating_sub(CONTEXT_BYTES)..];
-    let mut seam = [0; 2 * CONTEXT_BYTES];
-    // Beyond these, contexts lie in `bytes` as a whole.
-    let joined = bytes.len().min(CONTEXT_BYTES - 1);
-    seam[..before.len()].copy_from_slice(before);
-    seam[before.len()..][..joined].copy_from_slice(&bytes[..joined]);
     let mut search = Search {
+        find,
         bits,
         per_leaf_max,
         leaf: u64::MAX,
         kept: 0,
         found,
     };
-    let seam_offset = offset.wrapping_sub(before.len() as u64);
-    let first = CONTEXT_BYTES.max(before.len() + 1);
-    search.run(&seam[..before.len() + joined], first, seam_offset);
-    search.run(bytes, CONTEXT_BYTES, offset);
+    search.run_over_seam(before, bytes, offset);
+}
+
+/// As [`scan_anchors`] on a processor without vectors that we know: only to be measured and compared.
+#[doc(hidden)]
+pub fn scan_anchors_portable(before: &[u8], bytes: &[u8], offset: u64, bits: u32, found: &mut Vec<Anchor>) {
+    let mut search = Search {
+        find: |bytes, hit| find_portable(bytes, 0, hit),
+        bits,
+        per_leaf_max: ANCHORS_PER_LEAF_MAX,
+        leaf: u64::MAX,
+        kept: 0,
+        found,
+    };
+    search.run_over_seam(before, bytes, offset);
 }
 
 struct Search<'a> {
+    /// Reports the windows in some bytes whose hash has its upper bits zero.
+    find: fn(&[u8], Hit<'_>),
     bits: u32,
     per_leaf_max: usize,
     /// The leaf of the last position, and how many it has.
@@ -108,6 +116,19 @@ struct Search<'a> {
 }
 
 impl Search<'_> {
+    fn run_over_seam(&mut self, before: &[u8], bytes: &[u8], offset: u64) {
+        let before = &before[before.len().saturating_sub(CONTEXT_BYTES)..];
+        let mut seam = [0; 2 * CONTEXT_BYTES];
+        // Beyond these, contexts lie in `bytes` as a whole.
+        let joined = bytes.len().min(CONTEXT_BYTES - 1);
+        seam[..before.len()].copy_from_slice(before);
+        seam[before.len()..][..joined].copy_from_slice(&bytes[..joined]);
+        let seam_offset = offset.wrapping_sub(before.len() as u64);
+        let first = CONTEXT_BYTES.max(before.len() + 1);
+        self.run(&seam[..before.len() + joined], first, seam_offset);
+        self.run(bytes, CONTEXT_BYTES, offset);
+    }
+
     /// Looks at the positions from `first` (at least [`CONTEXT_BYTES`]) to the end of `bytes`, which
     /// stand at `offset`.
     fn run(&mut self, bytes: &[u8], first: usize, offset: u64) {
@@ -121,7 +142,7 @@ impl Search<'_> {
             let left = LEAF_BYTES - (before_first % LEAF_BYTES as u64) as usize;
             let last = bytes.len().min(first - 1 + left);
             if self.kept < self.per_leaf_max {
-                find(&bytes[first - WINDOW_BYTES..last], &mut |at| {
+                (self.find)(&bytes[first - WINDOW_BYTES..last], &mut |at| {
                     self.keep(&bytes[..first + at], offset)
                 });
             }
