@@ -89,3 +89,10 @@ pub const PREAUTH_CONNECTIONS_MAX: usize = 1_024;
 pub const AUTH_FAILURES_MAX: u32 = 5;
 /// First wait after too many wrong secrets; doubles up to 64 times this.
 pub const AUTH_BACKOFF_MS: u64 = 1_000;
+
+/// Log2 of the bytes that a compressed stream may refer back to: 4 MiB.
+pub const SQUEEZE_WINDOW_LOG_MAX: u32 = 22;
+/// Bytes that restoring one compressed stream may take.
+pub const UNSQUEEZE_MEMORY_BYTES_MAX: usize = 8 << 20;
+/// Bytes of a file that is sent against the contents, or a signature, of its basis.
+pub const MEDIUM_BYTES_MAX: u64 = 16 << 20;
