@@ -13,6 +13,7 @@
 //! Awkward cases: of equal blocks only the first is in the table, the shift finds the others, so that
 //! runs become one copy; a forged signature can fill a bucket at most, and pays with its own table.
 
+use super::plan::Op;
 use crate::model::limits::MEDIUM_BYTES_MAX;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
@@ -25,28 +26,6 @@ pub const BLOCK_BYTES_MAX: usize = 64 * 1024;
 const HEADER_BYTES: usize = 20;
 /// Of each block.
 const HASH_BYTES: usize = 8;
-
-/// To be removed: `delta::plan::Op`, until both are together.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Op {
-    /// Bytes of the basis.
-    Copy {
-        /// Where they are in the basis.
-        from: u64,
-        /// How many.
-        length: u64,
-    },
-    /// New bytes.
-    Literal {
-        /// How many.
-        length: u64,
-    },
-    /// New bytes that replace as many of the basis in place.
-    Edit {
-        /// How many.
-        length: u64,
-    },
-}
 
 /// The two hashes of a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -88,7 +67,9 @@ impl Hasher {
             }
         }
         let weight = self.multiplier.wrapping_pow(quarter as u32);
-        let sum = sums.iter().fold(0, |all: u32, sum| all.wrapping_mul(weight).wrapping_add(*sum));
+        let sum = sums
+            .iter()
+            .fold(0, |all: u32, sum| all.wrapping_mul(weight).wrapping_add(*sum));
         rest.iter().fold(sum, |sum, byte| {
             sum.wrapping_mul(self.multiplier).wrapping_add(u32::from(*byte))
         })

@@ -239,6 +239,17 @@ impl Unsqueezer {
         }
     }
 
+    /// Whether the stream may end here, for one of which only the most bytes were announced.
+    ///
+    /// # Errors
+    /// [`SqueezeError::TooShort`] within a block.
+    pub fn finish_early(&self) -> Result<(), SqueezeError> {
+        match self.block.is_none() && self.header.is_empty() {
+            true => Ok(()),
+            false => Err(SqueezeError::TooShort),
+        }
+    }
+
     /// Reads a header; `None` while it is not complete.
     fn begin(&mut self, input: &mut &[u8]) -> Result<Option<Block>, SqueezeError> {
         let (bytes, rest) = input.split_at((HEADER_BYTES - self.header.len()).min(input.len()));

@@ -65,9 +65,6 @@ pub const TELL_BYTES_MAX: usize = 64 * 1024;
 pub const ASKED_MAX: usize = 16;
 /// Up to this size a changed file travels whole: asking would cost more.
 pub const WHOLE_BYTES_MAX: u64 = 8 * 1024;
-/// Up to this size a changed file is compared with its basis by content or by blocks of 512 bytes; above by
-/// its delta index.
-pub const MEDIUM_BYTES_MAX: u64 = 16 << 20;
 /// Content up to this size travels in a single frame with its root.
 pub const INLINE_BYTES_MAX: u64 = 16 * 1024;
 /// Bytes per leaf of the content tree (BEP 52).
