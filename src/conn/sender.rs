@@ -15,7 +15,7 @@
 mod asking;
 
 pub use asking::Asked;
-pub(super) use asking::{Told, plan_bytes_max};
+pub(super) use asking::Told;
 
 use crate::model::limits::{
     BATCH_ENTRIES_MAX, CHANGED_RETRIES_MAX, INLINE_BYTES_MAX, OFFER_WINDOW, OFFER_WINDOW_BYTES, PATH_BYTES_MAX,

@@ -61,6 +61,14 @@ pub const DIRECTORIES_BYTES_MAX: usize = 256 << 20;
 pub const LISTED_MAX: usize = 32_000_000;
 /// Bytes of one piece of an answer about a basis.
 pub const TELL_BYTES_MAX: usize = 64 * 1024;
+/// The most bytes that the plan of a file of `size` bytes may take: all of it new, and 1 %.
+#[must_use]
+pub fn plan_bytes_max(size: u64) -> u64 {
+    size.saturating_add(size / 100).saturating_add(PLAN_SLACK_BYTES)
+}
+
+/// What a plan may take of itself.
+const PLAN_SLACK_BYTES: u64 = 64 * 1024;
 /// Files about whose basis a sender asks at a time.
 pub const ASKED_MAX: usize = 16;
 /// Up to this size a changed file travels whole: asking would cost more.

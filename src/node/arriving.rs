@@ -4,11 +4,11 @@
 //! its finding before anything is committed, and a verdict needs every check.
 
 use super::commit::Committer;
-use super::verifying::{BESIDE_BYTES_MIN, CheckedChunk, Task, Verifying};
+use super::verifying::{BESIDE_BYTES_MIN, CheckedChunk, Verifying};
 use crate::delta::TreeHasher;
-use crate::model::{ItemCode, Meta};
+use crate::model::{ContentId, ItemCode, Meta};
 use crate::reactor::ConnId;
-use crate::store::StagedFile;
+use crate::store::{SidecarWriter, StagedFile};
 use crate::wire::Start;
 use std::sync::Arc;
 
@@ -40,9 +40,10 @@ pub(super) struct Ended {
 }
 
 /// Whether what arrived is what was announced.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) enum Finding {
-    Genuine,
+    /// It is; with its sidecar, if one is to be kept.
+    Genuine(ContentId, Option<SidecarWriter>),
     Damaged,
     /// Checks are still out.
     Pending,
@@ -50,10 +51,10 @@ pub(super) enum Finding {
 
 impl Arrival {
     /// The file of `start`, to be written to `staged`; `serial` tells its checks from those of others.
-    pub(super) fn new(start: &Start, staged: StagedFile, serial: u64) -> Arrival {
+    pub(super) fn new(start: &Start, staged: StagedFile, serial: u64, sidecar: Option<SidecarWriter>) -> Arrival {
         let large = start.size >= BESIDE_BYTES_MIN && !start.sparse;
         let shared = || staged.file().try_clone().ok().map(Arc::new);
-        let beside = large.then(shared).flatten().map(|file| Verifying::new(file, serial));
+        let beside = large.then(shared).flatten().map(|file| Verifying::new(file, serial, sidecar));
         let check = beside.map_or_else(|| Check::Inline(Box::default()), Check::Beside);
         let (file, meta) = (start.file, start.meta);
         Arrival {
@@ -75,7 +76,8 @@ impl Arrival {
         match &mut self.check {
             Check::Inline(hasher) => hasher.update(bytes),
             Check::Beside(verifying) => {
-                while let Some(check) = verifying.next_check(self.offset, || Task::Leaves) {
+                let task = verifying.task();
+                while let Some(check) = verifying.next_check(self.offset, || task.clone()) {
                     if let Some(checked) = committer.check(owner, check) {
                         verifying.checked(&checked);
                     }
@@ -132,13 +134,15 @@ impl Ended {
                 self.check = Check::Beside(verifying);
                 return Finding::Pending;
             }
-            Check::Beside(verifying) => verifying.finish(self.length, || Task::Leaves).map(|(id, _)| id.root),
-            Check::Inline(hasher) => Some(hasher.finish().root),
+            Check::Beside(verifying) => {
+                let task = verifying.task();
+                verifying.finish(self.length, task)
+            }
+            Check::Inline(hasher) => Some((hasher.finish(), None)),
         };
-        if own == Some(self.root) {
-            Finding::Genuine
-        } else {
-            Finding::Damaged
+        match own {
+            Some((id, sidecar)) if id.root == self.root => Finding::Genuine(id, sidecar),
+            _ => Finding::Damaged,
         }
     }
 }

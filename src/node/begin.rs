@@ -68,6 +68,7 @@ pub(super) fn receive(owner: ConnId, place: Rc<Place>, begin: Begin, filter: Fil
         agreement: Agreement::new(Scope::Below(begin.target.clone()), filter),
         checksum: begin.flags.checksum,
         dry_run: begin.flags.dry_run,
+        delta,
         delete,
         top: begin.target,
     };
@@ -78,7 +79,8 @@ pub(super) fn send(
     root: &Rc<Root>,
     begin: &Begin,
     filter: Filter,
-    holes: bool,
+    deltas: &Rc<Deltas>,
+    features: u64,
 ) -> Result<(Transfer, TargetKind), Fault> {
     check_present(root)?;
     let (mut trees, mut missing) = (Vec::new(), Vec::new());
@@ -123,7 +125,8 @@ pub(super) fn send(
         trees,
         filter,
         checksum: begin.flags.checksum,
-        holes,
+        features,
+        deltas: Rc::clone(deltas),
         top: top.filter(|_| alone),
         complete: missing.is_empty(),
         missing,

@@ -367,6 +367,7 @@ impl ClientNode {
             agreement: plan.agreement,
             checksum: self.transfer.checksum,
             dry_run: self.transfer.dry_run,
+            delta,
             delete,
             top: None,
         };

@@ -7,13 +7,13 @@
 //! with `--delete`: the entry fails, and what is in the directory stays. What is offered below a
 //! directory that could not be made fails with it, so that its content does not travel for nothing.
 
-use super::content::{Hashed, Hashing};
+use super::examining::{Examined, Examining, Purpose};
 use super::ledger::Ledger;
 use super::receiving::{Books, Receiving, Touch, Want};
 use super::sending::action_of;
 use super::source_tree::without_prefix;
 use crate::conn::{Check, Receiver};
-use crate::model::limits::DIRECTORIES_BYTES_MAX;
+use crate::model::limits::{DIRECTORIES_BYTES_MAX, WHOLE_BYTES_MAX};
 use crate::model::{CloseCode, ContentId, Entry, Fault, ItemCode, Kind, RelPath};
 use crate::reactor::Activity;
 use crate::store::{Expected, FileError, Found, FoundKind, MadeDirectory, publish};
@@ -33,18 +33,31 @@ impl Receiving {
             };
             let check = check.clone();
             let local = self.plan.agreement.accept(&check.entry)?;
-            let judged = match (self.hashing.take(), self.blocked(&local)) {
-                (Some(hashing), _) => self.compare(hashing, &check, &local, books),
-                (None, Some(code)) => Some((Verdict::Failed(code), Expected::Absent)),
+            let judged = match (self.examining.take(), self.blocked(&local)) {
+                (Some(examining), _) => self.examined(examining, &check, &local, books),
+                (None, Some(code)) => Some(Judged::from((Verdict::Failed(code), Expected::Absent))),
                 (None, None) => self.examine(&check, &local, books),
             };
-            let Some((verdict, expected)) = judged else {
+            let Some(Judged {
+                verdict,
+                expected,
+                basis,
+            }) = judged
+            else {
                 // A file is being hashed: one step of it is enough for a visit.
                 return Ok(Activity::More);
             };
+            if let Some(id) = basis {
+                receiver.basis(id);
+            }
             receiver.answer(verdict);
             self.note(&check.entry, &local, verdict)?;
-            self.judged(&check, local, verdict, expected, books.ledger);
+            let judged = Judged {
+                verdict,
+                expected,
+                basis,
+            };
+            self.judged(&check, local, judged, books.ledger);
         }
         Ok(Activity::More)
     }
@@ -90,7 +103,12 @@ impl Receiving {
     }
 
     /// Enters a verdict into the books.
-    fn judged(&mut self, check: &Check, path: RelPath, verdict: Verdict, expected: Expected, ledger: &mut Ledger) {
+    fn judged(&mut self, check: &Check, path: RelPath, judged: Judged, ledger: &mut Ledger) {
+        let Judged {
+            verdict,
+            expected,
+            basis,
+        } = judged;
         let size = check.size();
         let is_file = matches!(check.entry.kind, Kind::File { .. });
         if is_file {
@@ -112,6 +130,8 @@ impl Receiving {
                             expected,
                             verdict,
                             size,
+                            basis,
+                            id: None,
                         },
                     );
                 }
@@ -131,10 +151,10 @@ impl Receiving {
     }
 
     /// Compares an offered entry with what is here. `None`: a file has to be hashed first.
-    fn examine(&mut self, check: &Check, path: &RelPath, books: &mut Books<'_>) -> Option<(Verdict, Expected)> {
+    fn examine(&mut self, check: &Check, path: &RelPath, books: &mut Books<'_>) -> Option<Judged> {
         let found = match self.plan.place.root.probe(path) {
             Ok(found) => found,
-            Err(error) => return Some(failed(&error)),
+            Err(error) => return Some(failed(&error).into()),
         };
         let expected = found.map_or(Expected::Absent, |found| Expected::Present(found.identity));
         let judged = match &check.entry.kind {
@@ -150,15 +170,14 @@ impl Receiving {
                 }
                 Some((found, FoundKind::File { size: here })) => {
                     let same = here == *size && found.meta.mtime == check.entry.meta.mtime;
-                    if same {
-                        self.keep(path, &check.entry, found)
-                    } else {
-                        Ok(Verdict::WantReplace)
+                    if !same {
+                        return self.name_basis(path, found, here, *size);
                     }
+                    self.keep(path, &check.entry, found)
                 }
             },
         };
-        Some((judged.unwrap_or_else(Verdict::Failed), expected))
+        Some((judged.unwrap_or_else(Verdict::Failed), expected).into())
     }
 
     /// Whether a directory may be replaced: publishing removes it if it is empty still.
@@ -255,50 +274,92 @@ impl Receiving {
         Ok(Verdict::Touched)
     }
 
-    fn hash_first(&mut self, check: &Check, path: &RelPath, found: Found) -> Option<(Verdict, Expected)> {
-        let expected = Expected::Present(found.identity);
-        if check.root.is_none() {
-            return Some((Verdict::WantReplace, expected));
+    fn hash_first(&mut self, check: &Check, path: &RelPath, found: Found) -> Option<Judged> {
+        if check.root.is_some() {
+            return self.begin_examining(path, found, Purpose::Compare);
         }
+        Some((Verdict::WantReplace, Expected::Present(found.identity)).into())
+    }
+
+    /// A file of `here` bytes is going to be replaced by one of `size`: perhaps by a patch. `None`: its
+    /// content has to be read first.
+    fn name_basis(&mut self, path: &RelPath, found: Found, here: u64, size: u64) -> Option<Judged> {
+        let worth = self.plan.delta && !self.plan.dry_run && here > BASIS_BYTES_MIN && size > WHOLE_BYTES_MAX;
+        let known = self.plan.place.deltas.content_of(&found.identity).filter(|_| worth);
+        if worth && known.is_none() {
+            return self.begin_examining(path, found, Purpose::Basis);
+        }
+        Some(Judged {
+            verdict: Verdict::WantReplace,
+            expected: Expected::Present(found.identity),
+            basis: known,
+        })
+    }
+
+    fn begin_examining(&mut self, path: &RelPath, found: Found, purpose: Purpose) -> Option<Judged> {
         match self.plan.place.root.open_file(path) {
             Ok(file) => {
-                self.hashing = Some(Hashing::new(file));
+                self.examining = Some(Examining::new(file, purpose, &self.plan.place.deltas));
                 None
             }
-            Err(_) => Some((Verdict::WantReplace, expected)),
+            Err(_) => Some((Verdict::WantReplace, Expected::Present(found.identity)).into()),
         }
     }
 
-    fn compare(
+    fn examined(
         &mut self,
-        hashing: Hashing,
+        examining: Examining,
         check: &Check,
         path: &RelPath,
         books: &mut Books<'_>,
-    ) -> Option<(Verdict, Expected)> {
-        let id = match hashing.step(books.scratch) {
-            Hashed::More(hashing) => {
-                self.hashing = Some(*hashing);
+    ) -> Option<Judged> {
+        let (id, purpose) = match examining.step(books.scratch, &self.plan.place.deltas) {
+            Examined::More(examining) => {
+                self.examining = Some(examining);
                 return None;
             }
-            Hashed::Done(id) => Some(id),
-            Hashed::Failed => None,
+            Examined::Done(id, purpose) => (id, purpose),
         };
         let found = match self.plan.place.root.probe(path) {
             Ok(Some(found)) => found,
-            Ok(None) => return Some((Verdict::WantNew, Expected::Absent)),
-            Err(error) => return Some(failed(&error)),
+            Ok(None) => return Some((Verdict::WantNew, Expected::Absent).into()),
+            Err(error) => return Some(failed(&error).into()),
         };
         let expected = Expected::Present(found.identity);
         let same = id.is_some_and(|ContentId { length, root }| length == check.size() && Some(root) == check.root);
-        let verdict = if same {
-            self.keep(path, &check.entry, found)
-        } else {
-            Ok(Verdict::WantReplace)
-        };
-        Some((verdict.unwrap_or_else(Verdict::Failed), expected))
+        if same && purpose == Purpose::Compare {
+            let verdict = self.keep(path, &check.entry, found);
+            return Some((verdict.unwrap_or_else(Verdict::Failed), expected).into());
+        }
+        let is_basis = self.plan.delta && !self.plan.dry_run && check.size() > WHOLE_BYTES_MAX;
+        Some(Judged {
+            verdict: Verdict::WantReplace,
+            expected,
+            basis: id.filter(|id| is_basis && id.length > BASIS_BYTES_MIN),
+        })
     }
 }
+
+/// What was found about an offered entry.
+struct Judged {
+    verdict: Verdict,
+    expected: Expected,
+    /// The content that is here and will be replaced.
+    basis: Option<ContentId>,
+}
+
+impl From<(Verdict, Expected)> for Judged {
+    fn from((verdict, expected): (Verdict, Expected)) -> Judged {
+        Judged {
+            verdict,
+            expected,
+            basis: None,
+        }
+    }
+}
+
+/// A file of so few bytes is no basis.
+const BASIS_BYTES_MIN: u64 = 1024;
 
 fn failed(error: &FileError) -> (Verdict, Expected) {
     log::info!("{error}");
@@ -327,6 +388,7 @@ mod tests {
             agreement: Agreement::new(Scope::Below(None), Filter::new(&[]).unwrap()),
             checksum: false,
             dry_run,
+            delta: true,
             delete: None,
             top: None,
         };

@@ -63,6 +63,12 @@ impl Ledger {
         self.summary.literal_bytes += bytes;
     }
 
+    /// Content was there already, in another version.
+    pub(crate) fn matched(&mut self, bytes: u64) {
+        self.skipped(bytes);
+        self.summary.saved_bytes += bytes;
+    }
+
     /// A hole moved, as a few bytes.
     pub(crate) fn skipped(&mut self, bytes: u64) {
         self.progress.bytes_done += bytes;

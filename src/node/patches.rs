@@ -9,7 +9,7 @@ use super::patching::{PatchError, Patched, Patching};
 use super::verifying::CheckedChunk;
 use crate::model::{ContentId, Fault, ItemCode};
 use crate::reactor::ConnId;
-use crate::store::PatchedFile;
+use crate::store::{PatchedFile, SidecarWriter};
 use crate::wire::Patch;
 use std::collections::VecDeque;
 
@@ -47,7 +47,7 @@ struct Finished {
 /// What became of a patch.
 pub(super) enum Outcome {
     /// The result is what it should be.
-    Sound(Patch, PatchedFile, ContentId),
+    Sound(Patch, PatchedFile, ContentId, Option<SidecarWriter>),
     /// It is not; this is what it is, if it could be read.
     Unsound(u32),
     /// It cannot be made here.
@@ -112,22 +112,19 @@ impl Patches {
         queued.map_or(0, |queued| (queued.bytes.len() - queued.taken) as u64)
     }
 
-    /// A check came back; given back when it is none of ours.
-    pub(super) fn checked(&mut self, checked: CheckedChunk) -> Option<CheckedChunk> {
+    /// A check came back; `false` when it is none of ours.
+    pub(super) fn checked(&mut self, checked: &CheckedChunk) -> bool {
         if let Some(Queued {
             state: State::Following(patching),
             ..
         }) = self.queue.front_mut()
-            && patching.serial() == checked.place.serial
+            && patching.checked(checked)
         {
-            patching.checked(checked);
-            return None;
+            return true;
         }
-        let mut checked = Some(checked);
-        for finished in &mut self.followed {
-            checked = finished.patched.checked(checked?);
-        }
-        checked
+        self.followed
+            .iter_mut()
+            .any(|finished| finished.patched.checked(checked))
     }
 
     /// Follows the first patch for a bounded time. `open` begins one whose turn has come.
@@ -206,9 +203,9 @@ impl Patches {
                 continue;
             }
             let Finished { patch, root, patched } = self.followed.swap_remove(at);
-            let (target, id) = patched.identify();
-            stepped.outcomes.push(match id {
-                Some(id) if id.root == root => Outcome::Sound(patch, target, id),
+            let (target, found) = patched.identify();
+            stepped.outcomes.push(match found {
+                Some((id, sidecar)) if id.root == root => Outcome::Sound(patch, target, id, sidecar),
                 _ => Outcome::Unsound(patch.file),
             });
         }

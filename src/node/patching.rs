@@ -14,11 +14,11 @@ use crate::delta::index::CHUNK_BYTES;
 use crate::delta::prefix::{PrefixDecoder, PrefixError};
 use crate::delta::squeeze::{SqueezeError, Unsqueezer};
 use crate::delta::{Instruction, PlanDecoder, PlanError};
-use crate::model::limits::LEAF_BYTES;
+use crate::model::limits::{LEAF_BYTES, plan_bytes_max};
 use crate::model::{ContentId, Fault, ItemCode};
 use crate::reactor::ConnId;
-use crate::store::{MappedSidecar, PatchedFile};
-use crate::wire::PatchForm;
+use crate::store::{MappedSidecar, PatchedFile, SidecarWriter};
+use crate::wire::{Patch, PatchForm};
 
 /// A patch that is being followed.
 pub(super) struct Patching {
@@ -84,16 +84,15 @@ const PRIME_BYTES: usize = 1 << 20;
 impl Patching {
     pub(super) fn new(
         target: PatchedFile,
-        form: PatchForm,
-        plan_bytes_max: u64,
+        patch: &Patch,
         verifying: Verifying,
         leaves: Option<MappedSidecar>,
     ) -> Result<Patching, PatchError> {
         let (from, to) = (target.basis().size(), target.length());
-        let plan = match form {
+        let plan = match patch.form {
             PatchForm::Plan => Plan::Plain(PlanDecoder::new(from, to)),
             PatchForm::Squeezed => Plan::Squeezed(
-                Box::new(Unsqueezer::new(plan_bytes_max)),
+                Box::new(Unsqueezer::new(plan_bytes_max(to))),
                 PlanDecoder::new(from, to),
             ),
             PatchForm::Prefix => {
@@ -230,19 +229,14 @@ impl Patching {
                 return;
             };
             if let Some(checked) = committer.check(owner, check) {
-                self.verifying.checked(checked);
+                self.verifying.checked(&checked);
             }
         }
     }
 
-    /// A check came back.
-    pub(super) fn checked(&mut self, checked: CheckedChunk) {
-        self.verifying.checked(checked);
-    }
-
-    /// Which file's checks are ours.
-    pub(super) fn serial(&self) -> u64 {
-        self.verifying.serial()
+    /// A check came back; `false` when it belongs to another file.
+    pub(super) fn checked(&mut self, checked: &CheckedChunk) -> bool {
+        take(&mut self.verifying, checked)
     }
 
     /// The sender says that the plan is complete, and all of it was followed.
@@ -265,13 +259,9 @@ impl Patching {
 }
 
 impl Patched {
-    /// A check came back; the chunk is returned when it belongs to another file.
-    pub(super) fn checked(&mut self, checked: CheckedChunk) -> Option<CheckedChunk> {
-        if self.verifying.serial() != checked.place.serial {
-            return Some(checked);
-        }
-        self.verifying.checked(checked);
-        None
+    /// A check came back; `false` when it belongs to another file.
+    pub(super) fn checked(&mut self, checked: &CheckedChunk) -> bool {
+        take(&mut self.verifying, checked)
     }
 
     /// Whether every check has come back.
@@ -279,17 +269,26 @@ impl Patched {
         self.verifying.is_complete()
     }
 
-    /// What the result contains, when it can be read.
-    pub(super) fn identify(self) -> (PatchedFile, Option<ContentId>) {
+    /// What the result contains, and its sidecar, when it can be read.
+    pub(super) fn identify(self) -> (PatchedFile, Option<(ContentId, Option<SidecarWriter>)>) {
         let Patched {
             target,
             verifying,
             leaves,
         } = self;
         let chunk = verifying.next_chunk();
-        let id = verifying.finish(target.length(), || task_of(&target, leaves.as_ref(), chunk));
-        (target, id)
+        let task = task_of(&target, leaves.as_ref(), chunk);
+        let found = verifying.finish(target.length(), task);
+        (target, found)
     }
+}
+
+fn take(verifying: &mut Verifying, checked: &CheckedChunk) -> bool {
+    let ours = verifying.serial() == checked.place.serial;
+    if ours {
+        verifying.checked(checked);
+    }
+    ours
 }
 
 /// Whether the plan has more to say.

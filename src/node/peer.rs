@@ -144,6 +144,8 @@ impl Session {
                 books.ledger.left_out(failed.path, failed.code);
             }
             Event::SourceFailed(failed) => books.ledger.failed(failed.path, failed.code),
+            Event::Ask(ask) => receiving.handle_ask(&ask),
+            Event::Patch(patch) => receiving.handle_patch(patch, &mut books),
             Event::Offered => {}
             other => return Some(other),
         }

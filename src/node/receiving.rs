@@ -11,19 +11,22 @@
 use super::agreement::Agreement;
 use super::arriving::{Arrival, Ended, Finding};
 use super::commit::{Closing, Commit, Committer, Done};
-use super::content::Hashing;
+use super::examining::Examining;
 use super::events::Action;
 use super::ledger::Ledger;
 use super::options::MaxDelete;
+use super::patches::Patches;
 use super::place::Place;
 use super::prune::{Offered, Prune, PruneContext, PruneLog, Pruned};
+use super::questions::Questions;
 use super::sending::action_of;
 use super::verifying::CheckedChunk;
 use crate::conn::{Machine, Receiver};
 use crate::delta::content_id;
-use crate::model::{Fault, ItemCode, Meta, RelPath};
+use crate::delta::index::Parts;
+use crate::model::{ContentId, Fault, ItemCode, Meta, RelPath};
 use crate::reactor::{Activity, ConnId};
-use crate::store::{Expected, FileError, Published, Room, StagedFile};
+use crate::store::{Expected, FileError, Published, Room, Sealed, StagedFile};
 use crate::wire::{End, EndOutcome, Finish, Hole, Inline, ListEnd, SettledResult, Start, Verdict};
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
@@ -37,8 +40,12 @@ pub(crate) struct Receiving {
     /// Files that have ended and wait for their checks.
     ended: Vec<Ended>,
     /// Files that have started, to tell the results of their checks apart.
-    started: u64,
-    pub(super) hashing: Option<Hashing>,
+    pub(super) started: u64,
+    /// Files that arrive as patches.
+    pub(super) patches: Patches,
+    /// Questions about bases that are not answered yet.
+    pub(super) questions: Questions,
+    pub(super) examining: Option<Examining>,
     /// Offered directories: their final metadata, and whether something in them changed.
     pub(super) directories: BTreeMap<RelPath, (Meta, Touch)>,
     /// What they take, about.
@@ -57,6 +64,8 @@ pub(crate) struct ReceivingPlan {
     pub(crate) agreement: Agreement,
     pub(crate) checksum: bool,
     pub(crate) dry_run: bool,
+    /// Whether the sender understands bases.
+    pub(crate) delta: bool,
     pub(crate) delete: Option<DeletePlan>,
     /// The directory that the top of the source corresponds to; `None` is the root.
     pub(crate) top: Option<RelPath>,
@@ -75,6 +84,10 @@ pub(super) struct Want {
     pub(super) expected: Expected,
     pub(super) verdict: Verdict,
     pub(super) size: u64,
+    /// What is there now, if it was named.
+    pub(super) basis: Option<ContentId>,
+    /// What was committed.
+    pub(super) id: Option<ContentId>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,7 +114,9 @@ impl Receiving {
             incoming: None,
             ended: Vec::new(),
             started: 0,
-            hashing: None,
+            patches: Patches::default(),
+            questions: Questions::default(),
+            examining: None,
             directories: BTreeMap::new(),
             directories_bytes: 0,
             failed: None,
@@ -122,7 +137,8 @@ impl Receiving {
             self.done(done, receiver, books);
         }
         let judging = self.judge(receiver, books)?;
-        if judging == Activity::More {
+        let patching = self.patch(receiver, books)?;
+        if judging == Activity::More || patching == Activity::More {
             return Ok(Activity::More);
         }
         if matches!(self.phase, Phase::Receiving) && receiver.is_complete() {
@@ -155,7 +171,9 @@ impl Receiving {
         match self.stage(start.file, room, books) {
             Ok(staged) => {
                 self.started += 1;
-                self.incoming = Some(Arrival::new(start, staged, self.started));
+                let parts = if start.sparse { None } else { Some(Parts::Leaves) };
+                let sidecar = parts.and_then(|parts| self.plan.place.deltas.begin(start.size, parts));
+                self.incoming = Some(Arrival::new(start, staged, self.started, sidecar));
                 if let Some(want) = self.wants.get_mut(&start.file) {
                     want.size = start.size;
                     books.ledger.progress.current = Some(want.path.clone());
@@ -182,6 +200,9 @@ impl Receiving {
         let Some(receiver) = machine.receiver() else {
             return;
         };
+        if self.patches.content(file, bytes) {
+            return;
+        }
         receiver.consumed(bytes.len() as u64);
         let Some(incoming) = self.incoming.as_mut().filter(|incoming| incoming.file == file) else {
             return;
@@ -205,8 +226,9 @@ impl Receiving {
         };
         let incoming = self.incoming.take_if(|incoming| incoming.file == end.file);
         match (end.outcome, incoming) {
-            (EndOutcome::Changed, _) => {}
+            (EndOutcome::Changed, _) => receiver.consumed(self.patches.drop_file(end.file)),
             (EndOutcome::Failed(code), _) => {
+                receiver.consumed(self.patches.drop_file(end.file));
                 if let Some(want) = self.wants.remove(&end.file) {
                     books.ledger.file_failed(&want.path, code);
                 }
@@ -214,6 +236,7 @@ impl Receiving {
             (EndOutcome::Complete(root), Some(incoming)) => {
                 self.conclude_file(incoming.into_ended(root), receiver, books);
             }
+            (EndOutcome::Complete(root), None) if self.patches.end(end.file, root) => {}
             (EndOutcome::Complete(_), None) => {
                 self.fail(end.file, ItemCode::Other, receiver, books.ledger);
             }
@@ -225,7 +248,7 @@ impl Receiving {
         match ended.finding() {
             Finding::Pending => self.ended.push(ended),
             Finding::Damaged => receiver.settle(ended.file, SettledResult::Resend),
-            Finding::Genuine => {
+            Finding::Genuine(id, sidecar) => {
                 let Ended {
                     file,
                     staged,
@@ -233,13 +256,17 @@ impl Receiving {
                     meta,
                     ..
                 } = ended;
-                self.commit(file, staged, &meta, length, receiver, books);
+                self.plan.place.deltas.keep(sidecar, &id);
+                self.commit(file, staged.seal(&meta, length), Some(id), receiver, books);
             }
         }
     }
 
     /// A check came back: perhaps it is the last that a file waited for.
     fn checked(&mut self, checked: &CheckedChunk, receiver: &mut Receiver, books: &mut Books<'_>) {
+        if self.patches.checked(checked) {
+            return;
+        }
         if self.incoming.as_mut().is_some_and(|incoming| incoming.checked(checked)) {
             return;
         }
@@ -270,7 +297,8 @@ impl Receiving {
                     want.size = bytes.len() as u64;
                 }
                 books.ledger.moved(bytes.len() as u64);
-                self.commit(file, staged, &inline.meta, bytes.len() as u64, receiver, books);
+                let sealed = staged.seal(&inline.meta, bytes.len() as u64);
+                self.commit(file, sealed, None, receiver, books);
             }
             Err(code) => self.fail(file, code, receiver, books.ledger),
         }
@@ -280,20 +308,20 @@ impl Receiving {
         ledger.list_ended();
     }
 
-    fn commit(
+    pub(super) fn commit(
         &mut self,
         file: u32,
-        staged: StagedFile,
-        meta: &Meta,
-        length: u64,
+        sealed: Result<Sealed, FileError>,
+        id: Option<ContentId>,
         receiver: &mut Receiver,
         books: &mut Books<'_>,
     ) {
-        let Some(want) = self.wants.get(&file) else {
+        let Some(want) = self.wants.get_mut(&file) else {
             return;
         };
+        want.id = id;
         let (path, expected) = (want.path.clone(), want.expected);
-        match staged.seal(meta, length) {
+        match sealed {
             Ok(sealed) => {
                 self.touch_parent(&path);
                 books.committer.push(
@@ -313,8 +341,10 @@ impl Receiving {
         }
     }
 
-    fn fail(&mut self, file: u32, code: ItemCode, receiver: &mut Receiver, ledger: &mut Ledger) {
+    pub(super) fn fail(&mut self, file: u32, code: ItemCode, receiver: &mut Receiver, ledger: &mut Ledger) {
         self.incoming.take_if(|incoming| incoming.file == file);
+        receiver.consumed(self.patches.drop_file(file));
+        self.questions.forget(file);
         if let Some(want) = self.wants.remove(&file) {
             ledger.file_failed(&want.path, code);
             if let Some(offered) = &mut self.offered {
@@ -342,6 +372,7 @@ impl Receiving {
                     );
                     ledger.item(&copy, Action::Created, 0);
                 }
+                self.remember(&want);
                 ledger.transferred(want.size);
                 ledger.item(&want.path, action_of(want.verdict), want.size);
                 receiver.settle(file, SettledResult::Committed);

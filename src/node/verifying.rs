@@ -13,10 +13,10 @@
 //! the leaves that a patch left where they were.
 
 use crate::delta::TreeHasher;
-use crate::delta::index::{CHUNK_BYTES, ChunkIndex, leaves_of};
+use crate::delta::index::{CHUNK_BYTES, ChunkIndex, Parts, leaves_of};
 use crate::model::ContentId;
 use crate::model::limits::LEAF_BYTES;
-use crate::store::Window;
+use crate::store::{SidecarWriter, Window};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -35,6 +35,8 @@ pub(crate) struct Verifying {
     roots: Vec<Option<[u8; 32]>>,
     missing: usize,
     failed: bool,
+    /// Where the parts of the index go, if it is kept.
+    sidecar: Option<SidecarWriter>,
 }
 
 /// What a check makes of a chunk.
@@ -153,14 +155,15 @@ fn read_and<T>(file: &File, offset: u64, length: usize, use_it: impl FnOnce(&[u8
 }
 
 impl Verifying {
-    /// The checks of `file`; `serial` tells them from those of others.
-    pub(crate) fn new(file: Arc<File>, serial: u64) -> Verifying {
+    /// The checks of `file`; `serial` tells them from those of others. What they find goes to `sidecar`.
+    pub(crate) fn new(file: Arc<File>, serial: u64, sidecar: Option<SidecarWriter>) -> Verifying {
         Verifying {
             serial,
             file,
             roots: Vec::new(),
             missing: 0,
             failed: false,
+            sidecar,
         }
     }
 
@@ -199,12 +202,27 @@ impl Verifying {
 
     /// A check came back.
     pub(crate) fn checked(&mut self, checked: &CheckedChunk) {
-        let slot = &mut self.roots[checked.place.index];
-        debug_assert!(self.missing > 0 && slot.is_none());
+        let number = checked.place.index;
+        debug_assert!(self.missing > 0 && self.roots[number].is_none());
         self.missing -= 1;
-        match &checked.index {
-            Some(index) => *slot = Some(index.subtree_root()),
-            None => self.failed = true,
+        let Some(index) = &checked.index else {
+            self.failed = true;
+            return;
+        };
+        self.roots[number] = Some(index.subtree_root());
+        if let Some(sidecar) = &mut self.sidecar {
+            sidecar.put(number as u64, index);
+        }
+    }
+
+    /// What a check has to find: all of the index, or only the leaves.
+    pub(crate) fn task(&self) -> Task {
+        match self.sidecar.as_ref().map(SidecarWriter::sidecar) {
+            Some(sidecar) if sidecar.parts == Parts::Full => Task::Index {
+                seed: sidecar.seed,
+                bits: sidecar.bits,
+            },
+            _ => Task::Leaves,
         }
     }
 
@@ -213,25 +231,28 @@ impl Verifying {
         self.missing == 0
     }
 
-    /// The id of all `length` bytes, and the index of the last, incomplete chunk; `None` when a part
-    /// could not be read.
-    pub(crate) fn finish(self, length: u64, task: impl FnOnce() -> Task) -> Option<(ContentId, CheckedChunk)> {
+    /// The id of all `length` bytes, and its sidecar; `None` when a part could not be read.
+    pub(crate) fn finish(mut self, length: u64, task: Task) -> Option<(ContentId, Option<SidecarWriter>)> {
         if self.failed || !self.is_complete() {
             return None;
         }
         let offset = self.roots.len() as u64 * CHUNK_BYTES as u64;
         let rest = usize::try_from(length.checked_sub(offset)?).ok()?;
         debug_assert!(rest < CHUNK_BYTES);
-        let last = self.check(self.roots.len(), rest, task()).run();
+        let number = self.roots.len();
+        let last = self.check(number, rest, task).run().index?;
+        if let Some(sidecar) = self.sidecar.as_mut().filter(|_| rest > 0) {
+            sidecar.put(number as u64, &last);
+        }
         let mut hasher = TreeHasher::new();
         for root in self.roots {
             hasher.append_subtree(CHUNK_HEIGHT, root?);
         }
-        for leaf in &last.index.as_ref()?.leaves {
+        for leaf in &last.leaves {
             hasher.append_subtree(0, *leaf);
         }
         let root = hasher.finish().root;
-        Some((ContentId { length, root }, last))
+        Some((ContentId { length, root }, self.sidecar))
     }
 }
 
@@ -246,7 +267,7 @@ mod tests {
     use crate::store::{Room, Root, StagedFile, Staging};
 
     fn verifying(staged: &StagedFile) -> Verifying {
-        Verifying::new(Arc::new(staged.file().try_clone().unwrap()), 7)
+        Verifying::new(Arc::new(staged.file().try_clone().unwrap()), 7, None)
     }
 
     /// Checked in chunks, in any order of the results, the root is that of the whole content.
@@ -272,7 +293,7 @@ mod tests {
                 assert!(!verifying.is_complete());
                 verifying.checked(&check.run());
             }
-            let (id, _) = verifying.finish(length, || Task::Leaves).unwrap();
+            let (id, _) = verifying.finish(length, Task::Leaves).unwrap();
             assert_eq!(id, content_id(&content));
         }
     }
@@ -313,6 +334,6 @@ mod tests {
         let checked = check.run();
         assert_eq!(checked.index, None);
         verifying.checked(&checked);
-        assert!(verifying.finish(length, || Task::Leaves).is_none());
+        assert!(verifying.finish(length, Task::Leaves).is_none());
     }
 }

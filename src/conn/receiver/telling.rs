@@ -4,9 +4,8 @@
 //! [`ASKED_MAX`] at a time.
 
 use super::super::machine::Event;
-use super::super::sender::plan_bytes_max;
 use super::{Current, Progress, Receiver};
-use crate::model::limits::ASKED_MAX;
+use crate::model::limits::{ASKED_MAX, plan_bytes_max};
 use crate::model::{CloseCode, ContentId, Fault};
 use crate::wire::{Ask, Basis, Message, Patch, SettledResult, Tell, Topic};
 

@@ -9,7 +9,7 @@
 //! question that is open, up to the limit of its topic.
 
 use super::{Current, Item, Sender, Stage};
-use crate::model::limits::ASKED_MAX;
+use crate::model::limits::{ASKED_MAX, plan_bytes_max};
 use crate::model::{ContentId, Fault, Meta};
 use crate::wire::{Ask, Basis, Message, Patch, PatchForm, Tell, Topic};
 
@@ -134,13 +134,6 @@ pub(in super::super) enum Told {
     Somebody,
     Nobody,
 }
-
-/// The most that a plan for a file of `size` bytes takes: all of it new, and 1 %.
-pub(in super::super) fn plan_bytes_max(size: u64) -> u64 {
-    size.saturating_add(size / 100).saturating_add(PLAN_SLACK_BYTES)
-}
-
-const PLAN_SLACK_BYTES: u64 = 64 * 1024;
 
 /// The most that an answer takes for a file and a basis of up to `size` bytes.
 fn told_bytes_max(topic: Topic, size: u64) -> u64 {

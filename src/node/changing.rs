@@ -1,0 +1,318 @@
+//! A file on its way out as a patch of what the receiver has: matched, encoded, hashed, in steps.
+//!
+//! Knows nothing of the transfer that it is part of. Invariant: a root is given only when the file was
+//! stable from open to end.
+
+use super::deltas::Deltas;
+use super::mapped::MappedContent;
+use crate::delta::index::{CHUNK_BYTES, IndexView, Parts};
+use crate::delta::prefix::PrefixEncoder;
+use crate::delta::signature::{Matching, Signature, SignatureMatcher};
+use crate::delta::squeeze::Squeezer;
+use crate::delta::{Comparison, Content, Matcher, Op, PlanEncoder, Progress, Torn, TreeHasher};
+use crate::model::ContentId;
+use crate::store::{MappedSidecar, SidecarWriter, SourceFile};
+use crate::wire::{EndOutcome, PatchForm};
+
+/// A file that is sent as a patch.
+pub(super) struct Changing {
+    content: MappedContent,
+    work: Work,
+    encoder: PlanEncoder,
+    squeezer: Option<Box<Squeezer>>,
+    /// Bytes of the plan that are ready to be sent.
+    ready: Vec<u8>,
+    sent: usize,
+    hasher: TreeHasher,
+    /// Operations of chunks that are done, not encoded yet; and where in the file they begin.
+    ops: Vec<Op>,
+    encoded: u64,
+    at_op: usize,
+    within_op: u64,
+    ended: bool,
+    literal_bytes: u64,
+    matched_bytes: u64,
+}
+
+/// How the plan is found.
+enum Work {
+    /// Against the index of the basis.
+    Index {
+        matcher: Box<Matcher>,
+        index: Index,
+        sidecar: Option<SidecarWriter>,
+        chunks: u64,
+    },
+    /// Against a signature that the receiver made.
+    Signature(Box<SignatureMatcher>),
+    /// Against the basis itself.
+    Prefix(Option<Box<PrefixEncoder>>),
+}
+
+/// The index of a basis.
+pub(super) enum Index {
+    Kept(MappedSidecar),
+    Told(Vec<u8>),
+}
+
+impl Index {
+    fn view(&self) -> Option<IndexView<'_>> {
+        match self {
+            Index::Kept(sidecar) => Some(sidecar.view()),
+            Index::Told(bytes) => IndexView::parse(bytes).ok(),
+        }
+    }
+}
+
+/// What a step came to.
+pub(super) enum Changed {
+    /// Bytes of the plan.
+    Plan(Vec<u8>),
+    /// There is more to do.
+    Working,
+    /// All of it was given.
+    End(EndOutcome),
+}
+
+/// Content bytes that a step works on.
+const STEP_BYTES: usize = 2 << 20;
+/// Bytes of a plan that are collected before they go out.
+const FRAME_BYTES: usize = 256 * 1024;
+
+impl Changing {
+    /// Against the index of the basis. `comparison` tells by what leaves count as equal.
+    pub(super) fn against_index(file: SourceFile, index: Index, comparison: Comparison, deltas: &Deltas) -> Changing {
+        let seed = index.view().map(|view| view.sidecar().seed);
+        let sidecar = seed.and_then(|seed| deltas.begin_with(file.size(), Parts::Full, seed));
+        let matcher = Box::new(Matcher::new(file.size(), comparison));
+        let work = Work::Index {
+            matcher,
+            index,
+            sidecar,
+            chunks: 0,
+        };
+        Changing::new(file, work)
+    }
+
+    /// Against a signature.
+    pub(super) fn against_signature(file: SourceFile, signature: Signature) -> Changing {
+        Changing::new(file, Work::Signature(Box::new(SignatureMatcher::new(signature))))
+    }
+
+    /// Against the contents of the basis; `None` where that cannot be.
+    pub(super) fn against_contents(file: SourceFile, basis: Vec<u8>) -> Result<Changing, SourceFile> {
+        match PrefixEncoder::new(basis, file.size()) {
+            Ok(encoder) => Ok(Changing::new(file, Work::Prefix(Some(Box::new(encoder))))),
+            Err(_) => Err(file),
+        }
+    }
+
+    fn new(file: SourceFile, work: Work) -> Changing {
+        Changing {
+            content: MappedContent::new(file),
+            work,
+            encoder: PlanEncoder::new(),
+            squeezer: None,
+            ready: Vec::new(),
+            sent: 0,
+            hasher: TreeHasher::new(),
+            ops: Vec::new(),
+            encoded: 0,
+            at_op: 0,
+            within_op: 0,
+            ended: false,
+            literal_bytes: 0,
+            matched_bytes: 0,
+        }
+    }
+
+    /// Compresses the plan.
+    pub(super) fn squeezed(mut self) -> Changing {
+        if !matches!(self.work, Work::Prefix(_)) {
+            self.squeezer = Some(Box::new(Squeezer::new(self.content.length())));
+        }
+        self
+    }
+
+    /// How the plan stands on the wire.
+    pub(super) fn form(&self) -> PatchForm {
+        match (&self.work, &self.squeezer) {
+            (Work::Prefix(_), _) => PatchForm::Prefix,
+            (_, Some(_)) => PatchForm::Squeezed,
+            (_, None) => PatchForm::Plan,
+        }
+    }
+
+    /// The file.
+    pub(super) fn file(&self) -> &SourceFile {
+        self.content.file()
+    }
+
+    /// Bytes that are sent as they are, and bytes that the receiver has, since the last call.
+    pub(super) fn take_figures(&mut self) -> (u64, u64) {
+        (
+            std::mem::take(&mut self.literal_bytes),
+            std::mem::take(&mut self.matched_bytes),
+        )
+    }
+
+    /// Works on for a bounded time; gives at most `credit` bytes of the plan.
+    pub(super) fn step(&mut self, credit: usize, deltas: &Deltas) -> Changed {
+        let waiting = self.ready.len() - self.sent;
+        if waiting >= FRAME_BYTES || (self.ended && waiting > 0) {
+            let end = self.sent + waiting.min(credit).min(2 * FRAME_BYTES);
+            let plan = self.ready[self.sent..end].to_vec();
+            self.sent = end;
+            if self.sent == self.ready.len() {
+                self.ready.clear();
+                self.sent = 0;
+            }
+            return Changed::Plan(plan);
+        }
+        if self.ended {
+            return Changed::End(self.outcome(deltas));
+        }
+        match self.work_on() {
+            Ok(()) => Changed::Working,
+            Err(Torn) => Changed::End(EndOutcome::Changed),
+        }
+    }
+
+    fn work_on(&mut self) -> Result<(), Torn> {
+        if self.at_op < self.ops.len() {
+            return self.encode();
+        }
+        self.ops.clear();
+        self.at_op = 0;
+        let length = self.content.length();
+        match &mut self.work {
+            Work::Index {
+                matcher,
+                index,
+                sidecar,
+                chunks,
+            } => {
+                let empty;
+                let view = match index.view() {
+                    Some(view) => view,
+                    None => {
+                        empty = crate::delta::index::build(&[], 0);
+                        IndexView::parse(&empty).map_err(|_| Torn)?
+                    }
+                };
+                match matcher.step(&view, &mut self.content, STEP_BYTES, &mut self.ops)? {
+                    Progress::Working => {}
+                    Progress::Chunk(chunk) => {
+                        chunk.leaves.iter().for_each(|leaf| self.hasher.append_subtree(0, *leaf));
+                        if let Some(sidecar) = sidecar {
+                            sidecar.put(*chunks, &chunk);
+                        }
+                        *chunks += 1;
+                    }
+                    Progress::Done => self.end_plan(),
+                }
+            }
+            Work::Signature(matcher) => {
+                let bytes = self.content.bytes(0, length as usize)?;
+                let ops = &mut self.ops;
+                if matcher.step(bytes, STEP_BYTES, &mut |op| ops.push(op)) == Matching::Done {
+                    self.ops.push(Op::Literal { length: 0 });
+                }
+            }
+            Work::Prefix(encoder) => {
+                let piece = (length - self.encoded).min(PREFIX_STEP_BYTES) as usize;
+                let bytes = self.content.bytes(self.encoded, piece)?;
+                self.hasher.update(bytes);
+                self.literal_bytes += piece as u64;
+                if let Some(open) = encoder {
+                    open.push(bytes, &mut self.ready).map_err(|_| Torn)?;
+                }
+                self.encoded += piece as u64;
+                if self.encoded == length {
+                    if let Some(open) = encoder.take() {
+                        open.finish(&mut self.ready).map_err(|_| Torn)?;
+                    }
+                    self.ended = true;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Encodes operations that were found, a bounded number of new bytes at a time.
+    fn encode(&mut self) -> Result<(), Torn> {
+        let hashes = matches!(self.work, Work::Signature(_));
+        let mut left = STEP_BYTES;
+        while let Some(op) = self.ops.get(self.at_op).copied().filter(|_| left > 0) {
+            let rest = op.length() - self.within_op;
+            if op.length() == 0 {
+                self.at_op += 1;
+                self.end_plan();
+                continue;
+            }
+            let whole = matches!(op, Op::Copy { .. }) && !hashes;
+            let now = if whole { rest } else { rest.min(CHUNK_BYTES as u64).min(left as u64) };
+            if hashes {
+                let bytes = self.content.bytes(self.encoded, now as usize)?;
+                self.hasher.update(bytes);
+            }
+            match op {
+                Op::Copy { from, .. } => {
+                    self.encoder.copy(from + self.within_op, now);
+                    self.matched_bytes += now;
+                }
+                Op::Literal { .. } => self.encoder.literal(self.content.bytes(self.encoded, now as usize)?),
+                Op::Edit { .. } => self.encoder.edit(self.content.bytes(self.encoded, now as usize)?),
+            }
+            if !matches!(op, Op::Copy { .. }) {
+                self.literal_bytes += now;
+            }
+            left -= if whole { 0 } else { now as usize };
+            self.encoded += now;
+            self.within_op += now;
+            if self.within_op == op.length() {
+                self.within_op = 0;
+                self.at_op += 1;
+            }
+        }
+        self.collect();
+        Ok(())
+    }
+
+    fn end_plan(&mut self) {
+        self.encoder.finish();
+        self.collect();
+        if let Some(squeezer) = &mut self.squeezer {
+            squeezer.flush(&mut self.ready);
+        }
+        self.ended = true;
+    }
+
+    fn collect(&mut self) {
+        let plan = self.encoder.take_output();
+        match &mut self.squeezer {
+            Some(squeezer) => squeezer.push(&plan, &mut self.ready),
+            None if self.ready.is_empty() => self.ready = plan,
+            None => self.ready.extend_from_slice(&plan),
+        }
+    }
+
+    /// Everything was sent: whether it was one content from open to end, and which.
+    fn outcome(&mut self, deltas: &Deltas) -> EndOutcome {
+        match self.content.file().unchanged() {
+            Ok(true) => {}
+            Ok(false) => return EndOutcome::Changed,
+            Err(error) => return EndOutcome::Failed(error.code()),
+        }
+        let root = std::mem::take(&mut self.hasher).finish().root;
+        let length = self.content.length();
+        if let Work::Index { sidecar, .. } = &mut self.work {
+            deltas.keep(sidecar.take(), &ContentId { length, root });
+        }
+        EndOutcome::Complete(root)
+    }
+}
+
+/// Bytes compressed against a basis at a time.
+const PREFIX_STEP_BYTES: u64 = 256 * 1024;
+

@@ -1,0 +1,114 @@
+//! What a receiver does with patches: names bases, answers about them, makes files from them.
+//!
+//! Invariant: a patch is only applied to the very file whose content was named.
+
+use super::patches::{Outcome, Stepped};
+use super::patching::Patching;
+use super::receiving::{Books, Receiving, Want};
+use super::verifying::Verifying;
+use crate::conn::Receiver;
+use crate::delta::index::Parts;
+use crate::model::{Fault, ItemCode};
+use crate::reactor::Activity;
+use crate::store::Expected;
+use crate::wire::{Ask, Patch, SettledResult};
+use std::sync::Arc;
+
+impl Receiving {
+    /// A question about a basis.
+    pub(crate) fn handle_ask(&mut self, ask: &Ask<'_>) {
+        if let Some(want) = self.wants.get(&ask.file)
+            && let (Expected::Present(identity), Some(id)) = (want.expected, want.basis)
+        {
+            self.questions.push(ask, want.path.clone(), identity, id);
+        }
+    }
+
+    /// A file starts as a patch.
+    pub(crate) fn handle_patch(&mut self, patch: Patch, books: &mut Books<'_>) {
+        if let Some(want) = self.wants.get_mut(&patch.file) {
+            want.size = patch.size;
+            books.ledger.progress.current = Some(want.path.clone());
+        }
+        self.patches.push(patch);
+    }
+
+    /// Follows patches and answers questions, by a bounded amount.
+    pub(super) fn patch(&mut self, receiver: &mut Receiver, books: &mut Books<'_>) -> Result<Activity, Fault> {
+        let mut patches = std::mem::take(&mut self.patches);
+        self.started += 1;
+        let (serial, place, wants) = (self.started, &self.plan.place, &self.wants);
+        let open = |patch: &Patch| {
+            let want = wants.get(&patch.file).ok_or(ItemCode::Other)?;
+            open_patch(patch, want, place, serial)
+        };
+        let stepped = patches.step(self.owner, books.committer, books.scratch, open);
+        self.patches = patches;
+        let Stepped {
+            plan_bytes,
+            literal_bytes,
+            matched_bytes,
+            outcomes,
+            more,
+        } = stepped?;
+        receiver.consumed(plan_bytes);
+        books.ledger.moved(literal_bytes);
+        books.ledger.matched(matched_bytes);
+        for outcome in outcomes {
+            self.patched(outcome, receiver, books);
+        }
+        let answering = self.questions.step(receiver, &self.plan.place, books.scratch);
+        Ok(if more { Activity::More } else { answering })
+    }
+
+    fn patched(&mut self, outcome: Outcome, receiver: &mut Receiver, books: &mut Books<'_>) {
+        match outcome {
+            Outcome::Sound(patch, target, id, sidecar) => {
+                self.plan.place.deltas.keep(sidecar, &id);
+                self.commit(patch.file, target.seal(&patch.meta), Some(id), receiver, books);
+            }
+            Outcome::Unsound(file) => receiver.settle(file, SettledResult::Resend),
+            Outcome::Failed(file, code) => self.fail(file, code, receiver, books.ledger),
+        }
+    }
+
+    /// A file was committed: next time it is known what it contains.
+    pub(super) fn remember(&self, want: &Want) {
+        if let Some(id) = &want.id
+            && let Ok(Some(found)) = self.plan.place.root.probe(&want.path)
+        {
+            self.plan.place.deltas.note(id, &found.identity);
+        }
+    }
+}
+
+/// Begins a patch; `None` when its basis is not what was named any more.
+fn open_patch(
+    patch: &Patch,
+    want: &Want,
+    place: &super::place::Place,
+    serial: u64,
+) -> Result<Option<Patching>, ItemCode> {
+    let basis = place.root.open_file(&want.path).map_err(|error| error.code());
+    let Ok(basis) = basis else { return Ok(None) };
+    if want.expected != Expected::Present(basis.identity()) || want.basis != Some(patch.basis) {
+        return Ok(None);
+    }
+    let code = |error: crate::store::FileError| {
+        log::warn!("{error}");
+        error.code()
+    };
+    let target = place
+        .staging
+        .create_patched(&want.path, basis, patch.size)
+        .map_err(code)?;
+    let file = target.staged().file().try_clone().map_err(|_| ItemCode::Other)?;
+    let sidecar = place.deltas.begin(patch.size, Parts::Leaves);
+    let verifying = Verifying::new(Arc::new(file), serial, sidecar);
+    let leaves = place.deltas.open(&patch.basis);
+    match Patching::new(target, patch, verifying, leaves) {
+        Ok(patching) => Ok(Some(patching)),
+        // What cannot be decoded here is sent whole.
+        Err(_) => Ok(None),
+    }
+}
