@@ -88,7 +88,9 @@ impl Hasher {
             }
         }
         let weight = self.multiplier.wrapping_pow(quarter as u32);
-        let sum = sums.iter().fold(0, |all: u32, sum| all.wrapping_mul(weight).wrapping_add(*sum));
+        let sum = sums
+            .iter()
+            .fold(0, |all: u32, sum| all.wrapping_mul(weight).wrapping_add(*sum));
         rest.iter().fold(sum, |sum, byte| {
             sum.wrapping_mul(self.multiplier).wrapping_add(u32::from(*byte))
         })
