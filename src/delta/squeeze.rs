@@ -194,7 +194,7 @@ impl Unsqueezer {
     ///
     /// # Errors
     /// [`SqueezeError`]; after it, this is of no more use.
-    pub fn next<'a>(&'a mut self, input: &mut &'a [u8]) -> Result<Option<&'a [u8]>, SqueezeError> {
+    pub fn next<'s, 'i: 's>(&'s mut self, input: &mut &'i [u8]) -> Result<Option<&'s [u8]>, SqueezeError> {
         let block = match self.block {
             Some(block) => block,
             None => match self.begin(input)? {
@@ -284,3 +284,7 @@ impl Unsqueezer {
         Ok(&self.out[..unpacked.written])
     }
 }
+
+#[cfg(test)]
+#[path = "squeeze_tests.rs"]
+mod tests;
