@@ -20,6 +20,9 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use rng::Rng;
+use syncline::delta::prefix::PrefixEncoder;
+use syncline::delta::signature::SignatureBuilder;
+use syncline::delta::squeeze::Squeezer;
 use syncline::wire::{Decoder, FRAME_HEADER_BYTES, FrameType, Piece};
 
 proptest! {
@@ -120,6 +123,35 @@ fn damaged_texts(seed: u64) {
     bodies::filter(&text);
 }
 
+/// Damaged forms of what a few kilobytes of repetitive bytes are compressed to, and of a signature of them.
+fn damaged_streams(seed: u64) {
+    let mut rng = Rng::new(seed);
+    let words: Vec<Vec<u8>> = (0..8).map(|length| rng.bytes(length + 1)).collect();
+    let content: Vec<u8> = (0..rng.below(2_000)).flat_map(|_| rng.pick(&words)).collect();
+    let basis = &content[..content.len().min(200)];
+    let mut squeezed = Vec::new();
+    let mut squeezer = Squeezer::new(content.len() as u64);
+    squeezer.push(&content, &mut squeezed);
+    squeezer.flush(&mut squeezed);
+    let mut prefixed = Vec::new();
+    if let Ok(mut encoder) = PrefixEncoder::new(basis.to_vec(), content.len() as u64) {
+        encoder.push(&content, &mut prefixed).unwrap();
+        encoder.finish(&mut prefixed).unwrap();
+    }
+    let mut builder = SignatureBuilder::new(seed);
+    builder.push(&content);
+    let mut signature = builder.finish();
+    for _ in 0..=rng.below(3) {
+        mutate(&mut rng, &mut squeezed);
+        mutate(&mut rng, &mut prefixed);
+        mutate(&mut rng, &mut signature);
+    }
+    let head = [rng.next() as u8, rng.next() as u8];
+    bodies::squeezed(&[&head[..], &squeezed].concat());
+    bodies::prefixed(&[&[basis.len() as u8, head[1]][..], basis, &prefixed].concat());
+    bodies::signature(&[&[signature.len().min(255) as u8][..], &signature, &content].concat());
+}
+
 fn variable(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;
     Some(text.parse().unwrap_or_else(|_| panic!("{name}={text} is not a number")))
@@ -149,4 +181,10 @@ fn row_10_damaged_frames_end_in_named_errors() {
 #[test]
 fn row_1_damaged_texts_end_in_named_errors() {
     for_seeds(10_000, damaged_texts);
+}
+
+// Rows 10 to 13: compressed streams and signatures.
+#[test]
+fn row_12_damaged_streams_stay_within_their_bounds() {
+    for_seeds(2_000, damaged_streams);
 }

@@ -19,7 +19,8 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// Blocks that are compared at one position, besides the one at the last shift.
 pub const CANDIDATES_MAX: usize = 16;
-/// Smallest block.
+/// Smallest block, and the one of our own signatures. Two versions of a source tar of 5 MB make 334 KB,
+/// signature and compressed literals together; with blocks of 1 KiB 366, of 2 KiB 421, of 4 KiB 491.
 pub const BLOCK_BYTES_MIN: usize = 512;
 /// Largest block that a signature from outside may have.
 pub const BLOCK_BYTES_MAX: usize = 64 * 1024;
@@ -85,13 +86,6 @@ impl Hasher {
     }
 }
 
-/// Block size for a basis of `length` bytes.
-#[must_use]
-pub fn block_bytes(length: u64) -> usize {
-    let _ = length;
-    BLOCK_BYTES_MIN
-}
-
 /// Makes the signature of a basis that is read piece by piece.
 pub struct SignatureBuilder {
     hasher: Hasher,
@@ -102,10 +96,10 @@ pub struct SignatureBuilder {
 }
 
 impl SignatureBuilder {
-    /// `length`: of the basis; it chooses the block size. `seed`: random, of this session.
+    /// `seed`: random, of this session.
     #[must_use]
-    pub fn new(length: u64, seed: u64) -> SignatureBuilder {
-        SignatureBuilder::with_block(block_bytes(length), seed)
+    pub fn new(seed: u64) -> SignatureBuilder {
+        SignatureBuilder::with_block(BLOCK_BYTES_MIN, seed)
     }
 
     /// As [`SignatureBuilder::new`] with blocks of `block` bytes.
@@ -456,3 +450,7 @@ impl Merger {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "signature_tests.rs"]
+mod tests;

@@ -101,3 +101,5 @@ pub const SQUEEZE_WINDOW_LOG_MAX: u32 = 22;
 pub const UNSQUEEZE_MEMORY_BYTES_MAX: usize = 8 << 20;
 /// Bytes of a file that is sent against the contents, or a signature, of its basis.
 pub const MEDIUM_BYTES_MAX: u64 = 16 << 20;
+/// Contents in the shadow store; of each the index keeps some 80 bytes.
+pub const SHADOWS_MAX: usize = 65_536;

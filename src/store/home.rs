@@ -9,9 +9,11 @@
 //! | `device.key`, `device.crt` | private key (PKCS #8 DER), certificate (DER) | 0600, 0644 |
 //! | `trust.json` | invites, paired devices, known servers | 0600 |
 //! | `run/PID-RANDOM.json` | one running server, locked while it runs | 0600 |
+//! | `shadows/` | contents that were sent, see `shadows.rs`; the one exception to the invariant | 0700 |
 //! | `lock` | serialises writers | 0600 |
 
 use super::running::{self, RunFile, RunningServer};
+use super::shadows::Shadows;
 use super::trust::{Trust, TrustCache};
 use crate::model::limits::DEVICE_NAME_BYTES_MAX;
 use crate::model::{Secret, escape};
@@ -108,6 +110,7 @@ type Identity = (Vec<u8>, Vec<u8>);
 const KEY_FILE: &str = "device.key";
 const CERTIFICATE_FILE: &str = "device.crt";
 const LOCK_FILE: &str = "lock";
+const SHADOWS_DIRECTORY: &str = "shadows";
 const RUN_DIRECTORY: &str = "run";
 const IDENTITY_BYTES_MAX: u64 = 64 * 1024;
 const KEY_REMEDY: &str = "restore it from a backup, or remove device.key and device.crt and pair again";
@@ -226,6 +229,12 @@ impl Home {
         }
     }
 
+    /// Contents that were sent, of at most `bytes_max` bytes together.
+    #[must_use]
+    pub fn shadows(&self, bytes_max: u64) -> Shadows {
+        Shadows::new(&self.path.join(SHADOWS_DIRECTORY), bytes_max)
+    }
+
     fn run_directory(&self) -> PathBuf {
         self.path.join(RUN_DIRECTORY)
     }
@@ -332,7 +341,7 @@ pub(super) fn refuse_bits(path: &Path, file: &File, refused: u32, wanted: u32) -
     })
 }
 
-fn create_private_directory(path: &Path) -> Result<(), StateError> {
+pub(super) fn create_private_directory(path: &Path) -> Result<(), StateError> {
     match std::fs::metadata(path) {
         Ok(metadata) if metadata.is_dir() => {}
         Ok(_) => {

@@ -1,0 +1,4 @@
+//! Fuzzes `bodies::prefixed`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| syncline_fuzz::bodies::prefixed(data));
