@@ -9,11 +9,12 @@
 //!    that it may have, which is never before that.
 //! 3. At the end the latter move down, in order, and the file is cut.
 
+use super::meta::times_of;
 use crate::delta::index::{ANCHOR_BYTES, ANCHORS_PER_LEAF_MAX, CHUNK_BYTES, ChunkIndex, Parts, Sidecar, Sums};
-use crate::model::ContentId;
 use crate::model::limits::LEAF_BYTES;
+use crate::model::{ContentId, Timestamp};
 use rustix::fd::OwnedFd;
-use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, flock, openat, renameat, unlinkat};
+use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, flock, futimens, openat, renameat, unlinkat};
 use rustix::io::Errno;
 use std::fs::File;
 use std::io;
@@ -118,8 +119,8 @@ impl SidecarWriter {
         Ok(())
     }
 
-    /// Gives the file its `name`, if it is the sidecar of `id`. Returns its bytes.
-    pub(super) fn finish(mut self, id: &ContentId, name: &str) -> Option<u64> {
+    /// Gives the file its `name`, if it is the sidecar of `id`, and the time `used`. Returns its bytes.
+    pub(super) fn finish(mut self, id: &ContentId, name: &str, used: Timestamp) -> Option<u64> {
         let (own, header) = self.sums.finish().ok()?;
         if own != *id || self.state == WriterState::Failed {
             return None;
@@ -130,6 +131,7 @@ impl SidecarWriter {
         let bytes = self.sidecar.total_bytes(self.settled_anchors);
         self.file.set_len(bytes).ok()?;
         self.file.write_all_at(&header, 0).ok()?;
+        let _ = futimens(&self.file, &times_of(used));
         renameat(&self.directory, self.name.as_str(), &self.directory, name).ok()?;
         self.name.clear();
         Some(bytes)

@@ -126,11 +126,11 @@ impl Sidecars {
     /// Ends a sidecar: it is of the content `id` if its own leaves say so. Returns whether it is kept.
     pub fn finish(&self, writer: SidecarWriter, id: &ContentId) -> bool {
         let name = id.to_string();
-        let Some(bytes) = writer.finish(id, &name) else {
-            return false;
-        };
         self.with_table(|table| {
             let used = table.next_use(now());
+            let Some(bytes) = writer.finish(id, &name, used) else {
+                return (false, false);
+            };
             table.insert(
                 *id,
                 Kept {
@@ -249,11 +249,12 @@ impl Sidecars {
 
     /// Calls with the table, read first if it was not; `None` without a directory.
     fn with_table<T>(&self, call: impl FnOnce(&mut Table) -> T) -> Option<T> {
-        let mut table = self.table.borrow_mut();
-        if table.is_none() {
-            *table = Some(self.read_table()?);
+        if self.table.borrow().is_none() {
+            // Not while it is borrowed: what is found damaged is removed.
+            let table = self.read_table()?;
+            self.table.replace(Some(table));
         }
-        table.as_mut().map(call)
+        self.table.borrow_mut().as_mut().map(call)
     }
 
     fn read_table(&self) -> Option<Table> {

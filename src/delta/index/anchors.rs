@@ -3,14 +3,15 @@
 //! Never keeps or joins content. Invariant: whether there is an anchor depends on the [`WINDOW_BYTES`]
 //! before it alone, and every kernel finds the same ones.
 //!
-//! 1. The window is eight little-endian words of 16 bits. Each is multiplied by a constant of its own;
-//!    the sum, with [`HASH_START`], modulo 2^16 is the hash. Sixteen positions are one multiplication
-//!    of vectors each, without a table and without a chain from one position to the next.
-//! 2. There is an anchor where the upper 12 bits of the hash are zero. Where fewer are wanted, as many
-//!    more bits of another hash of the window must be zero, too: so those are a subset.
+//! 1. The window is eight little-endian words of 16 bits. Its hash, modulo 2^16, is made by doubling:
+//!    two words by [`WORD_FACTORS`], two pairs by [`PAIR_FACTOR`], two fours by [`FOUR_FACTOR`]. So a
+//!    vector of positions takes four multiplications, without a table and without a chain from one
+//!    position to the next.
+//! 2. There is an anchor where the upper 12 bits of the hash are all ones. Where fewer are wanted, as many
+//!    upper bits of another hash of the window must be zero, too: so those are a subset.
 //! 3. Its fingerprint covers the [`CONTEXT_BYTES`] before it.
 //!
-//! Awkward cases: a run of one byte value has no anchor, whatever the value (the constants are chosen
+//! Awkward cases: a run of one byte value has no anchor, whatever the value (the factors are chosen
 //! so); a longer period may have one in each, so at most [`ANCHORS_PER_LEAF_MAX`] are kept, the first
 //! ones, of the positions `16384 n + 1 ..= 16384 (n + 1)` of a file. Around the seam of two slices the
 //! windows are taken from a copy of less than 128 bytes.
@@ -43,12 +44,15 @@ pub(super) const ANCHOR_BITS_MAX: u32 = 44;
 /// that a table of them stays within a million.
 const DENSE_BYTES_MAX: u64 = 4 << 30;
 
-/// One factor for each word of a window: odd, and such that no run of one byte value is an anchor.
-pub(super) const FACTORS: [u16; 8] = [0x9E37, 0x79B1, 0x85EB, 0xCA6B, 0xC2B3, 0xAE35, 0x27D5, 0x1657];
-/// Where the sum starts; not small, so that zeros are no anchor.
-pub(super) const HASH_START: u16 = 0x6A5D;
-/// These bits of the hash of an anchor are zero.
-pub(super) const HASH_MASK: u16 = 0xFFF0;
+/// For the first and the second word of a pair. All factors are odd, and such that no run of one byte
+/// value is an anchor.
+pub(super) const WORD_FACTORS: [u16; 2] = [0x9E37, 0x85EB];
+/// For the first of two pairs; the second has one.
+pub(super) const PAIR_FACTOR: u16 = 0xCA6B;
+/// For the first of two fours; the second has one.
+pub(super) const FOUR_FACTOR: u16 = 0x27D5;
+/// The least hash of an anchor: the upper 12 bits are ones.
+pub(super) const HASH_MIN: u16 = 0xFFF0;
 
 /// Called with the start of each window before an anchor, in order; goes on while it returns true.
 pub(super) type Hit<'a> = &'a mut dyn FnMut(usize) -> bool;
@@ -132,29 +136,34 @@ impl Search<'_> {
     /// Looks at the positions from `first` (at least [`CONTEXT_BYTES`]) to the end of `bytes`, which
     /// stand at `offset`.
     fn run(&mut self, bytes: &[u8], first: usize, offset: u64) {
+        let find = self.find;
         let mut first = first;
         while first <= bytes.len() {
-            let before_first = offset.wrapping_add(first as u64 - 1);
-            let leaf = before_first / LEAF_BYTES as u64;
-            if leaf != self.leaf {
-                (self.leaf, self.kept) = (leaf, 0);
-            }
-            let left = LEAF_BYTES - (before_first % LEAF_BYTES as u64) as usize;
-            let last = bytes.len().min(first - 1 + left);
-            if self.kept < self.per_leaf_max {
-                (self.find)(&bytes[first - WINDOW_BYTES..last], &mut |at| {
-                    self.keep(&bytes[..first + at], offset)
-                });
-            }
-            first = last + 1;
+            // The kernel goes on until a leaf is full; then the next leaf is where it starts again.
+            let mut next = bytes.len() + 1;
+            find(&bytes[first - WINDOW_BYTES..], &mut |at| {
+                let end = first + at;
+                let before_it = offset.wrapping_add(end as u64 - 1);
+                let has_room = self.keep(&bytes[..end], before_it);
+                if !has_room {
+                    next = end + LEAF_BYTES - (before_it % LEAF_BYTES as u64) as usize;
+                }
+                has_room
+            });
+            first = next;
         }
     }
 
-    /// Takes the anchor at the end of `bytes`; whether its leaf may have more.
-    fn keep(&mut self, bytes: &[u8], offset: u64) -> bool {
-        if is_sparse_anchor(&bytes[bytes.len() - WINDOW_BYTES..], self.bits) {
+    /// Takes the anchor at the end of `bytes`, with `before_it` bytes of the file but one before it.
+    /// Returns whether its leaf may have more.
+    fn keep(&mut self, bytes: &[u8], before_it: u64) -> bool {
+        let leaf = before_it / LEAF_BYTES as u64;
+        if leaf != self.leaf {
+            (self.leaf, self.kept) = (leaf, 0);
+        }
+        if self.kept < self.per_leaf_max && is_sparse_anchor(&bytes[bytes.len() - WINDOW_BYTES..], self.bits) {
             self.found.push(Anchor {
-                position: offset.wrapping_add(bytes.len() as u64),
+                position: before_it.wrapping_add(1),
                 fingerprint: xxh3_64(&bytes[bytes.len() - CONTEXT_BYTES..]) as u32,
             });
             self.kept += 1;
@@ -169,7 +178,7 @@ fn is_sparse_anchor(window: &[u8], bits: u32) -> bool {
     more == 0 || xxh3_64(window) >> (64 - more.min(63)) == 0
 }
 
-/// Finds the windows in `bytes` whose hash has its upper bits zero, with the best kernel there is.
+/// Finds the windows in `bytes` that make an anchor, with the best kernel there is.
 fn find(bytes: &[u8], hit: Hit<'_>) {
     #[cfg(target_arch = "x86_64")]
     if let Some(kernel) = Kernel::detect() {
@@ -184,30 +193,35 @@ fn find(bytes: &[u8], hit: Hit<'_>) {
 /// The reference and the fallback: windows that start at `from` or later. Written so that compilers
 /// make vectors of it.
 pub(super) fn find_portable(bytes: &[u8], from: usize, hit: Hit<'_>) {
-    const TURN: usize = 128;
+    const TURN: usize = 256;
     const SPAN: usize = TURN + WINDOW_BYTES - 2;
     let count = (bytes.len() + 1).saturating_sub(WINDOW_BYTES);
     for start in (from..count).step_by(TURN) {
         let windows = TURN.min(count - start);
+        let span = windows + WINDOW_BYTES - 2;
         let mut words = [0u16; SPAN];
-        let low = &bytes[start..][..windows + WINDOW_BYTES - 2];
-        let high = &bytes[start + 1..][..windows + WINDOW_BYTES - 2];
+        let (low, high) = (&bytes[start..][..span], &bytes[start + 1..][..span]);
         for ((word, low), high) in words.iter_mut().zip(low).zip(high) {
             *word = u16::from_le_bytes([*low, *high]);
         }
-        let mut hashes = [HASH_START; TURN];
-        for (number, factor) in FACTORS.into_iter().enumerate() {
-            for (hash, word) in hashes.iter_mut().zip(&words[2 * number..]) {
-                *hash = hash.wrapping_add(word.wrapping_mul(factor));
-            }
+        // From the front, in place: what a sum takes from further on is not a sum of this kind yet.
+        for at in 0..SPAN - 2 {
+            let second = words[at + 2].wrapping_mul(WORD_FACTORS[1]);
+            words[at] = words[at].wrapping_mul(WORD_FACTORS[0]).wrapping_add(second);
         }
-        let hashes = &hashes[..windows];
-        if hashes.iter().fold(false, |any, hash| any | (hash & HASH_MASK == 0)) {
-            let hits = hashes.iter().enumerate().filter(|(_, hash)| *hash & HASH_MASK == 0);
-            for (at, _) in hits {
-                if !hit(start + at) {
-                    return;
-                }
+        for at in 0..SPAN - 6 {
+            words[at] = words[at].wrapping_mul(PAIR_FACTOR).wrapping_add(words[at + 4]);
+        }
+        for at in 0..TURN {
+            words[at] = words[at].wrapping_mul(FOUR_FACTOR).wrapping_add(words[at + 8]);
+        }
+        let hashes = &words[..windows];
+        if hashes.iter().fold(0, |most, hash| *hash.max(&most)) < HASH_MIN {
+            continue;
+        }
+        for (at, _) in hashes.iter().enumerate().filter(|(_, hash)| **hash >= HASH_MIN) {
+            if !hit(start + at) {
+                return;
             }
         }
     }

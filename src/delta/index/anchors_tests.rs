@@ -12,20 +12,31 @@ fn random(length: usize, seed: u64) -> Vec<u8> {
     (0..length).map(step).collect()
 }
 
+fn hash_of(window: &[u8]) -> u16 {
+    let [first, second] = WORD_FACTORS;
+    let words = window.chunks(2).map(|word| u16::from_le_bytes([word[0], word[1]]));
+    let factors = (0..8u16).map(|at| {
+        let word = if at % 2 == 0 { first } else { second };
+        let pair = if at / 2 % 2 == 0 { PAIR_FACTOR } else { 1 };
+        let four = if at / 4 == 0 { FOUR_FACTOR } else { 1 };
+        word.wrapping_mul(pair).wrapping_mul(four)
+    });
+    words.zip(factors).fold(0u16, |hash, (word, factor)| {
+        hash.wrapping_add(word.wrapping_mul(factor))
+    })
+}
+
 /// The text of the definition, one position at a time.
 fn by_definition(before: &[u8], bytes: &[u8], offset: u64, bits: u32, per_leaf_max: usize) -> Vec<Anchor> {
     let all = [before, bytes].concat();
     let mut found: Vec<Anchor> = Vec::new();
     for end in (before.len() + 1).max(CONTEXT_BYTES)..=all.len() {
         let window = &all[end - WINDOW_BYTES..end];
-        let words = window.chunks(2).map(|word| u16::from_le_bytes([word[0], word[1]]));
-        let hash = words.zip(FACTORS).fold(HASH_START, |hash, (word, factor)| {
-            hash.wrapping_add(word.wrapping_mul(factor))
-        });
+        let hash = hash_of(window);
         let position = offset + (end - before.len()) as u64;
         let leaf = |position: u64| (position - 1) / LEAF_BYTES as u64;
         let same = found.iter().filter(|other| leaf(other.position) == leaf(position));
-        if hash >> 4 == 0 && is_sparse_anchor(window, bits) && same.count() < per_leaf_max {
+        if hash >> 4 == 0xFFF && is_sparse_anchor(window, bits) && same.count() < per_leaf_max {
             let fingerprint = xxh3_64(&all[end - CONTEXT_BYTES..end]) as u32;
             found.push(Anchor { position, fingerprint });
         }
@@ -87,9 +98,8 @@ fn runs_of_one_value_have_no_anchor_and_dense_periods_stay_within_the_limit() {
         assert_eq!(found, [], "{value}");
     }
     // Every second position is an anchor.
-    let factors = FACTORS.iter().fold(0u16, |sum, factor| sum.wrapping_add(*factor));
     let word = (0..=u16::MAX)
-        .find(|word| word.wrapping_mul(factors).wrapping_add(HASH_START) & HASH_MASK == 0)
+        .find(|word| hash_of(&word.to_le_bytes().repeat(8)) >= HASH_MIN)
         .unwrap();
     let flood = word.to_le_bytes().repeat(4 * LEAF_BYTES / 2);
     let mut found = Vec::new();

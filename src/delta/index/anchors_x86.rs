@@ -3,19 +3,23 @@
 //! Never decides what an anchor is (that is `anchors`), never allocates. Invariant: a [`Kernel`] exists
 //! only on a processor that has every instruction it uses, so its method is safe to call.
 //!
-//! 1. Eight loads, two bytes apart, are the eight words of the windows at even distances; eight more,
-//!    one byte on, those of the windows between. A multiplication and an addition each.
+//! 1. A vector holds the words at even distances from its start, another, loaded one byte on, those
+//!    between. Sums are kept where the window's last word is: the earlier half of a sum comes from the
+//!    vector itself, moved up, and from the end of the vector before.
 //! 2. Both vectors are tested at once; only where one has a hit, about every 128th time, their masks
 //!    are merged, so that hits come in order.
+//!
+//! Awkward case: the first vector has none before it, so its first 12 windows mean nothing.
 #![allow(unsafe_code)]
 
 use std::arch::x86_64::{
-    __m256i, __m512i, _mm256_add_epi16, _mm256_and_si256, _mm256_cmpeq_epi16, _mm256_loadu_si256, _mm256_min_epu16,
-    _mm256_movemask_epi8, _mm256_mullo_epi16, _mm256_set1_epi16, _mm256_setzero_si256, _mm512_add_epi16,
-    _mm512_loadu_si512, _mm512_min_epu16, _mm512_mullo_epi16, _mm512_set1_epi16, _mm512_testn_epi16_mask,
+    __m256i, __m512i, _MM_CMPINT_NLT, _mm256_add_epi16, _mm256_adds_epu16, _mm256_alignr_epi8, _mm256_cmpeq_epi16,
+    _mm256_loadu_si256, _mm256_max_epu16, _mm256_movemask_epi8, _mm256_mullo_epi16, _mm256_permute2x128_si256,
+    _mm256_set1_epi16, _mm256_setzero_si256, _mm512_add_epi16, _mm512_alignr_epi32, _mm512_cmp_epu16_mask,
+    _mm512_loadu_si512, _mm512_max_epu16, _mm512_mullo_epi16, _mm512_set1_epi16, _mm512_setzero_si512,
 };
 
-use super::anchors::{FACTORS, HASH_MASK, HASH_START, Hit, WINDOW_BYTES};
+use super::anchors::{FOUR_FACTOR, HASH_MIN, Hit, PAIR_FACTOR, WINDOW_BYTES, WORD_FACTORS};
 
 /// Proof that this processor has the instructions of one of the two.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,33 +59,35 @@ impl Kernel {
     }
 }
 
+/// From the start of a window to its last word.
+const TO_LAST_WORD: usize = WINDOW_BYTES - 2;
+
 /// # Safety
 /// The processor has AVX2.
 #[target_feature(enable = "avx2")]
 unsafe fn find_avx2(bytes: &[u8], hit: Hit<'_>) -> Option<usize> {
     const WIDTH: usize = size_of::<__m256i>();
-    let mask = _mm256_set1_epi16(HASH_MASK.cast_signed());
+    // Added with saturation, it makes an anchor's hash, and no other, the highest number.
+    let to_highest = _mm256_set1_epi16((u16::MAX - HASH_MIN).cast_signed());
+    let highest = _mm256_set1_epi16(-1);
     let zero = _mm256_setzero_si256();
-    let mut at = 0;
-    // The last load of a turn ends at `at + 1 + 14 + WIDTH`.
-    while at + WIDTH + WINDOW_BYTES - 1 <= bytes.len() {
-        let mut even = _mm256_set1_epi16(HASH_START.cast_signed());
-        let mut odd = even;
-        for (number, factor) in FACTORS.into_iter().enumerate() {
-            let factor = _mm256_set1_epi16(factor.cast_signed());
-            // SAFETY: `number` is at most 7, so these bytes end within the bounds checked above.
-            let (low, high) = unsafe {
-                let from = bytes.as_ptr().add(at + 2 * number);
-                (_mm256_loadu_si256(from.cast()), _mm256_loadu_si256(from.add(1).cast()))
-            };
-            even = _mm256_add_epi16(even, _mm256_mullo_epi16(low, factor));
-            odd = _mm256_add_epi16(odd, _mm256_mullo_epi16(high, factor));
+    let (mut even_before, mut odd_before) = ((zero, zero), (zero, zero));
+    // Where the last word of the first window of a turn is; the word before is loaded, too.
+    let mut at = 2;
+    while at + 1 + WIDTH <= bytes.len() {
+        let even;
+        let odd;
+        // SAFETY: the loads are of WIDTH bytes at `at - 2` to `at + 1`, within the bounds checked above.
+        unsafe {
+            let from = bytes.as_ptr().add(at);
+            let load = |from: *const u8| _mm256_loadu_si256(from.cast());
+            (even, even_before) = sum_avx2(load(from.sub(2)), load(from), even_before);
+            (odd, odd_before) = sum_avx2(load(from.sub(1)), load(from.add(1)), odd_before);
         }
-        // A minimum of both has its upper bits zero when one of them has.
-        let either = _mm256_cmpeq_epi16(_mm256_and_si256(_mm256_min_epu16(even, odd), mask), zero);
-        if _mm256_movemask_epi8(either) != 0 {
-            let even = _mm256_cmpeq_epi16(_mm256_and_si256(even, mask), zero);
-            let odd = _mm256_cmpeq_epi16(_mm256_and_si256(odd, mask), zero);
+        let either = _mm256_adds_epu16(_mm256_max_epu16(even, odd), to_highest);
+        if _mm256_movemask_epi8(_mm256_cmpeq_epi16(either, highest)) != 0 {
+            let even = _mm256_cmpeq_epi16(_mm256_adds_epu16(even, to_highest), highest);
+            let odd = _mm256_cmpeq_epi16(_mm256_adds_epu16(odd, to_highest), highest);
             // A lane has two bits: the lower is that of an even window, the upper that of the next.
             let even = _mm256_movemask_epi8(even).cast_unsigned() & 0x5555_5555;
             let odd = _mm256_movemask_epi8(odd).cast_unsigned() & 0xAAAA_AAAA;
@@ -91,7 +97,25 @@ unsafe fn find_avx2(bytes: &[u8], hit: Hit<'_>) -> Option<usize> {
         }
         at += WIDTH;
     }
-    Some(at)
+    Some(at.saturating_sub(TO_LAST_WORD))
+}
+
+/// The hashes of the windows that end with the words `second`, after the words `first` and the sums of
+/// pairs and of fours of the vector before. Also returns those sums.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn sum_avx2(first: __m256i, second: __m256i, before: (__m256i, __m256i)) -> (__m256i, (__m256i, __m256i)) {
+    let factor = |factor: u16| _mm256_set1_epi16(factor.cast_signed());
+    let first = _mm256_mullo_epi16(first, factor(WORD_FACTORS[0]));
+    let pairs = _mm256_add_epi16(first, _mm256_mullo_epi16(second, factor(WORD_FACTORS[1])));
+    // The upper half of the vector before and the lower of this one: what each lane moves up from.
+    let middle = _mm256_permute2x128_si256::<0x21>(before.0, pairs);
+    let earlier = _mm256_alignr_epi8::<12>(pairs, middle);
+    let fours = _mm256_add_epi16(_mm256_mullo_epi16(earlier, factor(PAIR_FACTOR)), pairs);
+    let middle = _mm256_permute2x128_si256::<0x21>(before.1, fours);
+    let earlier = _mm256_alignr_epi8::<8>(fours, middle);
+    let hashes = _mm256_add_epi16(_mm256_mullo_epi16(earlier, factor(FOUR_FACTOR)), fours);
+    (hashes, (pairs, fours))
 }
 
 /// # Safety
@@ -99,32 +123,45 @@ unsafe fn find_avx2(bytes: &[u8], hit: Hit<'_>) -> Option<usize> {
 #[target_feature(enable = "avx512f,avx512bw")]
 unsafe fn find_avx512(bytes: &[u8], hit: Hit<'_>) -> Option<usize> {
     const WIDTH: usize = size_of::<__m512i>();
-    let mask = _mm512_set1_epi16(HASH_MASK.cast_signed());
-    let mut at = 0;
-    // The last load of a turn ends at `at + 1 + 14 + WIDTH`.
-    while at + WIDTH + WINDOW_BYTES - 1 <= bytes.len() {
-        let mut even = _mm512_set1_epi16(HASH_START.cast_signed());
-        let mut odd = even;
-        for (number, factor) in FACTORS.into_iter().enumerate() {
-            let factor = _mm512_set1_epi16(factor.cast_signed());
-            // SAFETY: `number` is at most 7, so these bytes end within the bounds checked above.
-            let (low, high) = unsafe {
-                let from = bytes.as_ptr().add(at + 2 * number);
-                (_mm512_loadu_si512(from.cast()), _mm512_loadu_si512(from.add(1).cast()))
-            };
-            even = _mm512_add_epi16(even, _mm512_mullo_epi16(low, factor));
-            odd = _mm512_add_epi16(odd, _mm512_mullo_epi16(high, factor));
+    let least = _mm512_set1_epi16(HASH_MIN.cast_signed());
+    let zero = _mm512_setzero_si512();
+    let (mut even_before, mut odd_before) = ((zero, zero), (zero, zero));
+    // Where the last word of the first window of a turn is; the word before is loaded, too.
+    let mut at = 2;
+    while at + 1 + WIDTH <= bytes.len() {
+        let even;
+        let odd;
+        // SAFETY: the loads are of WIDTH bytes at `at - 2` to `at + 1`, within the bounds checked above.
+        unsafe {
+            let from = bytes.as_ptr().add(at);
+            let load = |from: *const u8| _mm512_loadu_si512(from.cast());
+            (even, even_before) = sum_avx512(load(from.sub(2)), load(from), even_before);
+            (odd, odd_before) = sum_avx512(load(from.sub(1)), load(from.add(1)), odd_before);
         }
-        if _mm512_testn_epi16_mask(_mm512_min_epu16(even, odd), mask) != 0 {
-            let even = spread(_mm512_testn_epi16_mask(even, mask));
-            let odd = spread(_mm512_testn_epi16_mask(odd, mask));
+        if _mm512_cmp_epu16_mask::<_MM_CMPINT_NLT>(_mm512_max_epu16(even, odd), least) != 0 {
+            let even = spread(_mm512_cmp_epu16_mask::<_MM_CMPINT_NLT>(even, least));
+            let odd = spread(_mm512_cmp_epu16_mask::<_MM_CMPINT_NLT>(odd, least));
             if !report(even | odd << 1, at, hit) {
                 return None;
             }
         }
         at += WIDTH;
     }
-    Some(at)
+    Some(at.saturating_sub(TO_LAST_WORD))
+}
+
+/// As [`sum_avx2`].
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn sum_avx512(first: __m512i, second: __m512i, before: (__m512i, __m512i)) -> (__m512i, (__m512i, __m512i)) {
+    let factor = |factor: u16| _mm512_set1_epi16(factor.cast_signed());
+    let first = _mm512_mullo_epi16(first, factor(WORD_FACTORS[0]));
+    let pairs = _mm512_add_epi16(first, _mm512_mullo_epi16(second, factor(WORD_FACTORS[1])));
+    let earlier = _mm512_alignr_epi32::<15>(pairs, before.0);
+    let fours = _mm512_add_epi16(_mm512_mullo_epi16(earlier, factor(PAIR_FACTOR)), pairs);
+    let earlier = _mm512_alignr_epi32::<14>(fours, before.1);
+    let hashes = _mm512_add_epi16(_mm512_mullo_epi16(earlier, factor(FOUR_FACTOR)), fours);
+    (hashes, (pairs, fours))
 }
 
 /// Bit `n` goes to bit `2 n`.
@@ -138,11 +175,13 @@ fn spread(mask: u32) -> u64 {
     spread
 }
 
-/// Reports the windows at `at` plus the number of each bit that is set; whether more are wanted.
+/// Reports the windows whose last words are at `at` plus the number of each bit that is set, as far as
+/// they are whole; whether more are wanted.
 fn report(hits: u64, at: usize, hit: Hit<'_>) -> bool {
     let mut hits = hits;
     while hits != 0 {
-        if !hit(at + hits.trailing_zeros() as usize) {
+        let last_word = at + hits.trailing_zeros() as usize;
+        if last_word >= TO_LAST_WORD && !hit(last_word - TO_LAST_WORD) {
             return false;
         }
         hits &= hits - 1;

@@ -2,8 +2,8 @@
 //!
 //! Never keeps content. Invariant: a byte is hashed into the tree once; roots are made from leaves.
 //!
-//! 1. Of each leaf, 16 KiB, which stay in the first cache: xxh3, CRCs, anchors.
-//! 2. Of each run of 16 leaves, which stay in the second: all SHA-256 at once.
+//! 1. Of each leaf, 16 KiB, which stay in the first cache: xxh3 and CRCs.
+//! 2. Of each run of 16 leaves, which stay in the second: anchors, and all SHA-256 at once.
 
 use super::anchors::{Anchor, scan_anchors};
 use super::{BLOCK_BYTES, CHUNK_BYTES};
@@ -46,10 +46,10 @@ impl ChunkIndex {
                 let leaf = &bytes[at..end.min(at + LEAF_BYTES)];
                 index.strong.push(xxh3_128_with_seed(leaf, seed));
                 index.crcs.extend(leaf.chunks(BLOCK_BYTES).map(crc32fast::hash));
-                let before = if at == 0 { before } else { &bytes[..at] };
-                scan_anchors(before, leaf, offset + at as u64, bits, &mut index.anchors);
             }
-            push_leaves(&bytes[start..end], &mut index.leaves);
+            let (before, run) = (if start == 0 { before } else { &bytes[..start] }, &bytes[start..end]);
+            scan_anchors(before, run, offset + start as u64, bits, &mut index.anchors);
+            push_leaves(run, &mut index.leaves);
         }
         index
     }
