@@ -1,7 +1,7 @@
 //! A place that files are received into: a root, its staging, and when "committed" may be said.
 
 use super::options::Durability;
-use crate::store::{Root, Staging};
+use crate::store::{Root, Staging, recover};
 
 /// The receiving end of transfers: a share of a server, or the target of a pull.
 #[derive(Debug)]
@@ -18,6 +18,20 @@ impl Place {
             root,
             staging,
             durability,
+        }
+    }
+
+    /// Undoes what an earlier run left half changed in place. Before anything else uses the place.
+    pub(crate) fn recover(&self) {
+        let recovery = match recover(&self.root, self.durability.flush()) {
+            Ok(recovery) => recovery,
+            Err(error) => return log::error!("{error}"),
+        };
+        for path in &recovery.rolled_back {
+            log::warn!("{path} was left half changed by an earlier run and is as it was before");
+        }
+        for kept in &recovery.kept {
+            log::error!("{kept}");
         }
     }
 }
