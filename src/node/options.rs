@@ -2,6 +2,7 @@
 
 use crate::model::limits::{CONNECTIONS_MAX, HANDSHAKE_TIMEOUT_MS, IDLE_TIMEOUT_MS, STALL_TIMEOUT_MS};
 use crate::model::{DEFAULT_PORT, Link, RelPath, Rights, ShareName};
+use crate::store::Flush;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -14,6 +15,16 @@ pub enum Durability {
     Barrier,
     /// When the operating system has it: a power cut may lose it.
     None,
+}
+
+impl Durability {
+    /// What it means for a file that is changed in place.
+    pub(crate) fn flush(self) -> Flush {
+        match self {
+            Durability::Barrier => Flush::Disk,
+            Durability::None => Flush::Nothing,
+        }
+    }
 }
 
 /// One folder that a server serves.

@@ -2,7 +2,7 @@
 
 use super::deltas::Deltas;
 use super::options::Durability;
-use crate::store::{Root, Staging};
+use crate::store::{Root, Staging, recover};
 use std::rc::Rc;
 
 /// The receiving end of transfers: a share of a server, or the target of a pull.
@@ -23,6 +23,20 @@ impl Place {
             staging,
             durability,
             deltas,
+        }
+    }
+
+    /// Undoes what an earlier run left half changed in place. Before anything else uses the place.
+    pub(crate) fn recover(&self) {
+        let recovery = match recover(&self.root, self.durability.flush()) {
+            Ok(recovery) => recovery,
+            Err(error) => return log::error!("{error}"),
+        };
+        for path in &recovery.rolled_back {
+            log::warn!("{path} was left half changed by an earlier run and is as it was before");
+        }
+        for kept in &recovery.kept {
+            log::error!("{kept}");
         }
     }
 }

@@ -306,6 +306,7 @@ fn open_share(wanted: &ShareOptions, options: &ServerOptions) -> Result<Share, S
     };
     let place = Place::new(root, options.durability);
     if writable {
+        place.recover();
         match place.staging.sweep() {
             Ok(swept) if swept.removed > 0 => {
                 log::info!("removed {} unfinished files of an earlier run", swept.removed);

@@ -120,9 +120,10 @@ impl Barrier {
     }
 }
 
-fn flush(item: &OwnedFd) -> io::Result<()> {
+/// Flushes one open file or directory.
+pub(super) fn flush(item: impl AsFd) -> io::Result<()> {
     loop {
-        match fsync(item) {
+        match fsync(&item) {
             // A signal before anything was written is no failed flush.
             Err(Errno::INTR) => {}
             // Some file systems have nothing to flush for a directory and say so this way.

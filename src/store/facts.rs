@@ -91,6 +91,11 @@ impl Identity {
         self.same_inode(other) && self.size == other.size && self.mtime == other.mtime
     }
 
+    /// The inode's number.
+    pub(super) fn inode(&self) -> u64 {
+        self.ino
+    }
+
     /// Whether both are states of one inode.
     #[must_use]
     pub fn same_inode(&self, other: &Identity) -> bool {
