@@ -1,11 +1,14 @@
 //! What the tests of this layer share: frames of every type, and pairs of machines in a given state.
 
 use super::{Event, Machine};
-use crate::model::{CloseCode, Entry, Fault, ItemCode, Kind, Meta, RelPath, Rights, Secret, ShareName, Timestamp};
+use crate::model::{
+    CloseCode, ContentId, Entry, Fault, ItemCode, Kind, Meta, RelPath, Rights, Secret, ShareName, Timestamp,
+};
 use crate::wire::{
-    Answers, Begin, BeginFlags, Brake, Decoder, Direction, End, EndOutcome, EntriesWriter, Finish, FrameType, Hello,
-    Hole, Inline, ListEnd, Message, Open, Opened, RemovedWriter, SettledResult, SettledWriter, SourceFailed, Start,
-    TargetKind, Verdict, control_header, data_header, encode_number, features,
+    Answers, Ask, Basis, Begin, BeginFlags, Brake, Decoder, Direction, End, EndOutcome, EntriesWriter, Finish,
+    FrameType, Hello, Hole, Inline, ListEnd, Message, Open, Opened, Patch, PatchForm, RemovedWriter, SettledResult,
+    SettledWriter, SourceFailed, Start, TargetKind, Tell, Topic, Verdict, control_header, data_header, encode_number,
+    features,
 };
 
 pub(super) fn open() -> Open {
@@ -187,6 +190,18 @@ pub(super) fn frames() -> Vec<(FrameType, Vec<u8>)> {
         path: b"p",
         code: ItemCode::Io,
     };
+    let (topic, body) = (Topic::Tree, b"".as_slice());
+    let id = ContentId {
+        length: 5,
+        root: [3; 32],
+    };
+    let patch = Patch {
+        file: 0,
+        size: 1,
+        meta: meta(),
+        basis: id,
+        form: PatchForm::Plan,
+    };
     vec![
         (FrameType::Hello, on_stream(0, &hello)),
         (FrameType::Open, on_stream(0, &open())),
@@ -217,5 +232,20 @@ pub(super) fn frames() -> Vec<(FrameType, Vec<u8>)> {
         (FrameType::SourceFailed, frame(&failed)),
         (FrameType::Removed, removed_frame("p")),
         (FrameType::Finish, frame(&Finish::Incomplete)),
+        (FrameType::Basis, on_stream(1, &Basis { file: 0, id })),
+        (FrameType::Ask, on_stream(1, &Ask { file: 0, topic, body })),
+        (
+            FrameType::Tell,
+            on_stream(
+                1,
+                &Tell {
+                    file: 0,
+                    topic,
+                    last: true,
+                    body,
+                },
+            ),
+        ),
+        (FrameType::Patch, on_stream(1, &patch)),
     ]
 }

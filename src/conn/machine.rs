@@ -5,12 +5,13 @@
 //! is a fault of the peer.
 
 use super::receiver::Receiver;
-use super::sender::{Sender, fault_of};
+use super::sender::{Sender, Told, fault_of};
 use crate::model::limits::DEVICE_NAME_BYTES_MAX;
 use crate::model::{CloseCode, Fault, Right, Rights};
 use crate::wire::{
-    Begin, BeginFlags, Direction, End, Finish, FrameType, Hello, Hole, Inline, ListEnd, Message, Open, Opened, Piece,
-    Reader, SourceFailed, Start, TargetKind, VERSION_MAX, VERSION_MIN, control_header, encode_number, features,
+    Ask, Begin, BeginFlags, Direction, End, Finish, FrameType, Hello, Hole, Inline, ListEnd, Message, Open, Opened,
+    Patch, Piece, Reader, SourceFailed, Start, TargetKind, Tell, VERSION_MAX, VERSION_MIN, control_header,
+    encode_number, features,
 };
 
 /// One connection, without its socket.
@@ -97,6 +98,12 @@ pub enum Event<'a> {
     ListEnd(ListEnd),
     /// Receiver: the sender cannot read an entry.
     SourceFailed(SourceFailed<'a>),
+    /// Receiver: a question about the basis of a wanted file; answer with [`Receiver::tell`].
+    Ask(Ask<'a>),
+    /// Receiver: a file starts as a patch; its plan comes as content.
+    Patch(Patch),
+    /// Sender: a piece of an answer about a basis.
+    Tell(Tell<'a>),
     /// Sender: answers, results or credit came; look at [`Sender::next_read`] and
     /// [`Sender::poll_report`].
     Progress,
@@ -281,6 +288,7 @@ impl Machine {
                 let end = decode(payload)?;
                 self.receiving()?.handle_list_end(end).map(|()| Event::ListEnd(end))
             }
+            FrameType::Basis | FrameType::Ask | FrameType::Tell | FrameType::Patch => self.handle_delta(kind, payload),
             FrameType::Answer => self.sending()?.handle_answers(payload).map(|()| Event::Progress),
             FrameType::Settled => self.sending()?.handle_settled(payload).map(|()| Event::Progress),
             FrameType::Credit => {
@@ -298,6 +306,27 @@ impl Machine {
                 Ok(Event::Finished(finish))
             }
             _ => Err(Fault::protocol("a message out of place")),
+        }
+    }
+
+    fn handle_delta<'a>(&mut self, kind: FrameType, payload: &'a [u8]) -> Result<Event<'a>, Fault> {
+        if self.features & features::DELTA == 0 {
+            return Err(Fault::protocol("a delta that was not negotiated"));
+        }
+        match kind {
+            FrameType::Basis => {
+                let basis = decode(payload)?;
+                self.sending()?.handle_basis(basis).map(|()| Event::Progress)
+            }
+            FrameType::Tell => {
+                let tell = decode(payload)?;
+                Ok(match self.sending()?.handle_tell(&tell)? {
+                    Told::Somebody => Event::Tell(tell),
+                    Told::Nobody => Event::Nothing,
+                })
+            }
+            FrameType::Ask => self.receiving()?.handle_ask(decode(payload)?),
+            _ => self.receiving()?.handle_patch(decode(payload)?),
         }
     }
 

@@ -10,7 +10,7 @@ mod sender;
 
 pub use machine::{Event, Machine};
 pub use receiver::{Check, Receiver};
-pub use sender::{Origin, ReadStep, Report, Sender, Settlement};
+pub use sender::{Asked, Origin, ReadStep, Report, Sender, Settlement};
 
 #[cfg(test)]
 mod fixtures;

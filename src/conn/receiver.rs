@@ -7,10 +7,12 @@
 //! [`OFFER_WINDOW_BYTES`]; every wanted file is
 //! settled exactly once, with a result that crosses the wire.
 
+mod telling;
+
 use super::machine::Event;
 use super::sender::fault_of;
 use crate::model::limits::{CREDIT_WINDOW_BYTES, OFFER_WINDOW, OFFER_WINDOW_BYTES};
-use crate::model::{CloseCode, Entry, Fault, Kind};
+use crate::model::{CloseCode, ContentId, Entry, Fault, Kind};
 use crate::wire::{
     Answers, End, EndOutcome, EntriesReader, Finish, FrameType, Hole, Inline, ListEnd, Message, RemovedWriter,
     SettledResult, SettledWriter, Start, Verdict, encode_number,
@@ -30,6 +32,10 @@ pub struct Receiver {
     /// Weight of all of those and of `checks`.
     open_bytes: usize,
     current: Option<Current>,
+    /// The basis of the entry that is judged now.
+    named: Option<ContentId>,
+    /// Questions that are not answered yet.
+    asked: usize,
     results: SettledWriter,
     removed: RemovedWriter,
     /// Credit given and not used.
@@ -55,6 +61,10 @@ pub struct Check {
 struct Wanted {
     progress: Progress,
     weight: usize,
+    /// What was named as its basis.
+    basis: Option<ContentId>,
+    /// A question about it is open.
+    is_asked: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,6 +84,8 @@ struct Current {
     received: u64,
     /// It was announced with holes.
     sparse: bool,
+    /// What comes is a plan, of at most `size` bytes.
+    is_plan: bool,
 }
 
 impl Receiver {
@@ -92,6 +104,8 @@ impl Receiver {
             wanted: HashMap::new(),
             open_bytes: 0,
             current: None,
+            named: None,
+            asked: 0,
             results: SettledWriter::default(),
             removed: RemovedWriter::default(),
             credit: CREDIT_WINDOW_BYTES,
@@ -111,9 +125,17 @@ impl Receiver {
     pub fn answer(&mut self, verdict: Verdict) -> Option<Check> {
         let check = self.checks.pop_front()?;
         let weight = check.entry.weight();
+        let basis = self.named.take();
         if verdict.is_want() && !self.dry_run {
             let progress = Progress::Wanted;
-            self.wanted.insert(check.file, Wanted { progress, weight });
+            let is_asked = false;
+            let wanted = Wanted {
+                progress,
+                weight,
+                basis,
+                is_asked,
+            };
+            self.wanted.insert(check.file, wanted);
         } else {
             self.open_bytes -= weight;
         }
@@ -126,6 +148,7 @@ impl Receiver {
 
     /// What became of a wanted file. A failure may come at any time; the others only after its end.
     pub fn settle(&mut self, file: u32, result: SettledResult) {
+        self.forget_question(file);
         let Some(wanted) = self.wanted.get_mut(&file) else {
             return;
         };
@@ -243,6 +266,7 @@ impl Receiver {
             size: start.size,
             received: 0,
             sparse: start.sparse,
+            is_plan: false,
         });
         Ok(if self.is_void(start.file) {
             Event::Nothing
@@ -301,7 +325,7 @@ impl Receiver {
                 self.results.push(end.file, SettledResult::Failed(code));
                 Ok(Event::End(end))
             }
-            (EndOutcome::Complete(_), Some(current), _) if current.received != current.size => {
+            (EndOutcome::Complete(_), Some(current), _) if !current.is_plan && current.received != current.size => {
                 Err(Fault::protocol("a file that ends before its announced size"))
             }
             (EndOutcome::Complete(_), Some(_), _) => {
@@ -358,6 +382,7 @@ impl Receiver {
 
     /// Both sides have said their last word: the file makes room in the window.
     fn forget(&mut self, file: u32) {
+        self.forget_question(file);
         if let Some(wanted) = self.wanted.remove(&file) {
             self.open_bytes -= wanted.weight;
         }

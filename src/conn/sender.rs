@@ -12,14 +12,19 @@
 //! word on it is always an inline file or an end that is complete or failed, the receiver's always one
 //! result that is committed or failed, and each side forgets the file when both were said.
 
+mod asking;
+
+pub use asking::Asked;
+pub(super) use asking::{Told, plan_bytes_max};
+
 use crate::model::limits::{
     BATCH_ENTRIES_MAX, CHANGED_RETRIES_MAX, INLINE_BYTES_MAX, OFFER_WINDOW, OFFER_WINDOW_BYTES, PATH_BYTES_MAX,
     SYMLINK_BYTES_MAX,
 };
-use crate::model::{Entry, Fault, ItemCode, Kind, Meta, RelPath};
+use crate::model::{ContentId, Entry, Fault, ItemCode, Kind, Meta, RelPath};
 use crate::wire::{
     Answers, End, EndOutcome, EntriesWriter, Finish, Hole, Inline, ListEnd, Message, RemovedReader, SettledReader,
-    SettledResult, SourceFailed, Start, Verdict, WireError, data_header,
+    SettledResult, SourceFailed, Start, Topic, Verdict, WireError, data_header,
 };
 use std::collections::{HashMap, VecDeque};
 
@@ -50,6 +55,8 @@ pub struct Sender {
     open_bytes: usize,
     queue: VecDeque<u32>,
     current: Option<Current>,
+    /// Files that wait for an answer about their basis.
+    asked: usize,
     credit: u64,
     list_ended: bool,
     finish: Option<Finish>,
@@ -65,6 +72,8 @@ struct Item {
     verdict: Verdict,
     stage: Stage,
     weight: usize,
+    /// What the receiver has there.
+    basis: Option<ContentId>,
 }
 
 /// How far a wanted file is.
@@ -72,6 +81,8 @@ struct Item {
 enum Stage {
     /// Waits for its turn.
     Queued,
+    /// Waits for an answer about its basis.
+    Asked { topic: Topic, told_bytes: u64 },
     /// On its way.
     Started,
     /// All sent; the receiver decides.
@@ -83,8 +94,10 @@ enum Stage {
 #[derive(Debug, Clone, Copy)]
 struct Current {
     file: u32,
+    /// Bytes of content, or the most that a plan may take.
     size: u64,
     sent: u64,
+    is_plan: bool,
 }
 
 /// What to do next for the receiver.
@@ -98,6 +111,8 @@ pub enum ReadStep {
         origin: Origin,
         /// Content bytes that may be sent in one frame right now.
         credit: u64,
+        /// What the receiver has there; [`Sender::ask`] and [`Sender::patch`] are answers too then.
+        basis: Option<ContentId>,
     },
     /// Read the started file from `offset` on; answer with [`Sender::data`], [`Sender::hole`] or
     /// [`Sender::end`].
@@ -109,6 +124,13 @@ pub enum ReadStep {
         /// Bytes left up to the announced size.
         remaining: u64,
         /// Content bytes that may be sent now.
+        credit: u64,
+    },
+    /// Go on with the plan of the started patch; answer with [`Sender::data`] or [`Sender::end`].
+    Plan {
+        /// Its number.
+        file: u32,
+        /// Bytes of the plan that may be sent now.
         credit: u64,
     },
 }
@@ -155,6 +177,7 @@ impl Sender {
             open_bytes: 0,
             queue: VecDeque::new(),
             current: None,
+            asked: 0,
             credit: 0,
             list_ended: false,
             finish: None,
@@ -190,6 +213,7 @@ impl Sender {
             verdict: Verdict::Have,
             stage: Stage::Queued,
             weight: entry.weight(),
+            basis: None,
         });
         self.open_bytes += entry.weight();
         self.next_file += 1;
@@ -232,6 +256,9 @@ impl Sender {
                 return None;
             }
             let (file, offset, credit) = (current.file, current.sent, self.credit);
+            if current.is_plan {
+                return Some(ReadStep::Plan { file, credit });
+            }
             return Some(ReadStep::Content {
                 file,
                 offset,
@@ -248,6 +275,7 @@ impl Sender {
             file,
             origin: item.origin.clone(),
             credit: self.credit,
+            basis: item.basis,
         })
     }
 
@@ -261,7 +289,12 @@ impl Sender {
             item.size = size;
             item.stage = Stage::Started;
         }
-        self.current = Some(Current { file, size, sent: 0 });
+        self.current = Some(Current {
+            file,
+            size,
+            sent: 0,
+            is_plan: false,
+        });
         Start {
             file,
             size,
@@ -406,7 +439,7 @@ impl Sender {
             };
             match (result, item.stage) {
                 (SettledResult::Failed(code), stage) => self.settle_failed(file, stage, code),
-                (_, Stage::Queued | Stage::Started | Stage::GivenUp) => {
+                (_, Stage::Queued | Stage::Asked { .. } | Stage::Started | Stage::GivenUp) => {
                     return Err(Fault::protocol("a result for a file before its end"));
                 }
                 (SettledResult::Committed, Stage::Ended) => {
@@ -427,9 +460,10 @@ impl Sender {
         match stage {
             Stage::Ended | Stage::GivenUp => {}
             Stage::Queued => self.queue.retain(|queued| *queued != file),
+            Stage::Asked { .. } => self.forget_question(stage),
             Stage::Started => self.current = None,
         }
-        if matches!(stage, Stage::Queued | Stage::Started) {
+        if matches!(stage, Stage::Queued | Stage::Asked { .. } | Stage::Started) {
             // The receiver waits for a last word, because a start may have crossed its result.
             let outcome = EndOutcome::Failed(code);
             End { file, outcome }.encode(self.stream, &mut self.out);

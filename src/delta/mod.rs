@@ -3,12 +3,18 @@
 //! Layer 1: pure over slices. Nothing here opens a file, reads a clock or starts a thread.
 
 mod basis;
+#[cfg(feature = "zstd")]
+mod codec;
+#[cfg(not(feature = "zstd"))]
+#[path = "codec_absent.rs"]
+mod codec;
 mod content;
 mod edits;
 pub mod index;
 mod lookup;
 mod matcher;
 mod plan;
+pub mod prefix;
 mod rolling;
 mod search;
 mod sha256;
@@ -16,7 +22,9 @@ mod sha256;
 mod sha_avx512;
 #[cfg(target_arch = "x86_64")]
 mod sha_x86;
+pub mod signature;
 mod span;
+pub mod squeeze;
 mod tree;
 
 pub use basis::Work;

@@ -59,6 +59,12 @@ pub const OFFER_WINDOW_BYTES: usize = 4 << 20;
 pub const DIRECTORIES_BYTES_MAX: usize = 256 << 20;
 /// Entries of one transfer with deletions; of each the receiver keeps 16 bytes.
 pub const LISTED_MAX: usize = 32_000_000;
+/// Bytes of one piece of an answer about a basis.
+pub const TELL_BYTES_MAX: usize = 64 * 1024;
+/// Files about whose basis a sender asks at a time.
+pub const ASKED_MAX: usize = 16;
+/// Up to this size a changed file travels whole: asking would cost more.
+pub const WHOLE_BYTES_MAX: u64 = 8 * 1024;
 /// Content up to this size travels in a single frame with its root.
 pub const INLINE_BYTES_MAX: u64 = 16 * 1024;
 /// Bytes per leaf of the content tree (BEP 52).
@@ -80,3 +86,10 @@ pub const PREAUTH_CONNECTIONS_MAX: usize = 1_024;
 pub const AUTH_FAILURES_MAX: u32 = 5;
 /// First wait after too many wrong secrets; doubles up to 64 times this.
 pub const AUTH_BACKOFF_MS: u64 = 1_000;
+
+/// Log2 of the bytes that a compressed stream may refer back to: 4 MiB.
+pub const SQUEEZE_WINDOW_LOG_MAX: u32 = 22;
+/// Bytes that restoring one compressed stream may take.
+pub const UNSQUEEZE_MEMORY_BYTES_MAX: usize = 8 << 20;
+/// Bytes of a file that is sent against the contents, or a signature, of its basis.
+pub const MEDIUM_BYTES_MAX: u64 = 16 << 20;

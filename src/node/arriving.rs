@@ -4,12 +4,13 @@
 //! its finding before anything is committed, and a verdict needs every check.
 
 use super::commit::Committer;
-use super::verifying::{BESIDE_BYTES_MIN, ChunkPlace, Verifying};
+use super::verifying::{BESIDE_BYTES_MIN, CheckedChunk, Task, Verifying};
 use crate::delta::TreeHasher;
 use crate::model::{ItemCode, Meta};
 use crate::reactor::ConnId;
 use crate::store::StagedFile;
 use crate::wire::Start;
+use std::sync::Arc;
 
 /// A file that arrives.
 pub(super) struct Arrival {
@@ -51,7 +52,8 @@ impl Arrival {
     /// The file of `start`, to be written to `staged`; `serial` tells its checks from those of others.
     pub(super) fn new(start: &Start, staged: StagedFile, serial: u64) -> Arrival {
         let large = start.size >= BESIDE_BYTES_MIN && !start.sparse;
-        let beside = large.then(|| Verifying::new(&staged, serial).ok()).flatten();
+        let shared = || staged.file().try_clone().ok().map(Arc::new);
+        let beside = large.then(shared).flatten().map(|file| Verifying::new(file, serial));
         let check = beside.map_or_else(|| Check::Inline(Box::default()), Check::Beside);
         let (file, meta) = (start.file, start.meta);
         Arrival {
@@ -73,9 +75,9 @@ impl Arrival {
         match &mut self.check {
             Check::Inline(hasher) => hasher.update(bytes),
             Check::Beside(verifying) => {
-                while let Some(check) = verifying.next_check(self.offset) {
-                    if let Some((place, root)) = committer.check(owner, check) {
-                        verifying.checked(place, root);
+                while let Some(check) = verifying.next_check(self.offset, || Task::Leaves) {
+                    if let Some(checked) = committer.check(owner, check) {
+                        verifying.checked(&checked);
                     }
                 }
             }
@@ -93,8 +95,8 @@ impl Arrival {
     }
 
     /// A check came back; `false` when it belongs to another file.
-    pub(super) fn checked(&mut self, place: ChunkPlace, root: Option<[u8; 32]>) -> bool {
-        self.check.checked(place, root)
+    pub(super) fn checked(&mut self, checked: &CheckedChunk) -> bool {
+        self.check.checked(checked)
     }
 
     /// All content has come, and should have this root.
@@ -119,8 +121,8 @@ impl Arrival {
 
 impl Ended {
     /// A check came back; `false` when it belongs to another file.
-    pub(super) fn checked(&mut self, place: ChunkPlace, root: Option<[u8; 32]>) -> bool {
-        self.check.checked(place, root)
+    pub(super) fn checked(&mut self, checked: &CheckedChunk) -> bool {
+        self.check.checked(checked)
     }
 
     /// What the checks say.
@@ -130,7 +132,7 @@ impl Ended {
                 self.check = Check::Beside(verifying);
                 return Finding::Pending;
             }
-            Check::Beside(verifying) => verifying.finish(self.length),
+            Check::Beside(verifying) => verifying.finish(self.length, || Task::Leaves).map(|(id, _)| id.root),
             Check::Inline(hasher) => Some(hasher.finish().root),
         };
         if own == Some(self.root) {
@@ -142,10 +144,10 @@ impl Ended {
 }
 
 impl Check {
-    fn checked(&mut self, place: ChunkPlace, root: Option<[u8; 32]>) -> bool {
+    fn checked(&mut self, checked: &CheckedChunk) -> bool {
         match self {
-            Check::Beside(verifying) if verifying.serial() == place.serial => {
-                verifying.checked(place, root);
+            Check::Beside(verifying) if verifying.serial() == checked.place.serial => {
+                verifying.checked(checked);
                 true
             }
             _ => false,

@@ -324,6 +324,7 @@ impl ClientNode {
                     session.ledger.failed(&path, code);
                 }
                 session.transfer = Some(Transfer::Sending(Box::new(Sending::new(plan))));
+                self.core.committer.register(cx.id());
             }
             Job::Pull {
                 links,

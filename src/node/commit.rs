@@ -12,7 +12,7 @@
 
 use super::options::Durability;
 use super::place::Place;
-use super::verifying::{ChunkCheck, ChunkPlace};
+use super::verifying::{CheckedChunk, ChunkCheck, ChunkPlace};
 use crate::model::{ItemCode, Meta, RelPath};
 use crate::reactor::{ConnId, Job, Shared};
 use crate::store::{Barrier, Expected, Published, Root, Sealed, publish};
@@ -48,8 +48,8 @@ pub(crate) enum Done {
         file: u32,
         result: Result<Published, ItemCode>,
     },
-    /// A chunk of a file that arrives was hashed.
-    Checked { place: ChunkPlace, root: Option<[u8; 32]> },
+    /// A chunk of a file that arrives or leaves was hashed.
+    Checked(Box<CheckedChunk>),
     /// A closing ended; the paths whose metadata could not be set.
     Closed {
         failed: Vec<(RelPath, ItemCode)>,
@@ -135,11 +135,11 @@ impl Committer {
         }
     }
 
-    /// Has a chunk hashed by the helper thread. When that is behind, it is done at once, and the root
-    /// is returned.
-    pub(crate) fn check(&mut self, owner: ConnId, check: ChunkCheck) -> Option<(ChunkPlace, Option<[u8; 32]>)> {
+    /// Has a chunk hashed by the helper thread. When that is behind, it is done at once, and the
+    /// result is returned.
+    pub(crate) fn check(&mut self, owner: ConnId, check: ChunkCheck) -> Option<CheckedChunk> {
         if self.checks.len() + self.checks_running.len() >= CHECKS_MAX {
-            return Some((check.place, check.run()));
+            return Some(check.run());
         }
         self.checks.push((owner, check));
         None
@@ -151,8 +151,7 @@ impl Committer {
             let sender = self.sender.clone();
             let running = (ticket, owner, check.place);
             let job: Job = Box::new(move || {
-                let (place, root) = (check.place, check.run());
-                let done = vec![(owner, Done::Checked { place, root })];
+                let done = vec![(owner, Done::Checked(Box::new(check.run())))];
                 // The receiver is gone only when the whole node is.
                 let _ = sender.send(Report { ticket, done });
                 Ok(())
@@ -208,7 +207,8 @@ impl Committer {
         let mut lost = Vec::new();
         if let Some(at) = self.checks_running.iter().position(|(running, ..)| *running == ticket) {
             let (_, owner, place) = self.checks_running.swap_remove(at);
-            lost.push((owner, Done::Checked { place, root: None }));
+            let index = None;
+            lost.push((owner, Done::Checked(Box::new(CheckedChunk { place, index }))));
         }
         for queue in &mut self.queues {
             if let Some(running) = queue.running.take_if(|running| running.ticket == ticket) {

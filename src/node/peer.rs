@@ -158,16 +158,14 @@ impl Session {
             ledger,
             ..
         } = self;
+        let mut books = Books {
+            ledger,
+            committer: &mut core.committer,
+            scratch: &mut core.scratch,
+        };
         let activity = match transfer {
-            Some(Transfer::Sending(sending)) => sending.step(cx, machine, ledger, &mut core.scratch),
-            Some(Transfer::Receiving(receiving)) => {
-                let mut books = Books {
-                    ledger,
-                    committer: &mut core.committer,
-                    scratch: &mut core.scratch,
-                };
-                receiving.step(machine, &mut books)?
-            }
+            Some(Transfer::Sending(sending)) => sending.step(cx, machine, &mut books),
+            Some(Transfer::Receiving(receiving)) => receiving.step(machine, &mut books)?,
             None => Activity::Idle,
         };
         self.flush(cx);

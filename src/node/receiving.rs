@@ -18,7 +18,7 @@ use super::options::MaxDelete;
 use super::place::Place;
 use super::prune::{Offered, Prune, PruneContext, PruneLog, Pruned};
 use super::sending::action_of;
-use super::verifying::ChunkPlace;
+use super::verifying::CheckedChunk;
 use crate::conn::{Machine, Receiver};
 use crate::delta::content_id;
 use crate::model::{Fault, ItemCode, Meta, RelPath};
@@ -239,15 +239,11 @@ impl Receiving {
     }
 
     /// A check came back: perhaps it is the last that a file waited for.
-    fn checked(&mut self, place: ChunkPlace, root: Option<[u8; 32]>, receiver: &mut Receiver, books: &mut Books<'_>) {
-        if self
-            .incoming
-            .as_mut()
-            .is_some_and(|incoming| incoming.checked(place, root))
-        {
+    fn checked(&mut self, checked: &CheckedChunk, receiver: &mut Receiver, books: &mut Books<'_>) {
+        if self.incoming.as_mut().is_some_and(|incoming| incoming.checked(checked)) {
             return;
         }
-        if let Some(at) = self.ended.iter_mut().position(|ended| ended.checked(place, root)) {
+        if let Some(at) = self.ended.iter_mut().position(|ended| ended.checked(checked)) {
             let ended = self.ended.swap_remove(at);
             self.conclude_file(ended, receiver, books);
         }
@@ -331,7 +327,7 @@ impl Receiving {
     fn done(&mut self, done: Done, receiver: &mut Receiver, books: &mut Books<'_>) {
         let ledger = &mut *books.ledger;
         match done {
-            Done::Checked { place, root } => self.checked(place, root, receiver, books),
+            Done::Checked(checked) => self.checked(&checked, receiver, books),
             Done::File {
                 file,
                 result: Ok(published),

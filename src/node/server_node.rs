@@ -305,6 +305,7 @@ impl ServerNode {
                 let root = Rc::new(place.root.share());
                 let (sending, kind) = send(&root, &begin, filter, holes)?;
                 session.transfer = Some(sending);
+                self.core.committer.register(cx.id());
                 kind
             }
         };

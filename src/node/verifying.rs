@@ -1,29 +1,31 @@
-//! Checking large files beside the loop: the helper thread hashes what the loop has written.
+//! Hashing large files beside the loop: the helper thread indexes what the loop moves.
 //!
-//! 1. The loop writes content as it comes, without hashing it.
+//! 1. The loop writes (or sends) content without hashing it.
 //! 2. Each complete chunk (a whole subtree of the content tree) becomes a check: a stateless job that
-//!    maps the chunk of the staged file and gives back its subtree root. Checks in flight are few;
-//!    when the helper is behind, the loop does a check itself.
+//!    maps the chunk of the file and gives back its subtree root and its part of the delta index.
+//!    Checks in flight are few; when the helper is behind, the loop does a check itself.
 //! 3. When the file has ended and all checks are back, the roots and the rest make the content id.
 //!
 //! Why: on one core a receiver copies from the socket, copies to the page cache and hashes, and the
 //! hash is a third of that. It is also the only part that can be taken out of order. What is checked
 //! is what lies in the file, not what came over the wire. Small files are hashed on the loop.
-//! Invariant: [`Verifying::finish`] gives a root only when every byte of the file went into it.
+//! Invariant: [`Verifying::finish`] gives an id only when every byte of the file went into it, but for
+//! the leaves that a patch left where they were.
 
-use crate::delta::{TreeHasher, content_id};
-use crate::store::{StagedFile, Window};
+use crate::delta::TreeHasher;
+use crate::delta::index::{CHUNK_BYTES, ChunkIndex, leaves_of};
+use crate::model::ContentId;
+use crate::model::limits::LEAF_BYTES;
+use crate::store::Window;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
-/// Bytes of a chunk: a subtree of 256 leaves, 1 to 2 ms of hashing.
-const CHUNK_BYTES: u64 = 4 << 20;
-/// Height of a chunk's subtree.
-const CHUNK_HEIGHT: u32 = 8;
 /// Files from this size on are checked beside the loop.
-pub(crate) const BESIDE_BYTES_MIN: u64 = 2 * CHUNK_BYTES;
+pub(crate) const BESIDE_BYTES_MIN: u64 = 2 * CHUNK_BYTES as u64;
+/// Bytes before a chunk that its index depends on.
+const CONTEXT_BYTES: usize = 64;
 
 /// The checks of one file.
 #[derive(Debug)]
@@ -35,11 +37,29 @@ pub(crate) struct Verifying {
     failed: bool,
 }
 
+/// What a check makes of a chunk.
+#[derive(Debug, Clone)]
+pub(crate) enum Task {
+    /// The leaves.
+    Leaves,
+    /// The leaves; of some the hash is known, because they are where they were in the basis.
+    Patched(Vec<Option<[u8; 32]>>),
+    /// Everything that a delta index holds.
+    Index {
+        /// Of the xxh3 hashes.
+        seed: u64,
+        /// Zero bits of an anchor.
+        bits: u32,
+    },
+}
+
 /// One chunk to check; stateless, for any thread.
 #[derive(Debug)]
 pub(crate) struct ChunkCheck {
     file: Arc<File>,
     pub(crate) place: ChunkPlace,
+    length: usize,
+    task: Task,
 }
 
 /// Which chunk of which file a result belongs to.
@@ -47,26 +67,85 @@ pub(crate) struct ChunkCheck {
 pub(crate) struct ChunkPlace {
     /// Which arrival of which file; a file that comes again has another.
     pub(crate) serial: u64,
-    index: usize,
+    pub(crate) index: usize,
+}
+
+/// A chunk that was checked.
+#[derive(Debug)]
+pub(crate) struct CheckedChunk {
+    pub(crate) place: ChunkPlace,
+    /// `None` when it could not be read.
+    pub(crate) index: Option<ChunkIndex>,
 }
 
 impl ChunkCheck {
-    /// The root of the chunk's subtree; `None` when it cannot be read.
-    pub(crate) fn run(&self) -> Option<[u8; 32]> {
-        let offset = self.place.index as u64 * CHUNK_BYTES;
-        read_and(&self.file, offset, CHUNK_BYTES as usize, |bytes| content_id(bytes).root)
+    /// Reads and hashes the chunk.
+    pub(crate) fn run(self) -> CheckedChunk {
+        let ChunkCheck {
+            file,
+            place,
+            length,
+            task,
+        } = self;
+        let offset = place.index as u64 * CHUNK_BYTES as u64;
+        let index = match task {
+            Task::Leaves => read_and(&file, offset, length, |bytes| ChunkIndex::leaves_only(bytes)),
+            Task::Patched(known) => patched(&file, offset, length, known),
+            Task::Index { seed, bits } => {
+                let before = offset.min(CONTEXT_BYTES as u64);
+                read_and(&file, offset - before, length + before as usize, |bytes| {
+                    let (before, bytes) = bytes.split_at(before as usize);
+                    ChunkIndex::build(before, bytes, offset, seed, bits)
+                })
+            }
+        };
+        let index = index
             .inspect_err(|error| log::error!("cannot read back what was received: {error}"))
-            .ok()
+            .ok();
+        CheckedChunk { place, index }
     }
 }
 
-/// Maps a part of a staged file, or reads it where there are no mappings left.
+/// Leaves that are not known are read and hashed, in runs.
+fn patched(file: &File, offset: u64, length: usize, known: Vec<Option<[u8; 32]>>) -> io::Result<ChunkIndex> {
+    let count = length.div_ceil(LEAF_BYTES);
+    debug_assert_eq!(known.len(), count);
+    let mut leaves = Vec::with_capacity(count);
+    while leaves.len() < count {
+        let at = leaves.len();
+        if let Some(leaf) = known.get(at).copied().flatten() {
+            leaves.push(leaf);
+            continue;
+        }
+        let run = known[at..].iter().take_while(|leaf| leaf.is_none()).count().max(1);
+        let start = at * LEAF_BYTES;
+        let bytes = (run * LEAF_BYTES).min(length - start);
+        read_and(file, offset + start as u64, bytes, |bytes| {
+            leaves.extend(leaves_of(bytes))
+        })?;
+    }
+    Ok(with_leaves(leaves))
+}
+
+fn with_leaves(leaves: Vec<[u8; 32]>) -> ChunkIndex {
+    ChunkIndex {
+        leaves,
+        ..ChunkIndex::default()
+    }
+}
+
+/// Maps a part of a file, or reads it where there are no mappings left. A part that the file does not
+/// have any more is an error.
 fn read_and<T>(file: &File, offset: u64, length: usize, use_it: impl FnOnce(&[u8]) -> T) -> io::Result<T> {
     if length == 0 {
         return Ok(use_it(&[]));
     }
     if let Ok(window) = Window::open(file, offset, length) {
-        return Ok(use_it(window.as_ref()));
+        let used = use_it(window.as_ref());
+        return match window.is_torn() {
+            false => Ok(used),
+            true => Err(io::ErrorKind::UnexpectedEof.into()),
+        };
     }
     let mut bytes = vec![0; length];
     file.read_exact_at(&mut bytes, offset)?;
@@ -74,43 +153,59 @@ fn read_and<T>(file: &File, offset: u64, length: usize, use_it: impl FnOnce(&[u8
 }
 
 impl Verifying {
-    pub(crate) fn new(staged: &StagedFile, serial: u64) -> io::Result<Verifying> {
-        let file = Arc::new(staged.file().try_clone()?);
-        Ok(Verifying {
+    /// The checks of `file`; `serial` tells them from those of others.
+    pub(crate) fn new(file: Arc<File>, serial: u64) -> Verifying {
+        Verifying {
             serial,
             file,
             roots: Vec::new(),
             missing: 0,
             failed: false,
-        })
+        }
     }
 
     pub(crate) fn serial(&self) -> u64 {
         self.serial
     }
 
-    /// The next chunk that is complete now that `length` bytes are written.
-    pub(crate) fn next_check(&mut self, length: u64) -> Option<ChunkCheck> {
+    /// The chunk that is next to be checked.
+    pub(crate) fn next_chunk(&self) -> usize {
+        self.roots.len()
+    }
+
+    /// The next chunk, if it is complete now that `length` bytes are there.
+    pub(crate) fn next_check(&mut self, length: u64, task: impl FnOnce() -> Task) -> Option<ChunkCheck> {
         let index = self.roots.len();
-        if length < (index as u64 + 1) * CHUNK_BYTES {
+        if length < (index as u64 + 1) * CHUNK_BYTES as u64 {
             return None;
         }
         self.roots.push(None);
         self.missing += 1;
+        Some(self.check(index, CHUNK_BYTES, task()))
+    }
+
+    fn check(&self, index: usize, length: usize, task: Task) -> ChunkCheck {
         let place = ChunkPlace {
             serial: self.serial,
             index,
         };
-        let file = Arc::clone(&self.file);
-        Some(ChunkCheck { file, place })
+        ChunkCheck {
+            file: Arc::clone(&self.file),
+            place,
+            length,
+            task,
+        }
     }
 
     /// A check came back.
-    pub(crate) fn checked(&mut self, place: ChunkPlace, root: Option<[u8; 32]>) {
-        debug_assert!(self.missing > 0 && self.roots[place.index].is_none());
+    pub(crate) fn checked(&mut self, checked: &CheckedChunk) {
+        let slot = &mut self.roots[checked.place.index];
+        debug_assert!(self.missing > 0 && slot.is_none());
         self.missing -= 1;
-        self.failed |= root.is_none();
-        self.roots[place.index] = root;
+        match &checked.index {
+            Some(index) => *slot = Some(index.subtree_root()),
+            None => self.failed = true,
+        }
     }
 
     /// Whether every check has come back.
@@ -118,53 +213,91 @@ impl Verifying {
         self.missing == 0
     }
 
-    /// The root of all `length` bytes; `None` when a part could not be read.
-    pub(crate) fn finish(self, length: u64) -> Option<[u8; 32]> {
+    /// The id of all `length` bytes, and the index of the last, incomplete chunk; `None` when a part
+    /// could not be read.
+    pub(crate) fn finish(self, length: u64, task: impl FnOnce() -> Task) -> Option<(ContentId, CheckedChunk)> {
         if self.failed || !self.is_complete() {
             return None;
         }
+        let offset = self.roots.len() as u64 * CHUNK_BYTES as u64;
+        let rest = usize::try_from(length.checked_sub(offset)?).ok()?;
+        debug_assert!(rest < CHUNK_BYTES);
+        let last = self.check(self.roots.len(), rest, task()).run();
         let mut hasher = TreeHasher::new();
-        let offset = self.roots.len() as u64 * CHUNK_BYTES;
         for root in self.roots {
             hasher.append_subtree(CHUNK_HEIGHT, root?);
         }
-        let rest = usize::try_from(length.checked_sub(offset)?).ok()?;
-        debug_assert!((rest as u64) < CHUNK_BYTES);
-        read_and(&self.file, offset, rest, |bytes| hasher.update(bytes)).ok()?;
-        Some(hasher.finish().root)
+        for leaf in &last.index.as_ref()?.leaves {
+            hasher.append_subtree(0, *leaf);
+        }
+        let root = hasher.finish().root;
+        Some((ContentId { length, root }, last))
     }
 }
+
+/// Height of a chunk's subtree.
+const CHUNK_HEIGHT: u32 = (CHUNK_BYTES / LEAF_BYTES).trailing_zeros();
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::delta::content_id;
     use crate::model::RelPath;
-    use crate::store::{Room, Root, Staging};
+    use crate::store::{Room, Root, StagedFile, Staging};
+
+    fn verifying(staged: &StagedFile) -> Verifying {
+        Verifying::new(Arc::new(staged.file().try_clone().unwrap()), 7)
+    }
 
     /// Checked in chunks, in any order of the results, the root is that of the whole content.
     #[test]
-    fn chunks_and_rest_make_the_root_of_the_file() {
+    fn chunks_and_rest_make_the_id_of_the_file() {
         let dir = tempfile::tempdir().unwrap();
         let root = Root::open(dir.path()).unwrap();
         let staging = Staging::new(&root);
-        for length in [CHUNK_BYTES, CHUNK_BYTES + 1, 3 * CHUNK_BYTES, 3 * CHUNK_BYTES + 70_001] {
+        let chunk = CHUNK_BYTES as u64;
+        for length in [chunk, chunk + 1, 3 * chunk, 3 * chunk + 70_001] {
             let content: Vec<u8> = (0..length).map(|at| (at % 251) as u8).collect();
             let staged = staging
                 .create(&RelPath::parse(b"f").unwrap(), Room::Reserve(length))
                 .unwrap();
-            let mut verifying = Verifying::new(&staged, 7).unwrap();
+            let mut verifying = verifying(&staged);
             let mut checks = Vec::new();
             for (at, part) in content.chunks(100_000).enumerate() {
                 staged.write_at(at as u64 * 100_000, part).unwrap();
-                checks.extend(verifying.next_check((at * 100_000 + part.len()) as u64));
+                checks.extend(verifying.next_check((at * 100_000 + part.len()) as u64, || Task::Leaves));
             }
-            assert_eq!(checks.len() as u64, length / CHUNK_BYTES);
-            for check in checks.iter().rev() {
+            assert_eq!(checks.len() as u64, length / chunk);
+            for check in checks.into_iter().rev() {
                 assert!(!verifying.is_complete());
-                verifying.checked(check.place, check.run());
+                verifying.checked(&check.run());
             }
-            assert_eq!(verifying.finish(length), Some(content_id(&content).root));
+            let (id, _) = verifying.finish(length, || Task::Leaves).unwrap();
+            assert_eq!(id, content_id(&content));
         }
+    }
+
+    /// The index made of chunks is that of the whole, and leaves that are known are not read.
+    #[test]
+    fn every_task_gives_its_part_of_the_index() {
+        let dir = tempfile::tempdir().unwrap();
+        let staging = Staging::new(&Root::open(dir.path()).unwrap());
+        let length = CHUNK_BYTES + 40_000;
+        let content: Vec<u8> = (0..length).map(|at| (at * at % 253) as u8).collect();
+        let staged = staging.create(&RelPath::parse(b"f").unwrap(), Room::Sparse).unwrap();
+        staged.write_at(0, &content).unwrap();
+        let verifying = verifying(&staged);
+        let task = Task::Index { seed: 3, bits: 12 };
+        let (head, tail) = content.split_at(CHUNK_BYTES);
+        let second = verifying.check(1, tail.len(), task).run().index.unwrap();
+        assert_eq!(second, ChunkIndex::build(head, tail, CHUNK_BYTES as u64, 3, 12));
+        let known = vec![Some([9; 32]), None, Some([8; 32])];
+        let patched = verifying
+            .check(1, tail.len(), Task::Patched(known))
+            .run()
+            .index
+            .unwrap();
+        assert_eq!(patched.leaves, [[9; 32], second.leaves[1], [8; 32]]);
     }
 
     /// A chunk that cannot be read never ends in a root.
@@ -173,10 +306,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let staging = Staging::new(&Root::open(dir.path()).unwrap());
         let staged = staging.create(&RelPath::parse(b"f").unwrap(), Room::Sparse).unwrap();
-        let mut verifying = Verifying::new(&staged, 1).unwrap();
-        let check = verifying.next_check(CHUNK_BYTES).unwrap();
-        assert_eq!(verifying.next_check(CHUNK_BYTES).map(|check| check.place.index), None);
-        verifying.checked(check.place, None);
-        assert_eq!(verifying.finish(CHUNK_BYTES), None);
+        let mut verifying = verifying(&staged);
+        let length = CHUNK_BYTES as u64;
+        let check = verifying.next_check(length, || Task::Leaves).unwrap();
+        assert!(verifying.next_check(length, || Task::Leaves).is_none());
+        let checked = check.run();
+        assert_eq!(checked.index, None);
+        verifying.checked(&checked);
+        assert!(verifying.finish(length, || Task::Leaves).is_none());
     }
 }

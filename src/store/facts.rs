@@ -45,6 +45,45 @@ pub struct Identity {
 }
 
 impl Identity {
+    /// Bytes of its form on disk.
+    pub(super) const BYTES: usize = 48;
+
+    /// Device, inode, size, seconds of both times, nanoseconds of both; little-endian.
+    pub(super) fn to_bytes(self) -> [u8; Identity::BYTES] {
+        let mut bytes = [0; Identity::BYTES];
+        let long = [
+            self.dev,
+            self.ino,
+            self.size,
+            self.mtime.seconds.cast_unsigned(),
+            self.ctime.seconds.cast_unsigned(),
+            u64::from(self.ctime.nanos) << 32 | u64::from(self.mtime.nanos),
+        ];
+        for (bytes, number) in bytes.chunks_exact_mut(8).zip(long) {
+            bytes.copy_from_slice(&number.to_le_bytes());
+        }
+        bytes
+    }
+
+    /// The reverse of [`to_bytes`](Self::to_bytes).
+    pub(super) fn from_bytes(bytes: &[u8; Identity::BYTES]) -> Identity {
+        let long = |number: usize| {
+            let bytes = bytes[8 * number..][..8].try_into();
+            u64::from_le_bytes(bytes.expect("eight bytes"))
+        };
+        let time = |seconds: u64, nanos: u64| Timestamp {
+            seconds: seconds.cast_signed(),
+            nanos: nanos as u32,
+        };
+        Identity {
+            dev: long(0),
+            ino: long(1),
+            size: long(2),
+            mtime: time(long(3), long(5)),
+            ctime: time(long(4), long(5) >> 32),
+        }
+    }
+
     /// Whether this is the same inode with the same content as far as a `stat` tells, however its
     /// name, mode and links changed. A rename changes the ctime, so after one only this can be asked.
     #[must_use]

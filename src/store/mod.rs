@@ -1,5 +1,5 @@
 //! The only code that touches files: roots, scans, staging, publishing, durability, locks, mappings,
-//! the state directory, filters.
+//! sidecars, the state directory, filters.
 //!
 //! Layer 2. Every path from outside is a [`RelPath`](crate::model::RelPath) that is resolved beneath
 //! a [`Root`]; nothing here follows a symbolic link below one. Nothing here knows about connections.
@@ -15,13 +15,18 @@ mod glob;
 mod home;
 mod lock;
 mod map;
+mod marks;
 mod meta;
+mod patched;
 mod private;
 mod publish;
 mod resolve;
 mod root;
 mod running;
 mod scan;
+mod sidecar_table;
+mod sidecar_writer;
+mod sidecars;
 mod source;
 mod staged;
 mod staging;
@@ -35,10 +40,13 @@ pub use glob::GlobError;
 pub use home::{Home, StateError};
 pub use lock::{LockError, ShareLock};
 pub use map::Window;
+pub use patched::PatchedFile;
 pub use publish::{Expected, Published, publish};
 pub use root::{MadeDirectory, Root};
 pub use running::{RunFile, RunningServer};
 pub use scan::{Keep, Scan, ScanItem, Shape};
+pub use sidecar_writer::SidecarWriter;
+pub use sidecars::{MappedSidecar, SidecarBounds, Sidecars};
 pub use source::{Extent, SourceFile};
 pub use staged::{Sealed, StagedFile};
 pub use staging::{Room, Staging, Sweep};

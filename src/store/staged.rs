@@ -103,6 +103,15 @@ impl StagedFile {
         Ok(())
     }
 
+    /// Makes the file exactly `length` bytes long.
+    pub(super) fn set_length(&self, length: u64) -> Result<(), FileError> {
+        self.file
+            .set_len(length)
+            .map_err(|error| FileError::new(Operation::Write, &self.path, error))?;
+        self.length.set(length);
+        Ok(())
+    }
+
     /// Ends the writing: exactly `length` bytes, mode and times as in `meta`.
     ///
     /// # Errors

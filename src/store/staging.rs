@@ -89,7 +89,7 @@ impl Staging {
         let file = File::from(opened);
         let reserved = match room {
             Room::Reserve(size) if size > RESERVE_BYTES_MIN => {
-                reserve(&file, size).map_err(|errno| FileError::new(Operation::Write, path, errno))?
+                reserve(&file, 0, size).map_err(|errno| FileError::new(Operation::Write, path, errno))?
             }
             Room::Reserve(_) | Room::Sparse => 0,
         };
@@ -297,13 +297,13 @@ fn remove_if_empty(root: BorrowedFd<'_>) {
     }
 }
 
-/// Takes room for `size` bytes and makes the file that long.
+/// Takes room for `size` bytes from `offset` on and makes the file reach to their end.
 ///
-/// Returns the length that the file has now: 0 where the file system cannot reserve.
-fn reserve(file: &File, size: u64) -> Result<u64, Errno> {
+/// Returns how far that is: 0 where the file system cannot reserve.
+pub(super) fn reserve(file: &File, offset: u64, size: u64) -> Result<u64, Errno> {
     loop {
-        match fallocate(file, FallocateFlags::empty(), 0, size) {
-            Ok(()) => return Ok(size),
+        match fallocate(file, FallocateFlags::empty(), offset, size) {
+            Ok(()) => return Ok(offset + size),
             Err(Errno::INTR) => {}
             Err(Errno::OPNOTSUPP | Errno::NOSYS) => return Ok(0),
             Err(errno) => return Err(errno),

@@ -62,11 +62,19 @@ pub enum FrameType {
     Removed = 29,
     /// Receiver: the transfer is over.
     Finish = 30,
+    /// Receiver: what the wanted file contains there now.
+    Basis = 31,
+    /// Sender: a question about a basis.
+    Ask = 32,
+    /// Receiver: the answer.
+    Tell = 33,
+    /// Sender: a file starts as a patch.
+    Patch = 34,
 }
 
 impl FrameType {
     /// Every type, for tables and tests.
-    pub const ALL: [FrameType; 23] = [
+    pub const ALL: [FrameType; 27] = [
         FrameType::Hello,
         FrameType::Open,
         FrameType::Opened,
@@ -90,6 +98,10 @@ impl FrameType {
         FrameType::SourceFailed,
         FrameType::Removed,
         FrameType::Finish,
+        FrameType::Basis,
+        FrameType::Ask,
+        FrameType::Tell,
+        FrameType::Patch,
     ];
 
     /// The type of a wire number.

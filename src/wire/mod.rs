@@ -5,6 +5,7 @@
 mod batch;
 mod begin;
 mod codec;
+mod delta;
 mod frame;
 mod message;
 
@@ -13,6 +14,7 @@ pub use batch::{
 };
 pub use begin::{Begin, BeginFlags, Brake, Direction, PullSource, Rule};
 pub use codec::{Reader, WireError, Writer};
+pub use delta::{Ask, Basis, Patch, PatchForm, Tell, Topic};
 pub(crate) use frame::control_header;
 pub use frame::{Decoder, FRAME_HEADER_BYTES, FrameType, Piece, data_header};
 pub(crate) use message::encode_number;
@@ -30,6 +32,10 @@ pub const VERSION_MIN: u16 = 1;
 pub mod features {
     /// Sparse files travel with holes ([`super::FrameType::Hole`]).
     pub const HOLES: u64 = 1;
+    /// Changed files travel as patches ([`super::FrameType::Patch`]).
+    pub const DELTA: u64 = 2;
+    /// Patches may be compressed with zstd ([`super::PatchForm`]).
+    pub const ZSTD: u64 = 4;
     /// Everything that this build can do.
-    pub const ALL: u64 = HOLES;
+    pub const ALL: u64 = HOLES | DELTA;
 }

@@ -76,7 +76,10 @@ impl SourceSide {
         pipe.send(machine.take_output());
         match step {
             None => return listing,
-            Some(ReadStep::Open { file, origin, credit }) => {
+            Some(ReadStep::Plan { .. }) => unreachable!("no basis is named"),
+            Some(ReadStep::Open {
+                file, origin, credit, ..
+            }) => {
                 self.open(machine.sender().unwrap(), file, &origin.path, credit, rng);
             }
             Some(ReadStep::Content {

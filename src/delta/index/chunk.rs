@@ -1,8 +1,15 @@
 //! The index of one chunk of a file, made in one pass while its bytes are in the cache.
+//!
+//! Never keeps content. Invariant: a byte is hashed into the tree once; roots are made from leaves.
+//!
+//! 1. Of each leaf, 16 KiB, which stay in the first cache: xxh3, CRCs, anchors.
+//! 2. Of each run of 16 leaves, which stay in the second: all SHA-256 at once.
 
 use super::anchors::{Anchor, scan_anchors};
 use super::{BLOCK_BYTES, CHUNK_BYTES};
-use crate::delta::content_id;
+use crate::delta::TreeHasher;
+use crate::delta::sha256::{RUN_PIECES_MAX, digest, hash_pair, hash_run};
+use crate::model::ContentId;
 use crate::model::limits::LEAF_BYTES;
 use xxhash_rust::xxh3::xxh3_128_with_seed;
 
@@ -26,22 +33,166 @@ impl ChunkIndex {
     #[must_use]
     pub fn build(before: &[u8], bytes: &[u8], offset: u64, seed: u64, bits: u32) -> ChunkIndex {
         debug_assert!(bytes.len() <= CHUNK_BYTES && offset.is_multiple_of(CHUNK_BYTES as u64));
-        let mut anchors = Vec::new();
-        scan_anchors(before, bytes, offset, bits, &mut anchors);
+        let leaves = bytes.len().div_ceil(LEAF_BYTES);
+        let mut index = ChunkIndex {
+            leaves: Vec::with_capacity(leaves),
+            strong: Vec::with_capacity(leaves),
+            crcs: Vec::with_capacity(bytes.len().div_ceil(BLOCK_BYTES)),
+            anchors: Vec::with_capacity(5 * leaves),
+        };
+        for start in (0..bytes.len()).step_by(RUN_BYTES) {
+            let end = bytes.len().min(start + RUN_BYTES);
+            for at in (start..end).step_by(LEAF_BYTES) {
+                let leaf = &bytes[at..end.min(at + LEAF_BYTES)];
+                index.strong.push(xxh3_128_with_seed(leaf, seed));
+                index.crcs.extend(leaf.chunks(BLOCK_BYTES).map(crc32fast::hash));
+                let before = if at == 0 { before } else { &bytes[..at] };
+                scan_anchors(before, leaf, offset + at as u64, bits, &mut index.anchors);
+            }
+            push_leaves(&bytes[start..end], &mut index.leaves);
+        }
+        index
+    }
+
+    /// Only the leaves of `bytes` (at most [`CHUNK_BYTES`]): all that a sidecar of
+    /// [`Parts::Leaves`](super::Parts::Leaves) needs.
+    #[must_use]
+    pub fn leaves_only(bytes: &[u8]) -> ChunkIndex {
         ChunkIndex {
             leaves: leaves_of(bytes),
-            strong: bytes
-                .chunks(LEAF_BYTES)
-                .map(|leaf| xxh3_128_with_seed(leaf, seed))
-                .collect(),
-            crcs: bytes.chunks(BLOCK_BYTES).map(crc32fast::hash).collect(),
-            anchors,
+            ..ChunkIndex::default()
         }
+    }
+
+    /// The root of the subtree over this chunk's leaves, as [`subtree_root`] makes it.
+    #[must_use]
+    pub fn subtree_root(&self) -> [u8; 32] {
+        subtree_root(&self.leaves)
     }
 }
 
-/// SHA-256 of every leaf of `bytes`; of no bytes: of the one empty leaf there are none.
+/// Bytes whose leaves are hashed at once.
+const RUN_BYTES: usize = RUN_PIECES_MAX * LEAF_BYTES;
+
+/// SHA-256 of every leaf of `bytes`, which start at a leaf; of no bytes there are none.
 #[must_use]
 pub fn leaves_of(bytes: &[u8]) -> Vec<[u8; 32]> {
-    bytes.chunks(LEAF_BYTES).map(|leaf| content_id(leaf).root).collect()
+    let mut leaves = Vec::with_capacity(bytes.len().div_ceil(LEAF_BYTES));
+    for run in bytes.chunks(RUN_BYTES) {
+        push_leaves(run, &mut leaves);
+    }
+    leaves
+}
+
+/// Hashes the leaves of `run`, at most [`RUN_BYTES`].
+fn push_leaves(run: &[u8], leaves: &mut Vec<[u8; 32]>) {
+    let (whole, last) = run.split_at(run.len() - run.len() % LEAF_BYTES);
+    match hash_run(whole, LEAF_BYTES) {
+        Some(digests) => leaves.extend(digests),
+        None => {
+            for pair in whole.chunks(2 * LEAF_BYTES) {
+                let (first, second) = pair.split_at(LEAF_BYTES);
+                if second.is_empty() {
+                    leaves.push(digest(first));
+                } else {
+                    leaves.extend(<[_; 2]>::from(hash_pair(first, second)));
+                }
+            }
+        }
+    }
+    if !last.is_empty() {
+        leaves.push(digest(last));
+    }
+}
+
+/// The root above `leaves` as a tree of its own, padded to a power of two as BEP 52 does. Of a whole
+/// chunk, which has 256 of them, it is a subtree of height 8 of the file's tree, and so it is for any
+/// power of two: what [`TreeHasher::append_subtree`] takes. Of no leaves it is that of no content.
+#[must_use]
+pub fn subtree_root(leaves: &[[u8; 32]]) -> [u8; 32] {
+    let mut hasher = TreeHasher::new();
+    leaves.iter().for_each(|leaf| hasher.append_subtree(0, *leaf));
+    hasher.finish().root
+}
+
+/// The content id of a file of `length` bytes with these `leaves`, all of them and in order; `None`
+/// when there are more or fewer than it has.
+#[must_use]
+pub fn root_of_leaves<'a>(leaves: impl IntoIterator<Item = &'a [u8; 32]>, length: u64) -> Option<ContentId> {
+    let expected = length.div_ceil(LEAF_BYTES as u64);
+    let mut hasher = TreeHasher::new();
+    let mut count = 0;
+    for leaf in leaves {
+        count += 1;
+        if count > expected {
+            return None;
+        }
+        hasher.append_subtree(0, *leaf);
+    }
+    let root = hasher.finish().root;
+    (count == expected).then_some(ContentId { length, root })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::delta::content_id;
+
+    fn random(length: usize) -> Vec<u8> {
+        let mut state = 3u64;
+        let step = |_| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (state >> 56) as u8
+        };
+        (0..length).map(step).collect()
+    }
+
+    // Protects the content tree: leaves hashed many at once are those of the definition, for every count.
+    #[test]
+    fn leaves_and_roots_are_those_of_the_tree() {
+        let bytes = random(40 * LEAF_BYTES + 5);
+        for leaves in 0..=40 {
+            for more in [0, 1, 5] {
+                let bytes = &bytes[..leaves * LEAF_BYTES + more];
+                let hashes = leaves_of(bytes);
+                let expected: Vec<_> = bytes.chunks(LEAF_BYTES).map(digest).collect();
+                assert_eq!(hashes, expected, "{leaves} {more}");
+                let length = bytes.len() as u64;
+                assert_eq!(root_of_leaves(&hashes, length), Some(content_id(bytes)));
+                assert_eq!(root_of_leaves(&hashes, length + LEAF_BYTES as u64), None);
+                assert_eq!(subtree_root(&hashes), content_id(bytes).root);
+                if let Some((_, fewer)) = hashes.split_last() {
+                    assert_eq!(root_of_leaves(fewer, length), None);
+                }
+            }
+        }
+    }
+
+    // Protects the pass by leaves: each part is what it would be by itself.
+    #[test]
+    fn a_chunk_holds_what_its_parts_are() {
+        let bytes = random(CHUNK_BYTES + 20_000);
+        let (before, chunk) = bytes.split_at(CHUNK_BYTES);
+        for length in [0, 1, 1_024, 1_025, LEAF_BYTES, 20_000] {
+            let chunk = &chunk[..length];
+            let index = ChunkIndex::build(before, chunk, CHUNK_BYTES as u64, 9, 12);
+            let mut anchors = Vec::new();
+            scan_anchors(before, chunk, CHUNK_BYTES as u64, 12, &mut anchors);
+            assert_eq!(index.anchors, anchors);
+            assert_eq!(index.leaves, leaves_of(chunk));
+            let crcs: Vec<u32> = chunk.chunks(1_024).map(crc32fast::hash).collect();
+            assert_eq!(index.crcs, crcs);
+            let strong: Vec<u128> = chunk
+                .chunks(LEAF_BYTES)
+                .map(|leaf| xxh3_128_with_seed(leaf, 9))
+                .collect();
+            assert_eq!(index.strong, strong);
+            assert_eq!(ChunkIndex::leaves_only(chunk).leaves, index.leaves);
+        }
+        let first = ChunkIndex::build(&[], before, 0, 9, 12);
+        let mut hasher = TreeHasher::new();
+        hasher.append_subtree(8, first.subtree_root());
+        hasher.update(chunk);
+        assert_eq!(hasher.finish(), content_id(&bytes));
+    }
 }

@@ -6,12 +6,21 @@
 //! is right, and only then.
 
 mod anchors;
+#[cfg(target_arch = "x86_64")]
+mod anchors_x86;
 mod chunk;
 mod sidecar;
+mod sums;
 
-pub use anchors::{Anchor, anchor_bits, scan_anchors};
-pub use chunk::{ChunkIndex, leaves_of};
-pub use sidecar::{IndexError, IndexView, Parts, Placed, Sidecar, build};
+#[doc(hidden)]
+pub use anchors::scan_anchors_portable;
+pub use anchors::{ANCHORS_PER_LEAF_MAX, Anchor, CONTEXT_BYTES, anchor_bits, scan_anchors, search_anchors};
+pub use chunk::{ChunkIndex, leaves_of, root_of_leaves, subtree_root};
+pub use sidecar::{
+    ANCHOR_BYTES, HEAD_BYTES, IndexError, IndexHeader, IndexView, Parts, Placed, STAMP_BYTES, STAMP_OFFSET, Sidecar,
+    build,
+};
+pub use sums::Sums;
 
 /// Bytes covered by one CRC-32.
 pub const BLOCK_BYTES: usize = 1024;

@@ -1,0 +1,158 @@
+//! What a sender knows and asks of the file that it is going to change at the receiver.
+//!
+//! 1. A basis arrives before the answer that wants its file.
+//! 2. The reader may ask about it: the file steps out of the queue until the answer is complete, and
+//!    others go on meanwhile.
+//! 3. The file is sent as a patch, or whole after all.
+//!
+//! Invariant: at most [`ASKED_MAX`] files are asked about at a time, and an answer is taken only to the
+//! question that is open, up to the limit of its topic.
+
+use super::{Current, Item, Sender, Stage};
+use crate::model::limits::ASKED_MAX;
+use crate::model::{ContentId, Fault, Meta};
+use crate::wire::{Ask, Basis, Message, Patch, PatchForm, Tell, Topic};
+
+/// Whether a question went out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asked {
+    /// The answer will come as [`Event::Tell`](super::super::Event::Tell).
+    Sent,
+    /// Too many questions are open: ask again after one was answered.
+    Later,
+}
+
+impl Sender {
+    /// Asks about the basis of the file at the front, which waits aside until the answer is complete.
+    pub fn ask(&mut self, topic: Topic, body: &[u8]) -> Asked {
+        debug_assert!(self.current.is_none());
+        let is_asked = |item: &&Item| matches!(item.stage, Stage::Asked { .. });
+        if self.asked >= ASKED_MAX {
+            debug_assert!(self.wanted.values().filter(is_asked).count() == self.asked);
+            return Asked::Later;
+        }
+        let Some(file) = self.queue.pop_front() else {
+            return Asked::Later;
+        };
+        if let Some(item) = self.wanted.get_mut(&file) {
+            debug_assert!(item.basis.is_some(), "only what has a basis is asked about");
+            item.stage = Stage::Asked { topic, told_bytes: 0 };
+            self.asked += 1;
+        }
+        Ask { file, topic, body }.encode(self.stream, &mut self.out);
+        Asked::Sent
+    }
+
+    /// The file at the front follows as a patch of its basis, with at most `plan_bytes_max` bytes of plan.
+    pub fn patch(&mut self, size: u64, meta: &Meta, form: PatchForm) {
+        debug_assert!(self.current.is_none());
+        let Some(file) = self.queue.pop_front() else {
+            return;
+        };
+        let Some(item) = self.wanted.get_mut(&file) else {
+            return;
+        };
+        let Some(basis) = item.basis else {
+            debug_assert!(false, "a patch has a basis");
+            return;
+        };
+        item.size = size;
+        item.stage = Stage::Started;
+        self.current = Some(Current {
+            file,
+            size: plan_bytes_max(size),
+            sent: 0,
+            is_plan: true,
+        });
+        let meta = *meta;
+        Patch {
+            file,
+            size,
+            meta,
+            basis,
+            form,
+        }
+        .encode(self.stream, &mut self.out);
+    }
+
+    /// The basis of a file that is going to be wanted, or that is wanted again.
+    pub(in super::super) fn handle_basis(&mut self, basis: Basis) -> Result<(), Fault> {
+        let Basis { file, id } = basis;
+        let offered = self.next_file - self.batch.count() as u32;
+        let item = if (self.answered..offered).contains(&file) {
+            self.unanswered.get_mut((file - self.answered) as usize)
+        } else {
+            self.wanted
+                .get_mut(&file)
+                .filter(|item| matches!(item.stage, Stage::Ended | Stage::GivenUp))
+        };
+        let item = item.filter(|item| item.is_file);
+        item.ok_or_else(|| Fault::protocol("a basis of a file that is not expected"))?
+            .basis = Some(id);
+        Ok(())
+    }
+
+    /// A piece of an answer. Returns whether anybody still waits for it.
+    pub(in super::super) fn handle_tell(&mut self, tell: &Tell<'_>) -> Result<Told, Fault> {
+        let Some(item) = self.wanted.get_mut(&tell.file) else {
+            // The receiver gave the file up while the answer was on its way.
+            return Ok(Told::Nobody);
+        };
+        let size = item.size.max(item.basis.map_or(0, |id| id.length));
+        let Stage::Asked { topic, told_bytes } = &mut item.stage else {
+            return Err(Fault::protocol("an answer that was not asked for"));
+        };
+        *told_bytes += tell.body.len() as u64;
+        if *topic != tell.topic || *told_bytes > told_bytes_max(tell.topic, size) {
+            return Err(Fault::protocol("an answer to another question"));
+        }
+        if tell.last {
+            item.stage = Stage::Queued;
+            self.asked -= 1;
+            self.queue.push_front(tell.file);
+        }
+        Ok(Told::Somebody)
+    }
+
+    /// The basis of a wanted file, as its receiver named it.
+    #[must_use]
+    pub fn basis_of(&self, file: u32) -> Option<ContentId> {
+        self.wanted.get(&file)?.basis
+    }
+
+    /// A file that is asked about is not sent after all.
+    pub(super) fn forget_question(&mut self, stage: Stage) {
+        if matches!(stage, Stage::Asked { .. }) {
+            self.asked -= 1;
+        }
+    }
+}
+
+/// Whether an answer found who asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in super::super) enum Told {
+    Somebody,
+    Nobody,
+}
+
+/// The most that a plan for a file of `size` bytes takes: all of it new, and 1 %.
+pub(in super::super) fn plan_bytes_max(size: u64) -> u64 {
+    size.saturating_add(size / 100).saturating_add(PLAN_SLACK_BYTES)
+}
+
+const PLAN_SLACK_BYTES: u64 = 64 * 1024;
+
+/// The most that an answer takes for a file and a basis of up to `size` bytes.
+fn told_bytes_max(topic: Topic, size: u64) -> u64 {
+    let leaves = size / (16 * 1024) + 1;
+    let fixed = 64 * 1024;
+    match topic {
+        // 8 bytes for 512.
+        Topic::Signature => fixed + size / 32,
+        Topic::Tree => fixed,
+        Topic::Leaves => fixed + 16 * leaves,
+        Topic::Blocks => fixed + 80 * leaves,
+        // Two anchors at the most for every KiB.
+        Topic::Index => fixed + 256 * leaves,
+    }
+}

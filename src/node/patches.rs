@@ -1,0 +1,225 @@
+//! The patches of one transfer, in the order in which they came; the first is followed.
+//!
+//! Opens no file before it is a patch's turn, so that thousands can wait. Memory: bytes of plans that
+//! were not followed have used up credit, which bounds them. Invariant: a patch whose result does not
+//! have the announced root is never given out as sound.
+
+use super::commit::Committer;
+use super::patching::{PatchError, Patched, Patching};
+use super::verifying::CheckedChunk;
+use crate::model::{ContentId, Fault, ItemCode};
+use crate::reactor::ConnId;
+use crate::store::PatchedFile;
+use crate::wire::Patch;
+use std::collections::VecDeque;
+
+/// The patches of one transfer.
+#[derive(Default)]
+pub(super) struct Patches {
+    queue: VecDeque<Queued>,
+    /// Followed to their ends; some of their checks may be out.
+    followed: Vec<Finished>,
+}
+
+struct Queued {
+    patch: Patch,
+    /// The plan, as far as it came and was not followed.
+    bytes: Vec<u8>,
+    taken: usize,
+    /// The root, once the plan is complete.
+    root: Option<[u8; 32]>,
+    state: State,
+}
+
+enum State {
+    Waiting,
+    Following(Box<Patching>),
+    /// What comes is dropped; at its end it is asked for again.
+    Useless,
+}
+
+struct Finished {
+    patch: Patch,
+    root: [u8; 32],
+    patched: Patched,
+}
+
+/// What became of a patch.
+pub(super) enum Outcome {
+    /// The result is what it should be.
+    Sound(Patch, PatchedFile, ContentId),
+    /// It is not; this is what it is, if it could be read.
+    Unsound(u32),
+    /// It cannot be made here.
+    Failed(u32, ItemCode),
+}
+
+/// What a step did.
+#[derive(Default)]
+pub(super) struct Stepped {
+    /// Bytes of plans that are dealt with.
+    pub(super) plan_bytes: u64,
+    pub(super) literal_bytes: u64,
+    pub(super) matched_bytes: u64,
+    pub(super) outcomes: Vec<Outcome>,
+    pub(super) more: bool,
+}
+
+impl Patches {
+    /// A patch starts.
+    pub(super) fn push(&mut self, patch: Patch) {
+        self.queue.push_back(Queued {
+            patch,
+            bytes: Vec::new(),
+            taken: 0,
+            root: None,
+            state: State::Waiting,
+        });
+    }
+
+    /// More of the plan of the patch that came last; `false` when that is another file.
+    pub(super) fn content(&mut self, file: u32, bytes: &[u8]) -> bool {
+        let last = self.queue.back_mut();
+        let Some(last) = last.filter(|last| last.patch.file == file && last.root.is_none()) else {
+            return false;
+        };
+        if last.taken == last.bytes.len() {
+            last.bytes.clear();
+            last.taken = 0;
+        }
+        last.bytes.extend_from_slice(bytes);
+        true
+    }
+
+    /// The plan of `file` is complete, and should give this root; `false` when there is none.
+    pub(super) fn end(&mut self, file: u32, root: [u8; 32]) -> bool {
+        let last = self.queue.back_mut();
+        match last.filter(|last| last.patch.file == file && last.root.is_none()) {
+            Some(last) => {
+                last.root = Some(root);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// The patch of `file` is void. Returns the bytes of its plan that nobody will follow.
+    pub(super) fn drop_file(&mut self, file: u32) -> u64 {
+        let Some(at) = self.queue.iter().position(|queued| queued.patch.file == file) else {
+            return 0;
+        };
+        let queued = self.queue.remove(at);
+        queued.map_or(0, |queued| (queued.bytes.len() - queued.taken) as u64)
+    }
+
+    /// A check came back; given back when it is none of ours.
+    pub(super) fn checked(&mut self, checked: CheckedChunk) -> Option<CheckedChunk> {
+        if let Some(Queued {
+            state: State::Following(patching),
+            ..
+        }) = self.queue.front_mut()
+            && patching.serial() == checked.place.serial
+        {
+            patching.checked(checked);
+            return None;
+        }
+        let mut checked = Some(checked);
+        for finished in &mut self.followed {
+            checked = finished.patched.checked(checked?);
+        }
+        checked
+    }
+
+    /// Follows the first patch for a bounded time. `open` begins one whose turn has come.
+    pub(super) fn step(
+        &mut self,
+        owner: ConnId,
+        committer: &mut Committer,
+        scratch: &mut Vec<u8>,
+        open: impl FnOnce(&Patch) -> Result<Option<Patching>, ItemCode>,
+    ) -> Result<Stepped, Fault> {
+        let mut stepped = Stepped::default();
+        self.collect(&mut stepped);
+        let Some(first) = self.queue.front_mut() else {
+            return Ok(stepped);
+        };
+        if matches!(first.state, State::Waiting) {
+            match open(&first.patch) {
+                Ok(Some(patching)) => first.state = State::Following(Box::new(patching)),
+                Ok(None) => first.state = State::Useless,
+                Err(code) => return Ok(self.fail(code, stepped)),
+            }
+        }
+        let input = &first.bytes[first.taken..];
+        let followed = match &mut first.state {
+            State::Following(patching) => match patching.step(input, owner, committer, scratch) {
+                Ok(followed) => followed,
+                Err(PatchError::Peer(fault)) => return Err(fault),
+                Err(PatchError::File(code)) => return Ok(self.fail(code, stepped)),
+            },
+            State::Waiting | State::Useless => super::patching::Followed {
+                plan_bytes: input.len(),
+                ..Default::default()
+            },
+        };
+        first.taken += followed.plan_bytes;
+        stepped.plan_bytes += followed.plan_bytes as u64;
+        stepped.literal_bytes += followed.literal_bytes;
+        stepped.matched_bytes += followed.matched_bytes;
+        stepped.more = followed.more;
+        if !followed.more && first.root.is_some() && first.taken == first.bytes.len() {
+            self.conclude(&mut stepped)?;
+            stepped.more = !self.queue.is_empty();
+        }
+        Ok(stepped)
+    }
+
+    /// The first patch was followed to its end.
+    fn conclude(&mut self, stepped: &mut Stepped) -> Result<(), Fault> {
+        let Some(Queued {
+            patch,
+            root: Some(root),
+            state,
+            ..
+        }) = self.queue.pop_front()
+        else {
+            return Ok(());
+        };
+        match state {
+            State::Following(patching) => match patching.finish() {
+                Ok(patched) => self.followed.push(Finished { patch, root, patched }),
+                Err(PatchError::Peer(fault)) => return Err(fault),
+                Err(PatchError::File(code)) => stepped.outcomes.push(Outcome::Failed(patch.file, code)),
+            },
+            State::Waiting | State::Useless => stepped.outcomes.push(Outcome::Unsound(patch.file)),
+        }
+        self.collect(stepped);
+        Ok(())
+    }
+
+    /// Gives out what all checks came back of.
+    fn collect(&mut self, stepped: &mut Stepped) {
+        let mut at = 0;
+        while at < self.followed.len() {
+            if !self.followed[at].patched.is_checked() {
+                at += 1;
+                continue;
+            }
+            let Finished { patch, root, patched } = self.followed.swap_remove(at);
+            let (target, id) = patched.identify();
+            stepped.outcomes.push(match id {
+                Some(id) if id.root == root => Outcome::Sound(patch, target, id),
+                _ => Outcome::Unsound(patch.file),
+            });
+        }
+    }
+
+    fn fail(&mut self, code: ItemCode, mut stepped: Stepped) -> Stepped {
+        if let Some(first) = self.queue.pop_front() {
+            stepped.plan_bytes += (first.bytes.len() - first.taken) as u64;
+            stepped.outcomes.push(Outcome::Failed(first.patch.file, code));
+        }
+        stepped.more = !self.queue.is_empty();
+        stepped
+    }
+}

@@ -1,0 +1,353 @@
+//! A file that arrives as a patch of the version that is here.
+//!
+//! 1. The plan's bytes come as content and wait until it is this file's turn.
+//! 2. In steps: they are decompressed, decoded and followed. Copies go from the basis to the staged
+//!    file in pieces; what is new is written.
+//! 3. Behind the place that is reached, complete chunks are hashed: leaves that stand where they stood
+//!    in the basis keep the hash that its sidecar has.
+//!
+//! Invariant: a byte of the plan counts as dealt with, and makes room for another, when it was followed.
+
+use super::commit::Committer;
+use super::verifying::{CheckedChunk, Task, Verifying};
+use crate::delta::index::CHUNK_BYTES;
+use crate::delta::prefix::{PrefixDecoder, PrefixError};
+use crate::delta::squeeze::{SqueezeError, Unsqueezer};
+use crate::delta::{Instruction, PlanDecoder, PlanError};
+use crate::model::limits::LEAF_BYTES;
+use crate::model::{ContentId, Fault, ItemCode};
+use crate::reactor::ConnId;
+use crate::store::{MappedSidecar, PatchedFile};
+use crate::wire::PatchForm;
+
+/// A patch that is being followed.
+pub(super) struct Patching {
+    target: PatchedFile,
+    plan: Plan,
+    /// Bytes of the result that are there.
+    done: u64,
+    copying: Option<Copying>,
+    verifying: Verifying,
+    /// The leaves of the basis, if they are known.
+    leaves: Option<MappedSidecar>,
+}
+
+/// A copy that is not complete.
+#[derive(Debug, Clone, Copy)]
+struct Copying {
+    from: u64,
+    left: u64,
+}
+
+/// What reads the plan.
+enum Plan {
+    Plain(PlanDecoder),
+    Squeezed(Box<Unsqueezer>, PlanDecoder),
+    /// Some of the basis is still to be given to the decoder.
+    Prefix { decoder: Box<PrefixDecoder>, primed: u64 },
+}
+
+/// What a step came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Followed {
+    /// Bytes of the plan that were followed.
+    pub(super) plan_bytes: usize,
+    /// Bytes that came with the plan.
+    pub(super) literal_bytes: u64,
+    /// Bytes that were here already.
+    pub(super) matched_bytes: u64,
+    /// There is more to do at once.
+    pub(super) more: bool,
+}
+
+/// Why a patch is not followed to its end.
+#[derive(Debug)]
+pub(super) enum PatchError {
+    /// The peer sent what is no plan.
+    Peer(Fault),
+    /// Something here is in the way of this file.
+    File(ItemCode),
+}
+
+/// The result, complete but for its checks.
+pub(super) struct Patched {
+    pub(super) target: PatchedFile,
+    verifying: Verifying,
+    leaves: Option<MappedSidecar>,
+}
+
+/// Most bytes of the result that one step makes.
+const STEP_BYTES: u64 = 4 << 20;
+/// Bytes of the basis that are read at a time.
+const PRIME_BYTES: usize = 1 << 20;
+
+impl Patching {
+    pub(super) fn new(
+        target: PatchedFile,
+        form: PatchForm,
+        plan_bytes_max: u64,
+        verifying: Verifying,
+        leaves: Option<MappedSidecar>,
+    ) -> Result<Patching, PatchError> {
+        let (from, to) = (target.basis().size(), target.length());
+        let plan = match form {
+            PatchForm::Plan => Plan::Plain(PlanDecoder::new(from, to)),
+            PatchForm::Squeezed => Plan::Squeezed(
+                Box::new(Unsqueezer::new(plan_bytes_max)),
+                PlanDecoder::new(from, to),
+            ),
+            PatchForm::Prefix => {
+                let decoder = Box::new(PrefixDecoder::new(from, to)?);
+                Plan::Prefix { decoder, primed: 0 }
+            }
+        };
+        Ok(Patching {
+            target,
+            plan,
+            done: 0,
+            copying: None,
+            verifying,
+            leaves,
+        })
+    }
+
+    /// Follows the plan over `input`, from its front, for a bounded time.
+    pub(super) fn step(
+        &mut self,
+        mut input: &[u8],
+        owner: ConnId,
+        committer: &mut Committer,
+        scratch: &mut Vec<u8>,
+    ) -> Result<Followed, PatchError> {
+        let length = input.len();
+        let start = self.done;
+        let mut followed = Followed::default();
+        loop {
+            self.check(owner, committer);
+            if self.done - start >= STEP_BYTES {
+                followed.more = true;
+                break;
+            }
+            if let Some(copied) = self.copy_on()? {
+                followed.matched_bytes += copied;
+                continue;
+            }
+            let went = match &mut self.plan {
+                Plan::Prefix { decoder, primed } if *primed < self.target.basis().size() => {
+                    *primed += prime(decoder, &self.target, *primed, scratch)?;
+                    followed.more = true;
+                    break;
+                }
+                _ => self.follow(&mut input, &mut followed)?,
+            };
+            if went == Went::Dry {
+                break;
+            }
+        }
+        followed.plan_bytes = length - input.len();
+        Ok(followed)
+    }
+
+    /// Goes on with a copy that was begun. `None`: there is none.
+    fn copy_on(&mut self) -> Result<Option<u64>, PatchError> {
+        let Some(Copying { from, left }) = self.copying else {
+            return Ok(None);
+        };
+        let copied = self.target.copy(from, self.done, left).map_err(|error| {
+            log::warn!("{error}");
+            PatchError::File(error.code())
+        })?;
+        self.done += copied;
+        self.copying = (copied < left).then_some(Copying {
+            from: from + copied,
+            left: left - copied,
+        });
+        Ok(Some(copied))
+    }
+
+    /// Follows the next instruction, or takes more of the input.
+    fn follow(&mut self, input: &mut &[u8], followed: &mut Followed) -> Result<Went, PatchError> {
+        let write = |target: &mut PatchedFile, at: u64, bytes: &[u8]| {
+            target.write_at(at, bytes).map_err(|error| {
+                log::warn!("{error}");
+                PatchError::File(error.code())
+            })
+        };
+        let decoder = match &mut self.plan {
+            Plan::Prefix { decoder, .. } => {
+                return match decoder.next(input)? {
+                    None if input.is_empty() => Ok(Went::Dry),
+                    None => Ok(Went::On),
+                    Some(bytes) => {
+                        write(&mut self.target, self.done, bytes)?;
+                        self.done += bytes.len() as u64;
+                        followed.literal_bytes += bytes.len() as u64;
+                        Ok(Went::On)
+                    }
+                };
+            }
+            Plan::Plain(decoder) | Plan::Squeezed(_, decoder) => decoder,
+        };
+        match decoder.next()? {
+            Some(Instruction::Copy { from, length }) => {
+                self.copying = Some(Copying { from, left: length });
+                return Ok(Went::On);
+            }
+            Some(Instruction::Literal(bytes)) => {
+                write(&mut self.target, self.done, bytes)?;
+                self.done += bytes.len() as u64;
+                followed.literal_bytes += bytes.len() as u64;
+                return Ok(Went::On);
+            }
+            None => {}
+        }
+        if input.is_empty() {
+            return Ok(Went::Dry);
+        }
+        match &mut self.plan {
+            Plan::Squeezed(unsqueezer, decoder) => {
+                if let Some(bytes) = unsqueezer.next(input)? {
+                    decoder.push(bytes);
+                }
+            }
+            Plan::Plain(decoder) => {
+                let (now, rest) = input.split_at(input.len().min(PLAN_PIECE_BYTES));
+                decoder.push(now);
+                *input = rest;
+            }
+            Plan::Prefix { .. } => {}
+        }
+        Ok(Went::On)
+    }
+
+    /// Has the chunks hashed that are complete.
+    fn check(&mut self, owner: ConnId, committer: &mut Committer) {
+        loop {
+            let chunk = self.verifying.next_chunk();
+            let (target, leaves) = (&self.target, self.leaves.as_ref());
+            let task = || task_of(target, leaves, chunk);
+            let Some(check) = self.verifying.next_check(self.done, task) else {
+                return;
+            };
+            if let Some(checked) = committer.check(owner, check) {
+                self.verifying.checked(checked);
+            }
+        }
+    }
+
+    /// A check came back.
+    pub(super) fn checked(&mut self, checked: CheckedChunk) {
+        self.verifying.checked(checked);
+    }
+
+    /// Which file's checks are ours.
+    pub(super) fn serial(&self) -> u64 {
+        self.verifying.serial()
+    }
+
+    /// The sender says that the plan is complete, and all of it was followed.
+    pub(super) fn finish(self) -> Result<Patched, PatchError> {
+        match &self.plan {
+            Plan::Plain(decoder) => decoder.finish()?,
+            Plan::Squeezed(unsqueezer, decoder) => {
+                unsqueezer.finish_early()?;
+                decoder.finish()?;
+            }
+            Plan::Prefix { decoder, .. } => decoder.finish()?,
+        }
+        debug_assert_eq!(self.done, self.target.length());
+        Ok(Patched {
+            target: self.target,
+            verifying: self.verifying,
+            leaves: self.leaves,
+        })
+    }
+}
+
+impl Patched {
+    /// A check came back; the chunk is returned when it belongs to another file.
+    pub(super) fn checked(&mut self, checked: CheckedChunk) -> Option<CheckedChunk> {
+        if self.verifying.serial() != checked.place.serial {
+            return Some(checked);
+        }
+        self.verifying.checked(checked);
+        None
+    }
+
+    /// Whether every check has come back.
+    pub(super) fn is_checked(&self) -> bool {
+        self.verifying.is_complete()
+    }
+
+    /// What the result contains, when it can be read.
+    pub(super) fn identify(self) -> (PatchedFile, Option<ContentId>) {
+        let Patched {
+            target,
+            verifying,
+            leaves,
+        } = self;
+        let chunk = verifying.next_chunk();
+        let id = verifying.finish(target.length(), || task_of(&target, leaves.as_ref(), chunk));
+        (target, id)
+    }
+}
+
+/// Whether the plan has more to say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Went {
+    On,
+    /// More of the input is needed.
+    Dry,
+}
+
+/// Bytes of a plain plan that are decoded at a time.
+const PLAN_PIECE_BYTES: usize = 128 * 1024;
+
+/// How a chunk of the result is to be hashed.
+fn task_of(target: &PatchedFile, leaves: Option<&MappedSidecar>, chunk: usize) -> Task {
+    let Some(leaves) = leaves else {
+        return Task::Leaves;
+    };
+    let view = leaves.view();
+    let first = (chunk * (CHUNK_BYTES / LEAF_BYTES)) as u64;
+    let end = target.length().min((chunk as u64 + 1) * CHUNK_BYTES as u64);
+    let known = |leaf: u64| target.is_kept(leaf).then(|| *view.leaf(leaf));
+    Task::Patched((first..end.div_ceil(LEAF_BYTES as u64)).map(known).collect())
+}
+
+/// Gives the next bytes of the basis to the decoder.
+fn prime(
+    decoder: &mut PrefixDecoder,
+    target: &PatchedFile,
+    primed: u64,
+    scratch: &mut Vec<u8>,
+) -> Result<u64, PatchError> {
+    scratch.resize(PRIME_BYTES, 0);
+    let count = target.basis().read_at(primed, scratch);
+    let count = count.map_err(|error| PatchError::File(error.code()))?;
+    if count == 0 {
+        return Err(PatchError::File(ItemCode::Changing));
+    }
+    // A basis that has grown is told by its stat in the end.
+    let count = count.min((target.basis().size() - primed) as usize);
+    decoder.prime(&scratch[..count])?;
+    Ok(count as u64)
+}
+
+impl From<PlanError> for PatchError {
+    fn from(error: PlanError) -> Self {
+        PatchError::Peer(Fault::protocol(error.to_string()))
+    }
+}
+
+impl From<SqueezeError> for PatchError {
+    fn from(error: SqueezeError) -> Self {
+        PatchError::Peer(Fault::protocol(error.to_string()))
+    }
+}
+
+impl From<PrefixError> for PatchError {
+    fn from(error: PrefixError) -> Self {
+        PatchError::Peer(Fault::protocol(error.to_string()))
+    }
+}
