@@ -25,6 +25,9 @@ const COMBINATIONS_MAX: usize = 64;
 /// Tried at most for a leaf of which one block differs; with four bytes there is a guess at each place.
 const GUESSES_MAX: usize = 1100;
 
+/// Of the allowance this much is not spent on edits of four bytes, which take hundreds of guesses each.
+const SHORT_ONLY: u64 = 2048;
+
 /// Up to four contiguous bytes, changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Guess {
@@ -129,11 +132,12 @@ pub(super) fn locate(
     let all: usize = choices.iter().map(|(_, found)| found.len()).product();
     let tries = all.min(if alone { GUESSES_MAX } else { COMBINATIONS_MAX });
     for number in 0..tries {
-        if *allowance == 0 {
+        let chosen = chosen(&choices, number);
+        let long = chosen.iter().any(|(_, guess)| guess.length() == 4);
+        if *allowance <= if long { SHORT_ONLY } else { 0 } {
             return None;
         }
         *allowance -= 1;
-        let chosen = chosen(&choices, number);
         let toggle = |leaf: &mut [u8]| {
             chosen
                 .iter()
@@ -160,4 +164,60 @@ fn chosen(choices: &[(usize, Vec<Guess>)], mut number: usize) -> Vec<(usize, Gue
         (*start, guess)
     };
     choices.iter().map(pick).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::limits::LEAF_BYTES;
+
+    fn leaf() -> Vec<u8> {
+        (0..LEAF_BYTES as u32)
+            .map(|at| (at.wrapping_mul(2_654_435_761) >> 19) as u8)
+            .collect()
+    }
+
+    fn located(old: &[u8], new: &[u8]) -> Option<Vec<Range<usize>>> {
+        let blocks = old.chunks(BLOCK_BYTES).zip(new.chunks(BLOCK_BYTES)).enumerate();
+        let differing: Vec<Differing> = blocks
+            .map(|(block, (old, new))| Differing {
+                block,
+                difference: crc32fast::hash(old) ^ crc32fast::hash(new),
+            })
+            .filter(|block| block.difference != 0)
+            .collect();
+        locate(&mut new.to_vec(), &differing, &mut 10_000, |leaf| leaf == old)
+    }
+
+    // An edit of up to four bytes is found wherever it is, also at both ends of a block.
+    #[test]
+    fn a_short_edit_is_found_anywhere_in_a_block() {
+        let old = leaf();
+        for length in 1..=4 {
+            for at in [0, 1, 2, 3, 500, 1018, 1019, 1020, 1021, 1022, 1023] {
+                if at + length > BLOCK_BYTES {
+                    continue;
+                }
+                let mut new = old.clone();
+                let range = 3 * BLOCK_BYTES + at..3 * BLOCK_BYTES + at + length;
+                new[range.clone()]
+                    .iter_mut()
+                    .for_each(|byte| *byte ^= 0x41 + length as u8);
+                assert_eq!(located(&old, &new).as_deref(), Some(&[range][..]), "{length} at {at}");
+            }
+        }
+    }
+
+    // Several blocks are proven together; what is no short edit is not called one.
+    #[test]
+    fn several_edits_are_proven_together() {
+        let old = leaf();
+        let mut new = old.clone();
+        new[17] ^= 1;
+        new[5000] ^= 0x80;
+        new[16_383] ^= 0xff;
+        assert_eq!(located(&old, &new), Some(vec![17..18, 5000..5001, 16_383..16_384]));
+        new[800] ^= 3;
+        assert_eq!(located(&old, &new), None);
+    }
 }

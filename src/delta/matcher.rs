@@ -230,3 +230,7 @@ fn gaps(matches: &[Match], span: &Range<u64>) -> Vec<Range<u64>> {
     }
     gaps
 }
+
+#[cfg(test)]
+#[path = "matcher_tests.rs"]
+mod tests;

@@ -471,14 +471,14 @@ mod tests {
         new.extend(b"hello world");
         new.extend(&base[5..205]);
         new.extend(b"abc");
-        for cut in 1..plan.len() + 1 {
+        for cut in 1..=plan.len() {
             assert_eq!(
                 decode(&base, &plan, new.len() as u64, cut).as_deref(),
                 Ok(&new[..]),
                 "{cut}"
             );
         }
-        assert_eq!(plan.len(), 2 + 1 + 1 + 11 + 1 + 2 + 1 + 3 + 1, "{plan:?}");
+        assert_eq!(plan.len(), 2 + 1 + 1 + 11 + 2 + 1 + 1 + 3, "{plan:?}");
     }
 
     // A thousand edits of a byte in 1 GiB fit in 5 KB; a literal costs next to nothing on top.

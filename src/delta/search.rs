@@ -169,9 +169,13 @@ impl Search {
         let shifts = &self.shifts[..one.unwrap_or(2)];
         shifts.iter().find_map(|&shift| {
             let first = rest.start.checked_add_signed(shift).unwrap_or(0) / BLOCK;
-            let mut block = first;
+            // What went on before the gap may go on in it: there a neighbour on either side will do.
+            if let Some(pair) = confirm(scene, first, shift, work) {
+                return extend(scene, pair, shift, rest, work);
+            }
+            let mut block = first + 1;
             while block < first + PROBED_BLOCKS {
-                // Both of a pair have to fit: the second is tried first, as it is also the next pair's first.
+                // Both of a pair have to fit. The second comes first: when it does not, it is no first either.
                 if !scene.basis.block_at(block + 1, shift, &scene.window, work) {
                     block += 2;
                 } else if scene.basis.block_at(block, shift, &scene.window, work) {
