@@ -54,7 +54,10 @@ impl Arrival {
     pub(super) fn new(start: &Start, staged: StagedFile, serial: u64, sidecar: Option<SidecarWriter>) -> Arrival {
         let large = start.size >= BESIDE_BYTES_MIN && !start.sparse;
         let shared = || staged.file().try_clone().ok().map(Arc::new);
-        let beside = large.then(shared).flatten().map(|file| Verifying::new(file, serial, sidecar));
+        let beside = large
+            .then(shared)
+            .flatten()
+            .map(|file| Verifying::new(file, serial, sidecar));
         let check = beside.map_or_else(|| Check::Inline(Box::default()), Check::Beside);
         let (file, meta) = (start.file, start.meta);
         Arrival {

@@ -1,6 +1,7 @@
 //! The server's side of a transfer's beginning: from the request to a sending or receiving end.
 
 use super::agreement::{Agreement, Scope};
+use super::deltas::Deltas;
 use super::options::MaxDelete;
 use super::peer::Transfer;
 use super::place::Place;
@@ -10,7 +11,7 @@ use super::source_tree::SourceTree;
 use crate::model::{CloseCode, Fault, Meta, RelPath};
 use crate::reactor::ConnId;
 use crate::store::{Filter, FilterError, FoundKind, Root, Rule};
-use crate::wire::{Begin, Brake, PullSource, TargetKind};
+use crate::wire::{Begin, Brake, PullSource, TargetKind, features};
 use std::io;
 use std::rc::Rc;
 
@@ -50,7 +51,13 @@ fn check_present(root: &Root) -> Result<(), Fault> {
     }
 }
 
-pub(super) fn receive(owner: ConnId, place: Rc<Place>, begin: Begin, filter: Filter) -> Result<Transfer, Fault> {
+pub(super) fn receive(
+    owner: ConnId,
+    place: Rc<Place>,
+    begin: Begin,
+    filter: Filter,
+    features: u64,
+) -> Result<Transfer, Fault> {
     check_present(&place.root)?;
     let delete = match begin.flags.delete {
         false => None,
@@ -68,7 +75,7 @@ pub(super) fn receive(owner: ConnId, place: Rc<Place>, begin: Begin, filter: Fil
         agreement: Agreement::new(Scope::Below(begin.target.clone()), filter),
         checksum: begin.flags.checksum,
         dry_run: begin.flags.dry_run,
-        delta,
+        delta: features & features::DELTA != 0,
         delete,
         top: begin.target,
     };

@@ -29,6 +29,8 @@ pub(super) struct Changing {
     encoded: u64,
     at_op: usize,
     within_op: u64,
+    /// All operations were found.
+    found: bool,
     ended: bool,
     literal_bytes: u64,
     matched_bytes: u64,
@@ -120,6 +122,7 @@ impl Changing {
             encoded: 0,
             at_op: 0,
             within_op: 0,
+            found: false,
             ended: false,
             literal_bytes: 0,
             matched_bytes: 0,
@@ -184,6 +187,10 @@ impl Changing {
         }
         self.ops.clear();
         self.at_op = 0;
+        if self.found {
+            self.end_plan();
+            return Ok(());
+        }
         let length = self.content.length();
         match &mut self.work {
             Work::Index {
@@ -203,21 +210,23 @@ impl Changing {
                 match matcher.step(&view, &mut self.content, STEP_BYTES, &mut self.ops)? {
                     Progress::Working => {}
                     Progress::Chunk(chunk) => {
-                        chunk.leaves.iter().for_each(|leaf| self.hasher.append_subtree(0, *leaf));
+                        chunk
+                            .leaves
+                            .iter()
+                            .for_each(|leaf| self.hasher.append_subtree(0, *leaf));
                         if let Some(sidecar) = sidecar {
                             sidecar.put(*chunks, &chunk);
                         }
                         *chunks += 1;
                     }
-                    Progress::Done => self.end_plan(),
+                    Progress::Done => self.found = true,
                 }
             }
             Work::Signature(matcher) => {
                 let bytes = self.content.bytes(0, length as usize)?;
                 let ops = &mut self.ops;
-                if matcher.step(bytes, STEP_BYTES, &mut |op| ops.push(op)) == Matching::Done {
-                    self.ops.push(Op::Literal { length: 0 });
-                }
+                let matching = matcher.step(bytes, STEP_BYTES, &mut |op| ops.push(op));
+                self.found = matching == Matching::Done;
             }
             Work::Prefix(encoder) => {
                 let piece = (length - self.encoded).min(PREFIX_STEP_BYTES) as usize;
@@ -242,16 +251,18 @@ impl Changing {
     /// Encodes operations that were found, a bounded number of new bytes at a time.
     fn encode(&mut self) -> Result<(), Torn> {
         let hashes = matches!(self.work, Work::Signature(_));
-        let mut left = STEP_BYTES;
+        let mut left = match self.squeezer {
+            Some(_) => SQUEEZE_STEP_BYTES,
+            None => STEP_BYTES,
+        };
         while let Some(op) = self.ops.get(self.at_op).copied().filter(|_| left > 0) {
             let rest = op.length() - self.within_op;
-            if op.length() == 0 {
-                self.at_op += 1;
-                self.end_plan();
-                continue;
-            }
             let whole = matches!(op, Op::Copy { .. }) && !hashes;
-            let now = if whole { rest } else { rest.min(CHUNK_BYTES as u64).min(left as u64) };
+            let now = if whole {
+                rest
+            } else {
+                rest.min(CHUNK_BYTES as u64).min(left as u64)
+            };
             if hashes {
                 let bytes = self.content.bytes(self.encoded, now as usize)?;
                 self.hasher.update(bytes);
@@ -313,6 +324,7 @@ impl Changing {
     }
 }
 
+/// New bytes that are compressed at a time: 1 to 2 ms of text.
+const SQUEEZE_STEP_BYTES: usize = 256 * 1024;
 /// Bytes compressed against a basis at a time.
 const PREFIX_STEP_BYTES: u64 = 256 * 1024;
-

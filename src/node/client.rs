@@ -4,6 +4,7 @@
 //! Invariant: exactly one [`ClientEvent::Finished`] is reported, as the last event.
 
 use super::client_node::{ClientNode, Phase};
+use super::deltas::Deltas;
 use super::events::{ClientEvent, JobError, Summary};
 use super::ledger::Audience;
 use super::local::{Sources, pull_names, refuse_duplicates};
@@ -16,6 +17,7 @@ use crate::store::{Filter, Home, Rule};
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 /// One job against a server, on the thread that polls it.
@@ -63,6 +65,7 @@ impl Client {
             job,
             transfer,
             filter,
+            deltas: Rc::new(Deltas::in_home(&home)),
             home,
             security,
             addresses,

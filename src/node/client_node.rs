@@ -3,6 +3,7 @@
 //! Never blocks. Invariant: the outcome is reported once, when the connection is gone.
 
 use super::begin::random_seed;
+use super::deltas::Deltas;
 use super::events::{Action, ClientEvent, JobError, Outcome, Summary};
 use super::ledger::Ledger;
 use super::local::{PullPlan, PullTarget, Sources, pull_sources};
@@ -27,6 +28,7 @@ pub(super) struct ClientNode {
     pub(super) transfer: TransferOptions,
     pub(super) filter: Filter,
     pub(super) home: Home,
+    pub(super) deltas: Rc<Deltas>,
     pub(super) security: ClientSecurity,
     pub(super) addresses: Vec<SocketAddr>,
     /// Which of the addresses is tried.
@@ -309,13 +311,13 @@ impl ClientNode {
                 let plan = Sources::open(sources)?.plan(target, kind)?;
                 self.tell_mappings(plan.mappings);
                 let missing = plan.missing;
-                let holes = session.machine.features() & features::HOLES != 0;
                 let checksum = self.transfer.checksum;
                 let plan = SendingPlan {
                     trees: plan.trees,
                     filter,
                     checksum,
-                    holes,
+                    features: session.machine.features(),
+                    deltas: Rc::clone(&self.deltas),
                     top: plan.top,
                     missing: Vec::new(),
                     complete: missing.is_empty(),
@@ -339,7 +341,8 @@ impl ClientNode {
                     nowhere: self.home.path().join("empty"),
                 };
                 let plan = target.plan(links, kind, filter)?;
-                session.transfer = Some(self.receive(cx.id(), plan)?);
+                let delta = session.machine.features() & features::DELTA != 0;
+                session.transfer = Some(self.receive(cx.id(), plan, delta)?);
                 self.core.committer.register(cx.id());
             }
             Job::Status { .. } => {}
@@ -347,7 +350,7 @@ impl ClientNode {
         Ok(())
     }
 
-    fn receive(&mut self, owner: ConnId, plan: PullPlan) -> Result<Transfer, JobError> {
+    fn receive(&mut self, owner: ConnId, plan: PullPlan, delta: bool) -> Result<Transfer, JobError> {
         self.tell_mappings(plan.mappings);
         let delete = match self.transfer.delete {
             false => None,
@@ -362,8 +365,11 @@ impl ClientNode {
                 })
             }
         };
+        let mut place = plan.place;
+        // What was pulled is remembered by this device, and leaves no trace beside it.
+        place.deltas = Rc::clone(&self.deltas);
         let plan = ReceivingPlan {
-            place: Rc::new(plan.place),
+            place: Rc::new(place),
             agreement: plan.agreement,
             checksum: self.transfer.checksum,
             dry_run: self.transfer.dry_run,

@@ -4,20 +4,26 @@
 
 use crate::delta::index::Parts;
 use crate::model::ContentId;
-use crate::model::limits::MEDIUM_BYTES_MAX;
-use crate::store::{Home, Identity, MappedSidecar, Root, SidecarBounds, SidecarWriter, Sidecars};
+use crate::model::limits::{MEDIUM_BYTES_MAX, WHOLE_BYTES_MAX};
+use crate::store::{Home, Identity, Insertion, MappedSidecar, Root, Shadows, SidecarBounds, SidecarWriter, Sidecars};
+use std::cell::RefCell;
 
-/// Sidecars of large files.
+/// Sidecars of large files, and contents of smaller ones that were sent.
 #[derive(Debug)]
 pub(crate) struct Deltas {
     sidecars: Sidecars,
+    shadows: RefCell<Option<Shadows>>,
 }
+
+/// Bytes of contents that are kept.
+const SHADOWS_BYTES_MAX: u64 = 256 << 20;
 
 impl Deltas {
     /// Beside the files of a share.
     pub(crate) fn in_root(root: &Root) -> Deltas {
         Deltas {
             sidecars: Sidecars::in_root(root, SidecarBounds::default()),
+            shadows: RefCell::new(None),
         }
     }
 
@@ -25,18 +31,24 @@ impl Deltas {
     pub(crate) fn in_home(home: &Home) -> Deltas {
         Deltas {
             sidecars: Sidecars::in_home(home, SidecarBounds::default()),
+            shadows: RefCell::new(Some(Shadows::new(&home.path().join("shadows"), SHADOWS_BYTES_MAX))),
         }
     }
 
     /// Starts the sidecar of a file of `length` bytes; `None` for one that is too small to need it, or
     /// where none can be kept.
     pub(crate) fn begin(&self, length: u64, parts: Parts) -> Option<SidecarWriter> {
+        let mut seed = [0; 8];
+        getrandom::fill(&mut seed).ok()?;
+        self.begin_with(length, parts, u64::from_le_bytes(seed))
+    }
+
+    /// The same, with a seed that is given.
+    pub(crate) fn begin_with(&self, length: u64, parts: Parts, seed: u64) -> Option<SidecarWriter> {
         if length <= MEDIUM_BYTES_MAX {
             return None;
         }
-        let mut seed = [0; 8];
-        getrandom::fill(&mut seed).ok()?;
-        self.sidecars.create(length, parts, u64::from_le_bytes(seed))
+        self.sidecars.create(length, parts, seed)
     }
 
     /// Keeps the sidecar of `id`.
@@ -64,5 +76,32 @@ impl Deltas {
             return None;
         }
         self.sidecars.open(id)
+    }
+
+    /// Begins to keep a content of `length` bytes that is sent.
+    pub(crate) fn begin_shadow(&self, length: u64) -> Option<Insertion> {
+        if length <= WHOLE_BYTES_MAX || length > MEDIUM_BYTES_MAX {
+            return None;
+        }
+        self.shadows.borrow_mut().as_mut()?.begin(length)
+    }
+
+    /// The next bytes of it.
+    pub(crate) fn append_shadow(&self, insertion: &mut Insertion, bytes: &[u8]) {
+        if let Some(shadows) = self.shadows.borrow_mut().as_mut() {
+            shadows.append(insertion, bytes);
+        }
+    }
+
+    /// All of it was sent.
+    pub(crate) fn keep_shadow(&self, insertion: Option<Insertion>, id: ContentId) {
+        if let (Some(shadows), Some(insertion)) = (self.shadows.borrow_mut().as_mut(), insertion) {
+            shadows.finish(insertion, id);
+        }
+    }
+
+    /// The content of `id`, if it was sent from here.
+    pub(crate) fn shadow(&self, id: &ContentId) -> Option<Vec<u8>> {
+        self.shadows.borrow_mut().as_mut()?.find(id)
     }
 }

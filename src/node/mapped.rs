@@ -16,9 +16,15 @@ pub(super) struct MappedContent {
 #[derive(Debug)]
 enum View {
     Nothing,
-    Mapped { start: u64, window: Window },
+    Mapped {
+        start: u64,
+        window: Window,
+    },
     /// Where nothing can be mapped.
-    Read { start: u64, bytes: Vec<u8> },
+    Read {
+        start: u64,
+        bytes: Vec<u8>,
+    },
 }
 
 /// Bytes mapped at a time: a stretch can begin anywhere in the first half.

@@ -4,11 +4,13 @@
 //! stable from open to end and no window was torn.
 
 use super::commit::Committer;
-use super::verifying::{BESIDE_BYTES_MIN, CheckedChunk, Task, Verifying};
+use super::deltas::Deltas;
+use super::verifying::{BESIDE_BYTES_MIN, CheckedChunk, Verifying};
 use crate::delta::TreeHasher;
+use crate::delta::index::Parts;
 use crate::model::{ItemCode, SharedBytes};
 use crate::reactor::ConnId;
-use crate::store::{Extent, SourceFile, Window};
+use crate::store::{Extent, Insertion, SourceFile, Window};
 use crate::wire::EndOutcome;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -17,6 +19,8 @@ use std::sync::Arc;
 pub(super) struct Outgoing {
     file: SourceFile,
     digest: Digest,
+    /// Its content is kept, for the next time.
+    shadow: Option<Insertion>,
     /// The data extent that is being sent ends here.
     extent_end: u64,
     loaded: Option<Loaded>,
@@ -62,15 +66,20 @@ const FRAME_BYTES: usize = 512 * 1024;
 
 impl Outgoing {
     /// Sends `file`; `serial` tells its checks from those of others.
-    pub(super) fn new(file: SourceFile, sparse: bool, serial: u64) -> Outgoing {
+    pub(super) fn new(file: SourceFile, sparse: bool, serial: u64, deltas: &Deltas) -> Outgoing {
         let large = file.size() >= BESIDE_BYTES_MIN && !sparse;
+        let file_length = file.size();
         let shared = || file.file().try_clone().ok().map(Arc::new);
         let beside = large.then(shared).flatten();
         let digest = match beside {
-            Some(file) => Digest::Beside(Verifying::new(file, serial)),
+            Some(file) => {
+                let sidecar = deltas.begin(file_length, Parts::Full);
+                Digest::Beside(Verifying::new(file, serial, sidecar))
+            }
             None => Digest::Inline(Box::default()),
         };
         Outgoing {
+            shadow: deltas.begin_shadow(file.size()).filter(|_| !sparse),
             file,
             digest,
             extent_end: 0,
@@ -86,6 +95,7 @@ impl Outgoing {
         remaining: u64,
         credit: u64,
         holes: bool,
+        deltas: &Deltas,
     ) -> Result<Part, ItemCode> {
         if remaining == 0 {
             return Ok(match &self.digest {
@@ -115,8 +125,12 @@ impl Outgoing {
         let (loaded, from) = self.load(offset)?;
         let range = from..from + wanted.min(loaded.length - from);
         let bytes = loaded.bytes();
+        let part = &(*bytes).as_ref()[range.clone()];
         if let Digest::Inline(hasher) = &mut self.digest {
-            hasher.update(&(*bytes).as_ref()[range.clone()]);
+            hasher.update(part);
+        }
+        if let Some(shadow) = &mut self.shadow {
+            deltas.append_shadow(shadow, part);
         }
         self.torn |= self.loaded.as_ref().is_some_and(Loaded::is_torn);
         Ok(Part::Data(bytes, range))
@@ -125,7 +139,8 @@ impl Outgoing {
     /// Has the chunks hashed that are complete now that `sent` bytes were sent.
     pub(super) fn hash_beside(&mut self, sent: u64, owner: ConnId, committer: &mut Committer) {
         if let Digest::Beside(verifying) = &mut self.digest {
-            while let Some(check) = verifying.next_check(sent, || Task::Leaves) {
+            let task = verifying.task();
+            while let Some(check) = verifying.next_check(sent, || task.clone()) {
                 if let Some(checked) = committer.check(owner, check) {
                     verifying.checked(&checked);
                 }
@@ -155,16 +170,23 @@ impl Outgoing {
     }
 
     /// Everything was sent: whether it was one content from open to end, and which.
-    pub(super) fn finish(self) -> EndOutcome {
+    pub(super) fn finish(self, deltas: &Deltas) -> EndOutcome {
         let torn = self.torn || self.loaded.is_some_and(|part| part.is_torn());
         let length = self.file.size();
-        let root = match self.digest {
-            Digest::Inline(hasher) => Some(hasher.finish().root),
+        let found = match self.digest {
+            Digest::Inline(hasher) => Some((hasher.finish(), None)),
             // What cannot be read any more is shorter than it was.
-            Digest::Beside(verifying) => verifying.finish(length, || Task::Leaves).map(|(id, _)| id.root),
+            Digest::Beside(verifying) => {
+                let task = verifying.task();
+                verifying.finish(length, task)
+            }
         };
-        match (self.file.unchanged(), root) {
-            (Ok(true), Some(root)) if !torn => EndOutcome::Complete(root),
+        match (self.file.unchanged(), found) {
+            (Ok(true), Some((id, sidecar))) if !torn => {
+                deltas.keep(sidecar, &id);
+                deltas.keep_shadow(self.shadow, id);
+                EndOutcome::Complete(id.root)
+            }
             (Ok(_), _) => EndOutcome::Changed,
             (Err(error), _) => EndOutcome::Failed(error.code()),
         }

@@ -44,7 +44,10 @@ enum Plan {
     Plain(PlanDecoder),
     Squeezed(Box<Unsqueezer>, PlanDecoder),
     /// Some of the basis is still to be given to the decoder.
-    Prefix { decoder: Box<PrefixDecoder>, primed: u64 },
+    Prefix {
+        decoder: Box<PrefixDecoder>,
+        primed: u64,
+    },
 }
 
 /// What a step came to.

@@ -122,7 +122,11 @@ impl Session {
         } = self;
         let receiving = match transfer {
             Some(Transfer::Receiving(receiving)) => receiving,
-            Some(Transfer::Sending(_)) => {
+            Some(Transfer::Sending(sending)) => {
+                if let Event::Tell(tell) = &event {
+                    sending.handle_tell(tell);
+                    return None;
+                }
                 Sending::settle(machine, ledger);
                 return Some(event);
             }

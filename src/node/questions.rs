@@ -111,7 +111,7 @@ impl Question {
         let seed = u64::from_le_bytes(self.body.get(..8)?.try_into().ok()?);
         let source = place.root.open_file(&self.path).ok()?;
         (source.identity() == self.identity).then(|| Telling::Signing {
-            builder: Box::new(SignatureBuilder::new(source.size(), seed)),
+            builder: Box::new(SignatureBuilder::new(seed)),
             source,
             offset: 0,
         })

@@ -11,8 +11,8 @@
 use super::agreement::Agreement;
 use super::arriving::{Arrival, Ended, Finding};
 use super::commit::{Closing, Commit, Committer, Done};
-use super::examining::Examining;
 use super::events::Action;
+use super::examining::Examining;
 use super::ledger::Ledger;
 use super::options::MaxDelete;
 use super::patches::Patches;

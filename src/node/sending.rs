@@ -8,28 +8,33 @@
 //!
 //! Invariant: a root is sent only when the file was stable from open to end and no window was torn.
 
+use super::changing::{Changed, Changing};
+use super::choosing::{Choice, Told, choose};
 use super::commit::Done;
 use super::content::Hashing;
+use super::deltas::Deltas;
 use super::events::Action;
 use super::ledger::Ledger;
 use super::outgoing::{Outgoing, Part};
 use super::receiving::Books;
 use super::source_tree::SourceTree;
-use crate::conn::{Machine, Origin, ReadStep, Report, Sender, Settlement};
+use crate::conn::{Asked, Machine, Origin, ReadStep, Report, Sender, Settlement};
 use crate::delta::content_id;
-use crate::model::limits::{INLINE_BYTES_MAX, TURN_BYTES};
-use crate::model::{Entry, ItemCode, Meta, RelPath};
+use crate::model::limits::{INLINE_BYTES_MAX, TURN_BYTES, WHOLE_BYTES_MAX};
+use crate::model::{ContentId, Entry, ItemCode, Meta, RelPath};
 use crate::reactor::{Activity, Context};
 use crate::store::{Filter, Scan, ScanItem, SourceFile};
-use crate::wire::{EndOutcome, Verdict};
-use std::collections::VecDeque;
+use crate::wire::{EndOutcome, Tell, Verdict, features};
+use std::collections::{HashMap, VecDeque};
+use std::rc::Rc;
 
 /// The sending end of one transfer.
 pub(crate) struct Sending {
     pub(super) trees: Vec<SourceTree>,
     pub(super) filter: Filter,
     pub(super) checksum: bool,
-    holes: bool,
+    features: u64,
+    deltas: Rc<Deltas>,
     pub(super) tree: usize,
     pub(super) scan: Option<Scan>,
     pub(super) found: VecDeque<ScanItem>,
@@ -38,7 +43,9 @@ pub(crate) struct Sending {
     pub(super) missing: Vec<RelPath>,
     pub(super) listed: bool,
     pub(super) complete: bool,
-    outgoing: Option<Outgoing>,
+    outgoing: Option<Leaving>,
+    /// What was told about bases, by the number of the file.
+    told: HashMap<u32, Told>,
     /// Files that were started, to tell the results of their checks apart.
     started: u64,
 }
@@ -48,8 +55,10 @@ pub(crate) struct SendingPlan {
     pub(crate) trees: Vec<SourceTree>,
     pub(crate) filter: Filter,
     pub(crate) checksum: bool,
-    /// Whether the receiver understands holes.
-    pub(crate) holes: bool,
+    /// What both sides can do.
+    pub(crate) features: u64,
+    /// What is remembered of contents.
+    pub(crate) deltas: Rc<Deltas>,
     /// The directory whose contents are sent, if it is one.
     pub(crate) top: Option<Meta>,
     /// Sources that are not there; the others are sent.
@@ -58,6 +67,8 @@ pub(crate) struct SendingPlan {
     pub(crate) complete: bool,
 }
 
+/// Steps of a patch in one visit.
+const STEPS_PER_VISIT: usize = 1;
 /// Files opened in one visit.
 const FILES_PER_VISIT: usize = 64;
 
@@ -67,7 +78,8 @@ impl Sending {
             trees: plan.trees,
             filter: plan.filter,
             checksum: plan.checksum,
-            holes: plan.holes,
+            features: plan.features,
+            deltas: plan.deltas,
             tree: 0,
             scan: None,
             found: VecDeque::new(),
@@ -77,6 +89,7 @@ impl Sending {
             listed: false,
             complete: plan.complete,
             outgoing: None,
+            told: HashMap::new(),
             started: 0,
         }
     }
@@ -91,7 +104,7 @@ impl Sending {
         self.trees.iter().for_each(|tree| tree.root.forget_parents());
         self.forget_abandoned(sender);
         for done in books.committer.take_results(cx.id()) {
-            if let (Done::Checked(checked), Some(outgoing)) = (done, &mut self.outgoing) {
+            if let (Done::Checked(checked), Some(Leaving::Whole(outgoing))) = (done, &mut self.outgoing) {
                 outgoing.checked(&checked);
             }
         }
@@ -108,7 +121,7 @@ impl Sending {
     /// Reads what the receiver wants, as far as there is room for it.
     fn read(&mut self, cx: &mut Context<'_>, machine: &mut Machine, books: &mut Books<'_>) -> Activity {
         let before = cx.bytes_sent() + cx.outbound_bytes() as u64;
-        let mut opened = 0;
+        let (mut opened, mut worked) = (0, 0);
         let mut reading = Activity::Idle;
         while cx.room() > 0 {
             let Some(sender) = machine.sender() else {
@@ -119,12 +132,26 @@ impl Sending {
             };
             reading = Activity::More;
             match step {
-                ReadStep::Open { origin, credit, .. } => {
+                ReadStep::Open {
+                    file,
+                    origin,
+                    credit,
+                    basis,
+                } => {
                     opened += 1;
-                    self.open(sender, &origin, credit, books.ledger, books.scratch);
+                    let flow = self.open(sender, (file, &origin, basis), credit, books);
                     cx.send_owned(machine.take_output());
+                    if flow == Flow::Waits {
+                        return Activity::Idle;
+                    }
                 }
-                ReadStep::Plan { .. } => return Activity::Idle,
+                ReadStep::Plan { credit, .. } => {
+                    self.plan(cx, machine, books, credit);
+                    worked += 1;
+                    if worked >= STEPS_PER_VISIT {
+                        break;
+                    }
+                }
                 ReadStep::Content {
                     offset,
                     remaining,
@@ -158,26 +185,91 @@ impl Sending {
         }
     }
 
-    fn open(&mut self, sender: &mut Sender, origin: &Origin, credit: u64, ledger: &mut Ledger, scratch: &mut Vec<u8>) {
+    fn open(
+        &mut self,
+        sender: &mut Sender,
+        (number, origin, basis): (u32, &Origin, Option<ContentId>),
+        credit: u64,
+        books: &mut Books<'_>,
+    ) -> Flow {
         let tree = &self.trees[usize::from(origin.source)];
         let Ok(local) = tree.local(&origin.path) else {
-            return sender.fail(ItemCode::BadPath);
+            sender.fail(ItemCode::BadPath);
+            return Flow::Goes;
         };
         let file = match tree.root.open_file(&local) {
             Ok(file) => file,
             Err(error) => {
                 log::info!("{error}");
-                return sender.fail(error.code());
+                sender.fail(error.code());
+                return Flow::Goes;
             }
         };
-        if file.size() <= INLINE_BYTES_MAX.min(credit) {
-            return send_whole(sender, &file, ledger, scratch);
+        let basis = basis.filter(|_| file.size() > WHOLE_BYTES_MAX);
+        let told = self.told.remove(&number);
+        let choice = match basis {
+            Some(basis) => choose(file, &basis, told, self.features, self.checksum, &self.deltas),
+            None => Choice::Whole(file),
+        };
+        match choice {
+            Choice::Ask(topic, body) => {
+                if sender.ask(topic, &body) == Asked::Later {
+                    return Flow::Waits;
+                }
+                self.told.insert(number, Told::new(topic));
+            }
+            Choice::Patch(changing) => {
+                let file = changing.file();
+                sender.patch(file.size(), &file.meta(), changing.form());
+                books.ledger.progress.current = Some(origin.path.clone());
+                self.outgoing = Some(Leaving::Patch(changing));
+            }
+            Choice::Whole(file) if file.size() <= INLINE_BYTES_MAX.min(credit) => {
+                send_whole(sender, &file, &self.deltas, books);
+            }
+            Choice::Whole(file) => {
+                let sparse = self.features & features::HOLES != 0 && file.is_sparse();
+                sender.start(file.size(), sparse, &file.meta());
+                books.ledger.progress.current = Some(origin.path.clone());
+                self.started += 1;
+                let outgoing = Outgoing::new(file, sparse, self.started, &self.deltas);
+                self.outgoing = Some(Leaving::Whole(Box::new(outgoing)));
+            }
         }
-        let sparse = self.holes && file.is_sparse();
-        sender.start(file.size(), sparse, &file.meta());
-        ledger.progress.current = Some(origin.path.clone());
-        self.started += 1;
-        self.outgoing = Some(Outgoing::new(file, sparse, self.started));
+        Flow::Goes
+    }
+
+    /// A piece of an answer about a basis came.
+    pub(crate) fn handle_tell(&mut self, tell: &Tell<'_>) {
+        if let Some(told) = self.told.get_mut(&tell.file) {
+            told.push(tell.body);
+        }
+    }
+
+    /// Goes on with the plan of the started patch.
+    fn plan(&mut self, cx: &mut Context<'_>, machine: &mut Machine, books: &mut Books<'_>, credit: u64) {
+        let Some(Leaving::Patch(changing)) = self.outgoing.as_mut() else {
+            debug_assert!(false, "a started patch is open");
+            return;
+        };
+        let changed = changing.step(credit as usize, &self.deltas);
+        let (literal, matched) = changing.take_figures();
+        books.ledger.moved(literal);
+        books.ledger.matched(matched);
+        let pending = machine.take_output();
+        cx.send_owned(pending);
+        let Some(sender) = machine.sender() else { return };
+        match changed {
+            Changed::Working => {}
+            Changed::Plan(bytes) => {
+                cx.send(&sender.data(bytes.len()));
+                cx.send_owned(bytes);
+            }
+            Changed::End(outcome) => {
+                self.outgoing = None;
+                sender.end(outcome);
+            }
+        }
     }
 
     /// Sends the next part of the started file: a frame of data, a hole, or its end.
@@ -188,11 +280,12 @@ impl Sending {
         books: &mut Books<'_>,
         (offset, remaining, credit): (u64, u64, u64),
     ) -> Flow {
-        let Some(outgoing) = self.outgoing.as_mut() else {
+        let Some(Leaving::Whole(outgoing)) = self.outgoing.as_mut() else {
             debug_assert!(false, "a started file is open");
             return Flow::Waits;
         };
-        let part = outgoing.next_part(offset, remaining, credit, self.holes);
+        let holes = self.features & features::HOLES != 0;
+        let part = outgoing.next_part(offset, remaining, credit, holes, &self.deltas);
         let pending = machine.take_output();
         cx.send_owned(pending);
         let Some(sender) = machine.sender() else {
@@ -212,7 +305,10 @@ impl Sending {
             }
             Ok(Part::Wait) => return Flow::Waits,
             Ok(Part::End) => {
-                let outcome = self.outgoing.take().map_or(EndOutcome::Changed, Outgoing::finish);
+                let outcome = match self.outgoing.take() {
+                    Some(Leaving::Whole(outgoing)) => outgoing.finish(&self.deltas),
+                    _ => EndOutcome::Changed,
+                };
                 sender.end(outcome);
             }
             Err(code) => {
@@ -227,6 +323,12 @@ impl Sending {
     }
 }
 
+/// The file between its start and its end.
+enum Leaving {
+    Whole(Box<Outgoing>),
+    Patch(Box<Changing>),
+}
+
 /// Whether a file can go on at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Flow {
@@ -236,17 +338,22 @@ enum Flow {
 }
 
 /// A small file: read, hashed and sent at once. Mapping it would cost more than the copy.
-fn send_whole(sender: &mut Sender, file: &SourceFile, ledger: &mut Ledger, scratch: &mut Vec<u8>) {
-    scratch.resize(INLINE_BYTES_MAX as usize + 1, 0);
-    let length = match file.read_at(0, scratch) {
+fn send_whole(sender: &mut Sender, file: &SourceFile, deltas: &Deltas, books: &mut Books<'_>) {
+    books.scratch.resize(INLINE_BYTES_MAX as usize + 1, 0);
+    let length = match file.read_at(0, books.scratch) {
         Ok(length) => length,
         Err(error) => return sender.fail(error.code()),
     };
     match file.unchanged() {
         Ok(true) if length as u64 == file.size() => {
-            let bytes = &scratch[..length];
-            sender.inline(&file.meta(), content_id(bytes).root, bytes);
-            ledger.moved(length as u64);
+            let bytes = &books.scratch[..length];
+            let id = content_id(bytes);
+            sender.inline(&file.meta(), id.root, bytes);
+            books.ledger.moved(length as u64);
+            if let Some(mut shadow) = deltas.begin_shadow(length as u64) {
+                deltas.append_shadow(&mut shadow, bytes);
+                deltas.keep_shadow(Some(shadow), id);
+            }
         }
         Ok(_) => sender.changed(),
         Err(error) => sender.fail(error.code()),

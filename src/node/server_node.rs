@@ -14,7 +14,7 @@ use crate::conn::{Event, Machine};
 use crate::model::{CloseCode, DeviceId, Fault, Rights, ShareName, Tick};
 use crate::reactor::{Activity, Closed, ConnId, Context, Counters, Handler, Shared};
 use crate::store::{ShareLock, Stamp};
-use crate::wire::{Begin, Direction, Open, features};
+use crate::wire::{Begin, Direction, Open};
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
@@ -293,17 +293,17 @@ impl ServerNode {
         session.ledger = Ledger::new(Audience::Nobody);
         session.began = cx.now();
         session.wire_before = (cx.bytes_sent(), cx.bytes_received());
+        let features = session.machine.features();
         let kind = match begin.direction {
             Direction::Push => {
                 let kind = target_kind(&place.root, begin.target.as_ref())?;
-                session.transfer = Some(receive(cx.id(), place, begin, filter)?);
+                session.transfer = Some(receive(cx.id(), place, begin, filter, features)?);
                 self.core.committer.register(cx.id());
                 kind
             }
             Direction::Pull => {
-                let holes = session.machine.features() & features::HOLES != 0;
                 let root = Rc::new(place.root.share());
-                let (sending, kind) = send(&root, &begin, filter, holes)?;
+                let (sending, kind) = send(&root, &begin, filter, &place.deltas, features)?;
                 session.transfer = Some(sending);
                 self.core.committer.register(cx.id());
                 kind

@@ -342,6 +342,12 @@ impl MappedSidecar {
         view.expect("a window keeps its length, which was compared")
     }
 
+    /// The whole file, as it is.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        self.window.as_ref()
+    }
+
     /// Whether a part of it was lost since it was opened and read as zeros. Ask after reading.
     #[must_use]
     pub fn is_torn(&self) -> bool {

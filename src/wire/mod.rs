@@ -37,5 +37,5 @@ pub mod features {
     /// Patches may be compressed with zstd ([`super::PatchForm`]).
     pub const ZSTD: u64 = 4;
     /// Everything that this build can do.
-    pub const ALL: u64 = HOLES | DELTA;
+    pub const ALL: u64 = HOLES | DELTA | if cfg!(feature = "zstd") { ZSTD } else { 0 };
 }

@@ -52,7 +52,8 @@ impl Sender {
         let Some(item) = self.wanted.get_mut(&file) else {
             return;
         };
-        let Some(basis) = item.basis else {
+        // A second attempt is made whole, unless another basis is named for it.
+        let Some(basis) = item.basis.take() else {
             debug_assert!(false, "a patch has a basis");
             return;
         };
