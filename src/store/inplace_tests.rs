@@ -169,7 +169,7 @@ fn the_result_reads_through_before_the_commit() {
         let mut work = case.prepared();
         for piece in [1 + case.new.len() / 3, 4_095, 70_000] {
             let mut buffer = vec![9; piece];
-            let mut read = Vec::new();
+            let mut read: Vec<u8> = Vec::new();
             while let count @ 1.. = work.read_through(read.len() as u64, &mut buffer).unwrap() {
                 read.extend(&buffer[..count]);
             }
