@@ -14,6 +14,9 @@ mod generate;
 #[path = "sim/rng.rs"]
 #[allow(dead_code)]
 mod rng;
+#[path = "../fuzz/src/streams.rs"]
+#[allow(unreachable_pub)]
+mod streams;
 
 use generate::{any_frame, any_text};
 use proptest::prelude::*;
@@ -127,7 +130,9 @@ fn damaged_texts(seed: u64) {
 fn damaged_streams(seed: u64) {
     let mut rng = Rng::new(seed);
     let words: Vec<Vec<u8>> = (0..8).map(|length| rng.bytes(length + 1)).collect();
-    let content: Vec<u8> = (0..rng.below(2_000)).flat_map(|_| rng.pick(&words)).collect();
+    let content: Vec<u8> = (0..rng.below(2_000))
+        .flat_map(|_| words[rng.index(8)].clone())
+        .collect();
     let basis = &content[..content.len().min(200)];
     let mut squeezed = Vec::new();
     let mut squeezer = Squeezer::new(content.len() as u64);
@@ -147,9 +152,9 @@ fn damaged_streams(seed: u64) {
         mutate(&mut rng, &mut signature);
     }
     let head = [rng.next() as u8, rng.next() as u8];
-    bodies::squeezed(&[&head[..], &squeezed].concat());
-    bodies::prefixed(&[&[basis.len() as u8, head[1]][..], basis, &prefixed].concat());
-    bodies::signature(&[&[signature.len().min(255) as u8][..], &signature, &content].concat());
+    streams::squeezed(&[&head[..], &squeezed].concat());
+    streams::prefixed(&[&[basis.len() as u8, head[1]][..], basis, &prefixed].concat());
+    streams::signature(&[&[signature.len().min(255) as u8][..], &signature, &content].concat());
 }
 
 fn variable(name: &str) -> Option<u64> {

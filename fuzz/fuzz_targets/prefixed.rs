@@ -1,4 +1,4 @@
-//! Fuzzes `bodies::prefixed`.
+//! Fuzzes `streams::prefixed`.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| syncline_fuzz::bodies::prefixed(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| syncline_fuzz::streams::prefixed(data));

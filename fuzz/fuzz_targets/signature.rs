@@ -1,4 +1,4 @@
-//! Fuzzes `bodies::signature`.
+//! Fuzzes `streams::signature`.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| syncline_fuzz::bodies::signature(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| syncline_fuzz::streams::signature(data));

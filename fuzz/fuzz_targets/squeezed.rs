@@ -1,4 +1,4 @@
-//! Fuzzes `bodies::squeezed`.
+//! Fuzzes `streams::squeezed`.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| syncline_fuzz::bodies::squeezed(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| syncline_fuzz::streams::squeezed(data));

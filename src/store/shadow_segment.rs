@@ -110,31 +110,40 @@ pub(super) fn scan(file: &File, found: &mut dyn FnMut(Record)) -> io::Result<(u6
     let nonce = read_nonce(file)?;
     let size = file.metadata()?.len();
     let mut offset = SEGMENT_HEADER_BYTES;
-    // A trailer, and the header that follows on it.
+    // The trailer of a record and the header that follows on it are read at once.
     let mut edge = [0; (TRAILER_BYTES + RECORD_HEADER_BYTES) as usize];
-    let (trailer, header) = edge.split_at_mut(TRAILER_BYTES as usize);
-    if size < offset + RECORD_HEADER_BYTES {
-        return Ok((nonce, offset));
-    }
-    file.read_exact_at(header, offset)?;
+    let mut header = read_edge(file, &mut edge[TRAILER_BYTES as usize..], offset)?;
     // Each turn moves on by a record, so that the size bounds them.
-    while let Some(length) = parse_header(header, nonce, offset) {
+    while header {
+        let Some(length) = parse_header(&edge[TRAILER_BYTES as usize..], nonce, offset) else {
+            break;
+        };
         let end = offset + record_bytes(length);
         if end > size {
             break;
         }
-        file.read_exact_at(trailer, end - TRAILER_BYTES)?;
-        if let Some((root, _)) = parse_trailer(trailer, nonce, offset, length) {
+        header = read_edge(file, &mut edge, end - TRAILER_BYTES)?;
+        if let Some((root, _)) = parse_trailer(&edge[..TRAILER_BYTES as usize], nonce, offset, length) {
             let id = ContentId { length, root };
             found(Record { id, offset });
         }
         offset = end;
-        if size < offset + RECORD_HEADER_BYTES {
-            break;
-        }
-        file.read_exact_at(header, offset)?;
     }
     Ok((nonce, offset))
+}
+
+/// Fills `edge` as far as the file goes, and says whether that is all of it.
+fn read_edge(file: &File, edge: &mut [u8], offset: u64) -> io::Result<bool> {
+    let mut filled = 0;
+    while filled < edge.len() {
+        match file.read_at(&mut edge[filled..], offset + filled as u64) {
+            Ok(0) => return Ok(false),
+            Ok(count) => filled += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(true)
 }
 
 /// Opens a segment to be scanned.
