@@ -25,7 +25,7 @@ SEED = 20261120
 OLD_SECONDS, NEW_SECONDS = 1_700_000_000, 1_700_086_400
 PIECE_BYTES = 16 << 20
 EDITS = 1_000
-PAIRS = {"small": "zstd-sys, 2.0.13 to 2.0.16", "medium": "libc, 0.2.170 to 0.2.185", "linux": "linux-source-6.1, 176-1 to 192-2"}
+PAIRS = {"small": "zstd-sys 2.0.13 to 2.0.16", "medium": "libc 0.2.170 to 0.2.180", "linux": "linux-source-6.1 176-1 to 192-2"}
 
 
 class DeltaRow:
