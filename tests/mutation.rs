@@ -157,6 +157,25 @@ fn damaged_streams(seed: u64) {
     streams::signature(&[&[signature.len().min(255) as u8][..], &signature, &content].concat());
 }
 
+fn damaged_sidecars(seed: u64) {
+    let mut rng = Rng::new(seed);
+    let length = rng.index(50_000);
+    let mut sidecar = syncline::delta::index::build(&rng.bytes(length), rng.next());
+    for _ in 0..=rng.below(3) {
+        mutate(&mut rng, &mut sidecar);
+    }
+    bodies::sidecar(&sidecar);
+    if sidecar.len() > HEADER_BYTES && rng.once_in(2) {
+        // Under a right checksum damage of the header reaches what is behind it.
+        let sum = crc32fast::hash(&sidecar[..HEADER_BYTES - 4]);
+        sidecar[HEADER_BYTES - 4..HEADER_BYTES].copy_from_slice(&sum.to_le_bytes());
+        bodies::sidecar(&sidecar);
+    }
+}
+
+/// Bytes of a sidecar's header, its checksum last.
+const HEADER_BYTES: usize = 128;
+
 fn variable(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;
     Some(text.parse().unwrap_or_else(|_| panic!("{name}={text} is not a number")))
@@ -192,4 +211,10 @@ fn row_1_damaged_texts_end_in_named_errors() {
 #[test]
 fn row_12_damaged_streams_stay_within_their_bounds() {
     for_seeds(2_000, damaged_streams);
+}
+
+// I12, row 10: the same for sidecars that a crash, or anyone, has damaged.
+#[test]
+fn row_10_damaged_sidecars_end_in_named_errors() {
+    for_seeds(1_000, damaged_sidecars);
 }

@@ -5,6 +5,7 @@
 //! back the same.
 
 use syncline::conn::{Event, Machine, Origin, ReadStep};
+use syncline::delta::index::{IndexView, Parts};
 use syncline::model::limits::{
     BATCH_ENTRIES_MAX, CONTROL_FRAME_BYTES_MAX, NAME_BYTES_MAX, OUTBOUND_BYTES_MAX, PATH_BYTES_MAX, PATH_DEPTH_MAX,
     PREAUTH_FRAME_BYTES_MAX,
@@ -23,13 +24,14 @@ pub fn any(data: &[u8]) {
     let Some((&first, rest)) = data.split_first() else {
         return;
     };
-    match first % 9 {
+    match first % 10 {
         0 => frames(rest),
         1 => machine(rest),
         2 => path(rest),
         3 => link(rest),
         4 => content_id(rest),
         5 => filter(rest),
+        6 => sidecar(rest),
         _ => {
             let Some((&kind, payload)) = rest.split_first() else {
                 return;
@@ -37,6 +39,34 @@ pub fn any(data: &[u8]) {
             let kinds = FrameType::ALL;
             payload_of(kinds[usize::from(kind) % kinds.len()], payload);
         }
+    }
+}
+
+/// A sidecar: what is taken can be looked at everywhere, and only what is under its root is verified.
+pub fn sidecar(data: &[u8]) {
+    let view = match IndexView::parse(data) {
+        Ok(view) => view,
+        Err(error) => return assert!(!error.to_string().is_empty()),
+    };
+    let sidecar = view.sidecar();
+    let blocks = if sidecar.parts == Parts::Full {
+        sidecar.block_count()
+    } else {
+        0
+    };
+    let leaves = sidecar.leaf_count();
+    let strong = (0..leaves.min(blocks)).fold(0, |all, at| all ^ view.strong(at));
+    let crcs = (0..blocks).fold(0, |all, at| all ^ view.crc(at));
+    std::hint::black_box((strong, crcs));
+    assert_eq!(view.leaves().len() as u64, leaves);
+    assert_eq!(view.anchors().len(), view.anchor_count());
+    assert!(view.anchors().is_sorted_by_key(|anchor| anchor.position));
+    let chunks = (0..sidecar.chunk_count()).map(|number| view.chunk(number));
+    let anchors: usize = chunks.map(|chunk| chunk.anchors.len()).sum();
+    assert_eq!(anchors, view.anchor_count());
+    if view.verify().is_ok() {
+        let again = syncline::delta::index::root_of_leaves(view.leaves(), sidecar.length);
+        assert_eq!(again, Some(view.id()));
     }
 }
 

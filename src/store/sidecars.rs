@@ -116,7 +116,7 @@ impl Sidecars {
         // Once more if somebody removed the directory that we hold.
         for _ in 0..2 {
             match SidecarWriter::create(self.make_directory()?, sidecar) {
-                Err(Errno::NOENT) => drop(self.directory.take()),
+                Err(Errno::NOENT) => drop((self.directory.take(), self.table.take())),
                 other => return other.ok(),
             }
         }
