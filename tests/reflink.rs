@@ -222,7 +222,10 @@ fn sparse_stays_sparse(dir: &Path) {
         let mut moved = vec![0; MIB as usize];
         file.staged().file().read_exact_at(&mut moved, far + shift).unwrap();
         assert!(moved == noise(MIB, 2));
-        file.staged().file().read_exact_at(&mut moved, far + shift - MIB).unwrap();
+        file.staged()
+            .file()
+            .read_exact_at(&mut moved, far + shift - MIB)
+            .unwrap();
         assert!(moved.iter().all(|&byte| byte == 0));
         file.staged().file().sync_all().unwrap();
         let stored = file.staged().file().metadata().unwrap().blocks() * 512;

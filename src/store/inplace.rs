@@ -441,10 +441,7 @@ impl Commit {
     }
 
     fn set_length(&self, length: u64) -> Result<(), FileError> {
-        self.work
-            .file
-            .set_len(length)
-            .map_err(|error| self.work.failed(error))
+        self.work.file.set_len(length).map_err(|error| self.work.failed(error))
     }
 
     fn write_new(&mut self, from: u64) -> Result<Stage, FileError> {

@@ -120,7 +120,11 @@ impl Case {
         assert!(self.content() == self.old, "{what}");
         let found = fs::metadata(self.file()).unwrap();
         assert_eq!(found.mode() & 0o7777, 0o444, "{what}");
-        assert_eq!((found.mtime(), found.mtime_nsec()), (1_400_000_000, 123_456_789), "{what}");
+        assert_eq!(
+            (found.mtime(), found.mtime_nsec()),
+            (1_400_000_000, 123_456_789),
+            "{what}"
+        );
     }
 
     fn assert_new(&self) {
@@ -281,20 +285,29 @@ fn a_damaged_record_is_kept_and_its_file_left_alone() {
         let recovery = case.recover();
         assert_eq!(recovery.kept.len(), 1, "{what}");
         let reason = &recovery.kept[0].reason;
-        assert!(matches!(reason, KeptReason::Damaged | KeptReason::Version(_)), "{what}: {reason:?}");
+        assert!(
+            matches!(reason, KeptReason::Damaged | KeptReason::Version(_)),
+            "{what}: {reason:?}"
+        );
         assert!(case.content() == half && record.exists(), "{what}");
         recovery.kept[0].to_string()
     };
     for length in (0..whole.len()).step_by(11).chain(whole.len() - 25..whole.len()) {
         refuse(&whole[..length], format!("cut to {length}"));
     }
-    for at in (0..100).chain((100..whole.len()).step_by(13)).chain(whole.len() - 25..whole.len()) {
+    for at in (0..100)
+        .chain((100..whole.len()).step_by(13))
+        .chain(whole.len() - 25..whole.len())
+    {
         let mut flipped = whole.clone();
         flipped[at] ^= 1 << (at % 8);
         refuse(&flipped, format!("flipped at {at}"));
     }
     let longer = refuse(&[&whole[..], b"x"].concat(), "one byte more".to_owned());
-    assert!(longer.contains(".syncline/undo/") && longer.contains("damaged"), "{longer}");
+    assert!(
+        longer.contains(".syncline/undo/") && longer.contains("damaged"),
+        "{longer}"
+    );
     fs::write(&record, &whole).unwrap();
     assert_eq!(case.recover().rolled_back, [path()]);
     case.assert_old("the whole record");
@@ -336,7 +349,10 @@ fn a_recovery_leaves_living_commits_alone() {
     let mut commit = Commit::new(case.prepared(), META, Flush::Disk).unwrap();
     loop {
         let recovery = case.recover();
-        assert_eq!((recovery.rolled_back.len(), recovery.unfinished, recovery.kept.len()), (0, 0, 0));
+        assert_eq!(
+            (recovery.rolled_back.len(), recovery.unfinished, recovery.kept.len()),
+            (0, 0, 0)
+        );
         if commit.step().unwrap().is_some() {
             break;
         }

@@ -52,7 +52,9 @@ impl Marks {
     /// The first run of marked pieces at or after `from`.
     pub(super) fn next_run(&self, from: u64) -> Option<Range<u64>> {
         let start = self.find(from, 0)?;
-        let end = self.find(start, u64::MAX).unwrap_or(self.words.len() as u64 * WORD_BITS);
+        let end = self
+            .find(start, u64::MAX)
+            .unwrap_or(self.words.len() as u64 * WORD_BITS);
         Some(start..end)
     }
 

@@ -43,7 +43,7 @@ pub use lock::{LockError, ShareLock};
 pub use map::Window;
 pub use patched::PatchedFile;
 pub use publish::{Expected, Published, publish};
-pub use recovery::{KeptRecord, KeptReason, Recovery, recover};
+pub use recovery::{KeptReason, KeptRecord, Recovery, recover};
 pub use root::{MadeDirectory, Root};
 pub use running::{RunFile, RunningServer};
 pub use scan::{Keep, Scan, ScanItem, Shape};
