@@ -182,15 +182,19 @@ fn bytes_are_right(dir: &Path) {
         let mut plain = vec![0; length as usize];
         let mut to = 0;
         while to < length {
-            let mask = if random(&mut state) % 2 == 0 { !4095 } else { !0 };
-            let most = (length - to).min(1 + (random(&mut state) % 200_000 & mask));
+            let mask = if random(&mut state).is_multiple_of(2) {
+                !4095
+            } else {
+                !0
+            };
+            let most = (length - to).min(1 + ((random(&mut state) % 200_000) & mask));
             let range = to as usize..(to + most) as usize;
             let from = match random(&mut state) % 3 {
                 0 => random(&mut state) % basis.len() as u64,
-                1 => to % 4096 + (random(&mut state) % basis.len() as u64 & !4095),
+                1 => to % 4096 + ((random(&mut state) % basis.len() as u64) & !4095),
                 _ => to,
             };
-            if random(&mut state) % 4 == 0 || from + most > basis.len() as u64 {
+            if random(&mut state).is_multiple_of(4) || from + most > basis.len() as u64 {
                 let bytes = noise(most, to);
                 file.write_at(to, &bytes).unwrap();
                 plain[range].copy_from_slice(&bytes);

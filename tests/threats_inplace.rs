@@ -6,14 +6,15 @@
 
 mod harness;
 
-use harness::child;
 use harness::edits::noise;
+use harness::{World, WorldOptions, child};
 use std::fs;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use syncline::model::{ItemCode, Meta, RelPath, Timestamp};
+use syncline::node::TransferOptions;
 use syncline::store::{FileError, Flush, InPlace, Root, Staging, recover};
 
 const META: Meta = Meta {
@@ -54,7 +55,12 @@ fn edits(length: usize) -> Vec<(usize, Vec<u8>)> {
 /// A folder with the old version in it.
 fn fresh() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
-    fs::write(dir.path().join("f"), old()).unwrap();
+    write_old(dir.path());
+    dir
+}
+
+fn write_old(dir: &Path) {
+    fs::write(dir.join("f"), old()).unwrap();
     let meta = Meta {
         mode: 0o600,
         mtime: Timestamp {
@@ -62,8 +68,7 @@ fn fresh() -> tempfile::TempDir {
             nanos: 0,
         },
     };
-    Root::open(dir.path()).unwrap().set_meta(&path(), &meta).unwrap();
-    dir
+    Root::open(dir).unwrap().set_meta(&path(), &meta).unwrap();
 }
 
 fn commit(dir: &Path, length: usize) -> Result<(), FileError> {
@@ -201,6 +206,33 @@ fn row_43_a_recovery_killed_at_each_call() {
         });
         assert!(killed > 7, "{killed} calls");
     }
+}
+
+/// Row 43: a served folder and the target of a pull are whole again before anything is done with them.
+#[test]
+fn row_43_a_start_undoes_what_a_kill_left() {
+    const NAME: &str = "row_43_a_start_undoes_what_a_kill_left";
+    if play() || !child::strace_works(NAME) {
+        return;
+    }
+    let leave_half = |dir: &Path| {
+        write_old(dir);
+        play_traced(NAME, "longer", dir, "inject=fchmod:signal=KILL:when=1");
+        assert!(fs::read(dir.join("f")).unwrap() == new(90_000));
+    };
+    let mut world = World::prepared(&WorldOptions::default(), |dir| leave_half(&dir.join("share")));
+    let share = world.share();
+    assert!(fs::read(share.join("f")).unwrap() == old());
+    assert!(!share.join(".syncline/undo").exists());
+    let target = world.path("target");
+    fs::create_dir(&target).unwrap();
+    leave_half(&target);
+    // Nothing to fetch: with the rollback, both sides are the same.
+    let run = world.pull(&world.link("/"), &target, TransferOptions::default());
+    run.assert_clean();
+    assert_eq!(run.outcome.summary.files_transferred, 0);
+    assert!(fs::read(target.join("f")).unwrap() == old());
+    assert!(!target.join(".syncline").exists());
 }
 
 /// Rows 47 and 48: each call that may, says that the disk is full, or that it failed. The commit says so

@@ -71,12 +71,12 @@ fn random_ops_give_the_same_bytes_as_a_vector() {
         while to < length {
             let most = (length - to).min(1 + random(&mut state) % 60_000);
             let range = to as usize..(to + most) as usize;
-            let from = if random(&mut state) % 3 == 0 {
+            let from = if random(&mut state).is_multiple_of(3) {
                 random(&mut state) % basis.len() as u64
             } else {
                 to
             };
-            if random(&mut state) % 4 == 0 || from + most > basis.len() as u64 {
+            if random(&mut state).is_multiple_of(4) || from + most > basis.len() as u64 {
                 let bytes = noise(most, to);
                 file.write_at(to, &bytes).unwrap();
                 plain[range.clone()].copy_from_slice(&bytes);
