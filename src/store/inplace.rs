@@ -119,10 +119,10 @@ impl InPlace {
             return Ok(());
         }
         let (first, last) = (to / PAGE, (end - 1) / PAGE);
-        if to % PAGE != 0 {
+        if !to.is_multiple_of(PAGE) {
             self.fill(first)?;
         }
-        if end % PAGE != 0 && end != self.new_length {
+        if !end.is_multiple_of(PAGE) && end != self.new_length {
             self.fill(last)?;
         }
         self.changes.write_at(to, bytes)?;
