@@ -11,6 +11,9 @@
 mod bodies;
 #[path = "mutation/generate.rs"]
 mod generate;
+#[path = "../fuzz/src/plans.rs"]
+#[allow(unreachable_pub)]
+mod plans;
 #[path = "sim/rng.rs"]
 #[allow(dead_code)]
 mod rng;
@@ -20,6 +23,7 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use rng::Rng;
+use syncline::delta::PlanEncoder;
 use syncline::wire::{Decoder, FRAME_HEADER_BYTES, FrameType, Piece};
 
 proptest! {
@@ -120,6 +124,29 @@ fn damaged_texts(seed: u64) {
     bodies::filter(&text);
 }
 
+fn damaged_plans(seed: u64) {
+    let mut rng = Rng::new(seed);
+    let mut encoder = PlanEncoder::new();
+    let mut length = 0;
+    for _ in 0..rng.below(12) {
+        let size = rng.pick(&[1, 2, 50, 1000]);
+        match rng.below(4) {
+            0 => encoder.literal(&rng.bytes(size)),
+            1 => encoder.edit(&rng.bytes(size)),
+            _ => encoder.copy(rng.below(60_000), size as u64),
+        }
+        length += size as u16;
+    }
+    encoder.finish();
+    let [low, high] = length.to_le_bytes();
+    let mut case = vec![rng.next() as u8, low, high];
+    case.extend(encoder.take_output());
+    for _ in 0..rng.below(4) {
+        mutate(&mut rng, &mut case);
+    }
+    plans::plan(&case);
+}
+
 fn variable(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;
     Some(text.parse().unwrap_or_else(|_| panic!("{name}={text} is not a number")))
@@ -149,4 +176,10 @@ fn row_10_damaged_frames_end_in_named_errors() {
 #[test]
 fn row_1_damaged_texts_end_in_named_errors() {
     for_seeds(10_000, damaged_texts);
+}
+
+// Row 10: a delta plan stays within its basis and its file, whatever bytes come.
+#[test]
+fn row_10_damaged_plans_end_in_named_errors() {
+    for_seeds(20_000, damaged_plans);
 }

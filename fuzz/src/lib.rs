@@ -1,3 +1,4 @@
 //! The fuzz targets' common part; `tests/mutation.rs` of the crate includes the same file.
 
 pub mod bodies;
+pub mod plans;

@@ -333,8 +333,8 @@ fn a_poor_index_ends_in_literals() {
     let base = Noise(15).bytes(100_000);
     let whole = build(&base, SEED);
     let leaves = Sidecar::new(base.len() as u64, crate::delta::index::Parts::Leaves, SEED);
-    let mut short = leaves.header(&[0; 32], 0);
-    short.resize(short.len() + 32 * 7, 0);
+    let mut short = leaves.header(&[0; 32], 0, [0; 4]);
+    short.resize(leaves.total_bytes(0) as usize, 0);
     let view = IndexView::parse(&short).unwrap();
     let mut matcher = Matcher::new(base.len() as u64, Comparison::Fast);
     let mut ops = Vec::new();
