@@ -34,7 +34,6 @@ impl Noise {
 struct Outcome {
     ops: Vec<Op>,
     plan: Vec<u8>,
-    literal: u64,
     work: Work,
 }
 
@@ -67,12 +66,9 @@ fn run(base: &[u8], new: &[u8], comparison: Comparison, budget_bytes: usize) -> 
         plan.len(),
         new.len()
     );
-    let fresh = ops.iter().filter(|op| !matches!(op, Op::Copy { .. }));
-    let literal = fresh.map(Op::length).sum();
     Outcome {
         ops,
         plan,
-        literal,
         work: matcher.work(),
     }
 }
