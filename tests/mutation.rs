@@ -11,6 +11,9 @@
 mod bodies;
 #[path = "mutation/generate.rs"]
 mod generate;
+#[path = "../fuzz/src/plans.rs"]
+#[allow(unreachable_pub)]
+mod plans;
 #[path = "sim/rng.rs"]
 #[allow(dead_code)]
 mod rng;
@@ -26,6 +29,7 @@ use rng::Rng;
 use syncline::delta::prefix::PrefixEncoder;
 use syncline::delta::signature::SignatureBuilder;
 use syncline::delta::squeeze::Squeezer;
+use syncline::delta::PlanEncoder;
 use syncline::wire::{Decoder, FRAME_HEADER_BYTES, FrameType, Piece};
 
 proptest! {
@@ -176,6 +180,29 @@ fn damaged_sidecars(seed: u64) {
 /// Bytes of a sidecar's header, its checksum last.
 const HEADER_BYTES: usize = 128;
 
+fn damaged_plans(seed: u64) {
+    let mut rng = Rng::new(seed);
+    let mut encoder = PlanEncoder::new();
+    let mut length = 0;
+    for _ in 0..rng.below(12) {
+        let size = rng.pick(&[1, 2, 50, 1000]);
+        match rng.below(4) {
+            0 => encoder.literal(&rng.bytes(size)),
+            1 => encoder.edit(&rng.bytes(size)),
+            _ => encoder.copy(rng.below(60_000), size as u64),
+        }
+        length += size as u16;
+    }
+    encoder.finish();
+    let [low, high] = length.to_le_bytes();
+    let mut case = vec![rng.next() as u8, low, high];
+    case.extend(encoder.take_output());
+    for _ in 0..rng.below(4) {
+        mutate(&mut rng, &mut case);
+    }
+    plans::plan(&case);
+}
+
 fn variable(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;
     Some(text.parse().unwrap_or_else(|_| panic!("{name}={text} is not a number")))
@@ -217,4 +244,10 @@ fn row_12_damaged_streams_stay_within_their_bounds() {
 #[test]
 fn row_10_damaged_sidecars_end_in_named_errors() {
     for_seeds(1_000, damaged_sidecars);
+}
+
+// Row 10: a delta plan stays within its basis and its file, whatever bytes come.
+#[test]
+fn row_10_damaged_plans_end_in_named_errors() {
+    for_seeds(20_000, damaged_plans);
 }

@@ -13,6 +13,7 @@ mod edits;
 pub mod index;
 mod lookup;
 mod matcher;
+mod pairs;
 mod plan;
 pub mod prefix;
 mod rolling;
