@@ -26,10 +26,10 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use rng::Rng;
+use syncline::delta::PlanEncoder;
 use syncline::delta::prefix::PrefixEncoder;
 use syncline::delta::signature::SignatureBuilder;
 use syncline::delta::squeeze::Squeezer;
-use syncline::delta::PlanEncoder;
 use syncline::wire::{Decoder, FRAME_HEADER_BYTES, FrameType, Piece};
 
 proptest! {

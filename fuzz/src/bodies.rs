@@ -4,7 +4,7 @@
 //! Each panics when a promise is broken: bytes are refused with a named error, or taken and written
 //! back the same.
 
-use syncline::conn::{Event, Machine, Origin, ReadStep};
+use syncline::conn::{Asked, Event, Machine, Origin, ReadStep};
 use syncline::delta::index::{IndexView, Parts};
 use syncline::model::limits::{
     BATCH_ENTRIES_MAX, CONTROL_FRAME_BYTES_MAX, NAME_BYTES_MAX, OUTBOUND_BYTES_MAX, PATH_BYTES_MAX, PATH_DEPTH_MAX,
@@ -13,10 +13,10 @@ use syncline::model::limits::{
 use syncline::model::{ContentId, Entry, Fault, Kind, Link, Meta, RelPath, Rights, ShareName, Timestamp};
 use syncline::store::{Filter, PathKind, Rule};
 use syncline::wire::{
-    Answers, Begin, BeginFlags, Brake, Decoder, Direction, End, EndOutcome, EntriesReader, EntriesWriter,
-    FRAME_HEADER_BYTES, Finish, FrameType, Hello, Hole, Inline, ListEnd, Message, Open, Opened, Piece, RemovedReader,
-    RemovedWriter, SettledReader, SettledResult, SettledWriter, SourceFailed, Start, TargetKind, Verdict, VerdictRun,
-    WireError,
+    Answers, Ask, Basis, Begin, BeginFlags, Brake, Decoder, Direction, End, EndOutcome, EntriesReader, EntriesWriter,
+    FRAME_HEADER_BYTES, Finish, FrameType, Hello, Hole, Inline, ListEnd, Message, Open, Opened, Patch, PatchForm,
+    Piece, RemovedReader, RemovedWriter, SettledReader, SettledResult, SettledWriter, SourceFailed, Start, TargetKind,
+    Tell, Topic, Verdict, VerdictRun, WireError,
 };
 
 /// Everything: the first byte picks a body, the rest is for it.
@@ -165,6 +165,10 @@ pub fn payload_of(kind: FrameType, payload: &[u8]) {
         FrameType::Answer => answers(payload),
         FrameType::Settled => settled(payload),
         FrameType::Removed => removed(payload),
+        FrameType::Basis => same_bytes!(Basis, payload),
+        FrameType::Ask => same_bytes!(Ask<'_>, payload),
+        FrameType::Tell => same_bytes!(Tell<'_>, payload),
+        FrameType::Patch => same_bytes!(Patch, payload),
         // Numbers and raw content have no decoder of their own; the machine reads them.
         FrameType::Ping
         | FrameType::Pong
@@ -464,6 +468,19 @@ fn serve(machine: &mut Machine) {
     for _ in 0..8 {
         match sender.next_read() {
             None => break,
+            Some(ReadStep::Open {
+                file, basis: Some(_), ..
+            }) if file % 3 == 0 => {
+                if sender.ask(Topic::Tree, b"") == Asked::Later {
+                    break;
+                }
+            }
+            Some(ReadStep::Open { basis: Some(_), .. }) => sender.patch(10, &meta(), PatchForm::Plan),
+            Some(ReadStep::Plan { credit: 0, .. }) => sender.end(EndOutcome::Complete([0; 32])),
+            Some(ReadStep::Plan { credit, .. }) => {
+                let _ = sender.data(credit.min(10) as usize);
+                sender.end(EndOutcome::Complete([0; 32]));
+            }
             Some(ReadStep::Open { file, .. }) if file % 2 == 0 => sender.inline(&meta(), [0; 32], b"0123456789"),
             Some(ReadStep::Open { .. }) => sender.start(10, false, &meta()),
             Some(ReadStep::Content { remaining: 0, .. }) => sender.end(EndOutcome::Complete([0; 32])),

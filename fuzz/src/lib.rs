@@ -1,8 +1,5 @@
 //! The fuzz targets' common part; `tests/mutation.rs` of the crate includes the same file.
 
 pub mod bodies;
-<<<<<<< HEAD
 pub mod streams;
-=======
 pub mod plans;
->>>>>>> h-match

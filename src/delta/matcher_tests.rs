@@ -361,11 +361,7 @@ fn a_poor_index_ends_in_literals() {
     let whole = build(&base, SEED);
     let leaves = Sidecar::new(base.len() as u64, crate::delta::index::Parts::Leaves, SEED);
     let mut short = leaves.header(&[0; 32], 0, [0; 4]);
-<<<<<<< HEAD
-    short.resize(short.len() + 32 * 7, 0);
-=======
     short.resize(leaves.total_bytes(0) as usize, 0);
->>>>>>> h-match
     let view = IndexView::parse(&short).unwrap();
     let mut matcher = Matcher::new(base.len() as u64, Comparison::Fast);
     let mut ops = Vec::new();

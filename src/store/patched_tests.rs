@@ -227,24 +227,3 @@ fn a_long_copy_proceeds_in_steps() {
     copy_all(&mut file, 1 + first, first, 3 * STEP_BYTES - 1 - first);
     assert!(content(&file)[..basis.len() - 1] == basis[1..]);
 }
-<<<<<<< HEAD
-
-/// Row 47: a full disk shows before any byte has travelled, and nothing is left behind.
-#[test]
-fn room_that_the_disk_does_not_have_is_refused_at_once() {
-    let dir = tempfile::tempdir().unwrap();
-    fs::write(dir.path().join("f"), b"short").unwrap();
-    let root = Root::open(dir.path()).unwrap();
-    let source = root.open_file(&path()).unwrap();
-    let too_much = root.free_bytes().unwrap() + (1 << 40);
-    let error = Staging::new(&root)
-        .create_patched(&path(), source, too_much)
-        .unwrap_err();
-    assert!(
-        matches!(error.code(), ItemCode::DiskFull | ItemCode::TooLarge),
-        "{error}"
-    );
-    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
-}
-=======
->>>>>>> h-apply
