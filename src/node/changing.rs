@@ -39,16 +39,19 @@ pub(super) struct Changing {
 /// How the plan is found.
 enum Work {
     /// Against the index of the basis.
-    Index {
-        matcher: Box<Matcher>,
-        index: Index,
-        sidecar: Option<SidecarWriter>,
-        chunks: u64,
-    },
+    Index(Box<IndexWork>),
     /// Against a signature that the receiver made.
     Signature(Box<SignatureMatcher>),
     /// Against the basis itself.
     Prefix(Option<Box<PrefixEncoder>>),
+}
+
+/// A match against an index, and the new index that comes of it.
+struct IndexWork {
+    matcher: Matcher,
+    index: Index,
+    sidecar: Option<SidecarWriter>,
+    chunks: u64,
 }
 
 /// The index of a basis.
@@ -86,14 +89,13 @@ impl Changing {
     pub(super) fn against_index(file: SourceFile, index: Index, comparison: Comparison, deltas: &Deltas) -> Changing {
         let seed = index.view().map(|view| view.sidecar().seed);
         let sidecar = seed.and_then(|seed| deltas.begin_with(file.size(), Parts::Full, seed));
-        let matcher = Box::new(Matcher::new(file.size(), comparison));
-        let work = Work::Index {
-            matcher,
+        let work = IndexWork {
+            matcher: Matcher::new(file.size(), comparison),
             index,
             sidecar,
             chunks: 0,
         };
-        Changing::new(file, work)
+        Changing::new(file, Work::Index(Box::new(work)))
     }
 
     /// Against a signature.
@@ -101,11 +103,11 @@ impl Changing {
         Changing::new(file, Work::Signature(Box::new(SignatureMatcher::new(signature))))
     }
 
-    /// Against the contents of the basis; `None` where that cannot be.
-    pub(super) fn against_contents(file: SourceFile, basis: Vec<u8>) -> Result<Changing, SourceFile> {
+    /// Against the contents of the basis; the file is given back where that cannot be.
+    pub(super) fn against_contents(file: SourceFile, basis: Vec<u8>) -> Result<Changing, Box<SourceFile>> {
         match PrefixEncoder::new(basis, file.size()) {
             Ok(encoder) => Ok(Changing::new(file, Work::Prefix(Some(Box::new(encoder))))),
-            Err(_) => Err(file),
+            Err(_) => Err(Box::new(file)),
         }
     }
 
@@ -193,12 +195,13 @@ impl Changing {
         }
         let length = self.content.length();
         match &mut self.work {
-            Work::Index {
-                matcher,
-                index,
-                sidecar,
-                chunks,
-            } => {
+            Work::Index(work) => {
+                let IndexWork {
+                    matcher,
+                    index,
+                    sidecar,
+                    chunks,
+                } = &mut **work;
                 let empty;
                 let view = match index.view() {
                     Some(view) => view,
@@ -317,8 +320,8 @@ impl Changing {
         }
         let root = std::mem::take(&mut self.hasher).finish().root;
         let length = self.content.length();
-        if let Work::Index { sidecar, .. } = &mut self.work {
-            deltas.keep(sidecar.take(), &ContentId { length, root });
+        if let Work::Index(work) = &mut self.work {
+            deltas.keep(work.sidecar.take(), &ContentId { length, root });
         }
         EndOutcome::Complete(root)
     }

@@ -2,7 +2,7 @@
 //!
 //! Invariant: a patch is only applied to the very file whose content was named.
 
-use super::patches::{Outcome, Stepped};
+use super::patches::{Outcome, Sound, Stepped};
 use super::patching::Patching;
 use super::receiving::{Books, Receiving, Want};
 use super::verifying::Verifying;
@@ -63,7 +63,13 @@ impl Receiving {
 
     fn patched(&mut self, outcome: Outcome, receiver: &mut Receiver, books: &mut Books<'_>) {
         match outcome {
-            Outcome::Sound(patch, target, id, sidecar) => {
+            Outcome::Sound(sound) => {
+                let Sound {
+                    patch,
+                    target,
+                    id,
+                    sidecar,
+                } = *sound;
                 self.plan.place.deltas.keep(sidecar, &id);
                 self.commit(patch.file, target.seal(&patch.meta), Some(id), receiver, books);
             }

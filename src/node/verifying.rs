@@ -91,8 +91,8 @@ impl ChunkCheck {
         } = self;
         let offset = place.index as u64 * CHUNK_BYTES as u64;
         let index = match task {
-            Task::Leaves => read_and(&file, offset, length, |bytes| ChunkIndex::leaves_only(bytes)),
-            Task::Patched(known) => patched(&file, offset, length, known),
+            Task::Leaves => read_and(&file, offset, length, ChunkIndex::leaves_only),
+            Task::Patched(known) => patched(&file, offset, length, &known),
             Task::Index { seed, bits } => {
                 let before = offset.min(CONTEXT_BYTES as u64);
                 read_and(&file, offset - before, length + before as usize, |bytes| {
@@ -109,7 +109,7 @@ impl ChunkCheck {
 }
 
 /// Leaves that are not known are read and hashed, in runs.
-fn patched(file: &File, offset: u64, length: usize, known: Vec<Option<[u8; 32]>>) -> io::Result<ChunkIndex> {
+fn patched(file: &File, offset: u64, length: usize, known: &[Option<[u8; 32]>]) -> io::Result<ChunkIndex> {
     let count = length.div_ceil(LEAF_BYTES);
     debug_assert_eq!(known.len(), count);
     let mut leaves = Vec::with_capacity(count);
@@ -123,7 +123,7 @@ fn patched(file: &File, offset: u64, length: usize, known: Vec<Option<[u8; 32]>>
         let start = at * LEAF_BYTES;
         let bytes = (run * LEAF_BYTES).min(length - start);
         read_and(file, offset + start as u64, bytes, |bytes| {
-            leaves.extend(leaves_of(bytes))
+            leaves.extend(leaves_of(bytes));
         })?;
     }
     Ok(with_leaves(leaves))
