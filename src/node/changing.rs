@@ -27,6 +27,9 @@ pub(super) struct Changing {
     /// Operations of chunks that are done, not encoded yet; and where in the file they begin.
     ops: Vec<Op>,
     encoded: u64,
+    /// How far the receiver was told; bytes of the plan before `released` go out at once.
+    told: u64,
+    released: usize,
     at_op: usize,
     within_op: u64,
     /// All operations were found.
@@ -82,7 +85,10 @@ pub(super) enum Changed {
 /// Content bytes that a step works on.
 const STEP_BYTES: usize = 2 << 20;
 /// Bytes of a plan that are collected before they go out.
-const FRAME_BYTES: usize = 256 * 1024;
+const FRAME_BYTES: usize = 512 * 1024;
+/// The receiver hears at least once in so much of the file, for some 25 bytes: it takes as long to copy
+/// what has not changed as it takes to find it.
+const TOLD_BYTES: u64 = 128 << 20;
 
 impl Changing {
     /// Against the index of the basis. `comparison` tells by what leaves count as equal.
@@ -122,6 +128,8 @@ impl Changing {
             hasher: TreeHasher::new(),
             ops: Vec::new(),
             encoded: 0,
+            told: 0,
+            released: 0,
             at_op: 0,
             within_op: 0,
             found: false,
@@ -164,13 +172,15 @@ impl Changing {
     /// Works on for a bounded time; gives at most `credit` bytes of the plan.
     pub(super) fn step(&mut self, credit: usize, deltas: &Deltas) -> Changed {
         let waiting = self.ready.len() - self.sent;
-        if waiting >= FRAME_BYTES || (self.ended && waiting > 0) {
+        let due = self.ended || self.sent < self.released;
+        if waiting >= FRAME_BYTES || (due && waiting > 0) {
             let end = self.sent + waiting.min(credit).min(2 * FRAME_BYTES);
             let plan = self.ready[self.sent..end].to_vec();
             self.sent = end;
             if self.sent == self.ready.len() {
                 self.ready.clear();
                 self.sent = 0;
+                self.released = 0;
             }
             return Changed::Plan(plan);
         }
@@ -290,15 +300,25 @@ impl Changing {
             }
         }
         self.collect();
+        if self.encoded - self.told >= TOLD_BYTES {
+            self.told = self.encoded;
+            self.flush();
+        }
         Ok(())
     }
 
-    fn end_plan(&mut self) {
+    /// The receiver can follow what was found so far while the rest is compared.
+    fn flush(&mut self) {
         self.encoder.finish();
         self.collect();
         if let Some(squeezer) = &mut self.squeezer {
             squeezer.flush(&mut self.ready);
         }
+        self.released = self.ready.len();
+    }
+
+    fn end_plan(&mut self) {
+        self.flush();
         self.ended = true;
     }
 
