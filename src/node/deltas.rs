@@ -51,6 +51,14 @@ impl Deltas {
         self.sidecars.create(length, parts, seed)
     }
 
+    /// Starts the sidecar of what a patch of `basis` makes, of `length` bytes: its leaves.
+    pub(crate) fn begin_patched(&self, basis: &ContentId, length: u64) -> Option<SidecarWriter> {
+        if length != basis.length || length <= MEDIUM_BYTES_MAX {
+            return self.begin(length, Parts::Leaves);
+        }
+        self.sidecars.create_like(basis, Parts::Leaves, 0)
+    }
+
     /// Keeps the sidecar of `id`.
     pub(crate) fn keep(&self, writer: Option<SidecarWriter>, id: &ContentId) {
         if let Some(writer) = writer {

@@ -7,7 +7,6 @@ use super::patching::Patching;
 use super::receiving::{Books, Receiving, Want};
 use super::verifying::Verifying;
 use crate::conn::Receiver;
-use crate::delta::index::Parts;
 use crate::model::{Fault, ItemCode};
 use crate::reactor::Activity;
 use crate::store::Expected;
@@ -109,7 +108,7 @@ fn open_patch(
         .create_patched(&want.path, basis, patch.size)
         .map_err(code)?;
     let file = target.staged().file().try_clone().map_err(|_| ItemCode::Other)?;
-    let sidecar = place.deltas.begin(patch.size, Parts::Leaves);
+    let sidecar = place.deltas.begin_patched(&patch.basis, patch.size);
     let verifying = Verifying::new(Arc::new(file), serial, sidecar);
     let leaves = place.deltas.open(&patch.basis);
     match Patching::new(target, patch, verifying, leaves) {

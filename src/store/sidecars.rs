@@ -123,6 +123,17 @@ impl Sidecars {
         None
     }
 
+    /// The same for a file of which most is that of `basis`, of the same length: blocks of the sidecar that
+    /// stay are shared, where the file system can.
+    #[must_use]
+    pub fn create_like(&self, basis: &ContentId, parts: Parts, seed: u64) -> Option<SidecarWriter> {
+        let mut writer = self.create(basis.length, parts, seed)?;
+        if let Some(file) = self.open_file(basis, OFlags::RDONLY) {
+            writer.clone_from(&file);
+        }
+        Some(writer)
+    }
+
     /// Ends a sidecar: it is of the content `id` if its own leaves say so. Returns whether it is kept.
     pub fn finish(&self, writer: SidecarWriter, id: &ContentId) -> bool {
         let name = id.to_string();
