@@ -276,6 +276,12 @@ pub enum JobError {
         /// What and where.
         reason: String,
     },
+    /// The other side does not know what was asked for.
+    #[error("the server does not know how {what}")]
+    Unsupported {
+        /// `to …`.
+        what: &'static str,
+    },
     /// A filter rule that cannot be used.
     #[error("a filter rule cannot be used: {reason}")]
     Filter {

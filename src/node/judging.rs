@@ -389,6 +389,7 @@ mod tests {
             checksum: false,
             dry_run,
             delta: true,
+            in_place: false,
             delete: None,
             top: None,
         };

@@ -38,6 +38,7 @@ mod server;
 mod server_node;
 mod source_tree;
 mod status;
+mod target;
 mod verifying;
 
 pub use client::Client;

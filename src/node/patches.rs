@@ -6,10 +6,11 @@
 
 use super::commit::Committer;
 use super::patching::{PatchError, Patched, Patching};
+use super::target::Target;
 use super::verifying::CheckedChunk;
 use crate::model::{ContentId, Fault, ItemCode};
 use crate::reactor::ConnId;
-use crate::store::{PatchedFile, SidecarWriter};
+use crate::store::SidecarWriter;
 use crate::wire::Patch;
 use std::collections::VecDeque;
 
@@ -47,7 +48,7 @@ struct Finished {
 /// What became of a patch.
 pub(super) enum Outcome {
     /// The result is what it should be.
-    Sound(Patch, PatchedFile, ContentId, Option<SidecarWriter>),
+    Sound(Patch, Target, ContentId, Option<SidecarWriter>),
     /// It is not; this is what it is, if it could be read.
     Unsound(u32),
     /// It cannot be made here.

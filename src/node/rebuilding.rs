@@ -4,7 +4,8 @@
 
 use super::patches::{Outcome, Stepped};
 use super::patching::Patching;
-use super::receiving::{Books, Receiving, Want};
+use super::receiving::{Books, Receiving, ReceivingPlan, Want};
+use super::target::Target;
 use super::verifying::Verifying;
 use crate::conn::Receiver;
 use crate::delta::index::Parts;
@@ -37,10 +38,10 @@ impl Receiving {
     pub(super) fn patch(&mut self, receiver: &mut Receiver, books: &mut Books<'_>) -> Result<Activity, Fault> {
         let mut patches = std::mem::take(&mut self.patches);
         self.started += 1;
-        let (serial, place, wants) = (self.started, &self.plan.place, &self.wants);
+        let (serial, plan, wants) = (self.started, &self.plan, &self.wants);
         let open = |patch: &Patch| {
             let want = wants.get(&patch.file).ok_or(ItemCode::Other)?;
-            open_patch(patch, want, place, serial)
+            open_patch(patch, want, plan, serial)
         };
         let stepped = patches.step(self.owner, books.committer, books.scratch, open);
         self.patches = patches;
@@ -65,7 +66,16 @@ impl Receiving {
         match outcome {
             Outcome::Sound(patch, target, id, sidecar) => {
                 self.plan.place.deltas.keep(sidecar, &id);
-                self.commit(patch.file, target.seal(&patch.meta), Some(id), receiver, books);
+                let Some(expected) = self.wants.get(&patch.file).map(|want| want.expected) else {
+                    return;
+                };
+                match target.into_ready(&patch.meta, expected) {
+                    Ok(ready) => self.commit_ready(patch.file, ready, Some(id), books),
+                    Err(error) => {
+                        log::warn!("{error}");
+                        self.fail(patch.file, error.code(), receiver, books.ledger);
+                    }
+                }
             }
             Outcome::Unsound(file) => receiver.settle(file, SettledResult::Resend),
             Outcome::Failed(file, code) => self.fail(file, code, receiver, books.ledger),
@@ -83,12 +93,8 @@ impl Receiving {
 }
 
 /// Begins a patch; `None` when its basis is not what was named any more.
-fn open_patch(
-    patch: &Patch,
-    want: &Want,
-    place: &super::place::Place,
-    serial: u64,
-) -> Result<Option<Patching>, ItemCode> {
+fn open_patch(patch: &Patch, want: &Want, plan: &ReceivingPlan, serial: u64) -> Result<Option<Patching>, ItemCode> {
+    let place = &plan.place;
     let basis = place.root.open_file(&want.path).map_err(|error| error.code());
     let Ok(basis) = basis else { return Ok(None) };
     if want.expected != Expected::Present(basis.identity()) || want.basis != Some(patch.basis) {
@@ -98,11 +104,8 @@ fn open_patch(
         log::warn!("{error}");
         error.code()
     };
-    let target = place
-        .staging
-        .create_patched(&want.path, basis, patch.size)
-        .map_err(code)?;
-    let file = target.staged().file().try_clone().map_err(|_| ItemCode::Other)?;
+    let target = Target::open(place, basis, &want.path, patch.size, plan.in_place).map_err(code)?;
+    let file = target.file().try_clone().map_err(|_| ItemCode::Other)?;
     let sidecar = place.deltas.begin(patch.size, Parts::Leaves);
     let verifying = Verifying::new(Arc::new(file), serial, sidecar);
     let leaves = place.deltas.open(&patch.basis);

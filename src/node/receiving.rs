@@ -10,7 +10,7 @@
 
 use super::agreement::Agreement;
 use super::arriving::{Arrival, Ended, Finding};
-use super::commit::{Closing, Commit, Committer, Done};
+use super::commit::{Closing, Commit, Committer, Done, Ready};
 use super::events::Action;
 use super::examining::Examining;
 use super::ledger::Ledger;
@@ -66,6 +66,8 @@ pub(crate) struct ReceivingPlan {
     pub(crate) dry_run: bool,
     /// Whether the sender understands bases.
     pub(crate) delta: bool,
+    /// Whether files are changed where they lie.
+    pub(crate) in_place: bool,
     pub(crate) delete: Option<DeletePlan>,
     /// The directory that the top of the source corresponds to; `None` is the root.
     pub(crate) top: Option<RelPath>,
@@ -316,29 +318,27 @@ impl Receiving {
         receiver: &mut Receiver,
         books: &mut Books<'_>,
     ) {
-        let Some(want) = self.wants.get_mut(&file) else {
+        let Some(expected) = self.wants.get(&file).map(|want| want.expected) else {
             return;
         };
-        want.id = id;
-        let (path, expected) = (want.path.clone(), want.expected);
         match sealed {
-            Ok(sealed) => {
-                self.touch_parent(&path);
-                books.committer.push(
-                    &self.plan.place,
-                    Commit {
-                        owner: self.owner,
-                        file,
-                        sealed,
-                        expected,
-                    },
-                );
-            }
+            Ok(sealed) => self.commit_ready(file, Ready::Staged(sealed, expected), id, books),
             Err(error) => {
                 log::warn!("{error}");
                 self.fail(file, error.code(), receiver, books.ledger);
             }
         }
+    }
+
+    pub(super) fn commit_ready(&mut self, file: u32, ready: Ready, id: Option<ContentId>, books: &mut Books<'_>) {
+        let Some(want) = self.wants.get_mut(&file) else {
+            return;
+        };
+        want.id = id;
+        let path = want.path.clone();
+        self.touch_parent(&path);
+        let owner = self.owner;
+        books.committer.push(&self.plan.place, Commit { owner, file, ready });
     }
 
     pub(super) fn fail(&mut self, file: u32, code: ItemCode, receiver: &mut Receiver, ledger: &mut Ledger) {
