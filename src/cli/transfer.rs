@@ -251,12 +251,17 @@ impl Reporter<'_> {
                     "event": "status", "state": "mapped", "source": mapping.source, "target": mapping.target,
                 }));
             }
-            ClientEvent::Item { path, action, size } => {
+            ClientEvent::Item {
+                path,
+                action,
+                size,
+                figures,
+            } => {
                 self.items += 1;
                 if self.run == Run::Dry || console.verbosity() >= Verbosity::Items {
-                    console.data(&report::item_text(&path, action, size, self.run));
+                    console.data(&report::item_text(&path, action, size, figures, self.run));
                 }
-                console.object(&report::item_object(&path, action, size));
+                console.object(&report::item_object(&path, action, size, figures));
             }
             ClientEvent::Failed { path, code, warning } => {
                 let list = if warning {
@@ -350,7 +355,7 @@ mod tests {
     use super::super::console::capture;
     use super::*;
     use syncline::model::{ItemCode, RelPath};
-    use syncline::node::{Action, JobError};
+    use syncline::node::{Action, Figures, JobError};
 
     fn network(plain: bool, yes: bool) -> NetworkFlags {
         NetworkFlags {
@@ -375,6 +380,7 @@ mod tests {
             path: RelPath::parse(path).unwrap(),
             action: Action::Created,
             size: 3,
+            figures: Figures::default(),
         }
     }
 

@@ -34,6 +34,8 @@ pub(super) struct Changing {
     ended: bool,
     literal_bytes: u64,
     matched_bytes: u64,
+    /// Bytes of a plan against the basis itself.
+    plan_bytes: u64,
 }
 
 /// How the plan is found.
@@ -126,6 +128,7 @@ impl Changing {
             ended: false,
             literal_bytes: 0,
             matched_bytes: 0,
+            plan_bytes: 0,
         }
     }
 
@@ -232,7 +235,7 @@ impl Changing {
                 let piece = (length - self.encoded).min(PREFIX_STEP_BYTES) as usize;
                 let bytes = self.content.bytes(self.encoded, piece)?;
                 self.hasher.update(bytes);
-                self.literal_bytes += piece as u64;
+                let before = self.ready.len();
                 if let Some(open) = encoder {
                     open.push(bytes, &mut self.ready).map_err(|_| Torn)?;
                 }
@@ -242,6 +245,13 @@ impl Changing {
                         open.finish(&mut self.ready).map_err(|_| Torn)?;
                     }
                     self.ended = true;
+                }
+                // Old and new bytes cannot be told apart here: new is what has to travel.
+                let plan_bytes = (self.ready.len() - before) as u64;
+                self.literal_bytes += plan_bytes;
+                self.plan_bytes += plan_bytes;
+                if self.ended {
+                    self.matched_bytes += length.saturating_sub(self.plan_bytes);
                 }
             }
         }

@@ -42,7 +42,7 @@ mod target;
 mod verifying;
 
 pub use client::Client;
-pub use events::{Action, ClientEvent, JobError, Outcome, Progress, ServerEvent, Summary};
+pub use events::{Action, ClientEvent, Figures, JobError, Outcome, Progress, ServerEvent, Summary};
 #[cfg(feature = "tls")]
 pub use identity::stored_device;
 pub use options::{

@@ -58,6 +58,8 @@ pub(super) enum Outcome {
 /// What a step did.
 #[derive(Default)]
 pub(super) struct Stepped {
+    /// The file that the figures are of.
+    pub(super) file: u32,
     /// Bytes of plans that are dealt with.
     pub(super) plan_bytes: u64,
     pub(super) literal_bytes: u64,
@@ -141,6 +143,7 @@ impl Patches {
         let Some(first) = self.queue.front_mut() else {
             return Ok(stepped);
         };
+        stepped.file = first.patch.file;
         if matches!(first.state, State::Waiting) {
             match open(&first.patch) {
                 Ok(Some(patching)) => first.state = State::Following(Box::new(patching)),
@@ -184,7 +187,7 @@ impl Patches {
             return Ok(());
         };
         match state {
-            State::Following(patching) => match patching.finish() {
+            State::Following(patching) => match patching.finish(&mut stepped.matched_bytes) {
                 Ok(patched) => self.followed.push(Finished { patch, root, patched }),
                 Err(PatchError::Peer(fault)) => return Err(fault),
                 Err(PatchError::File(code)) => stepped.outcomes.push(Outcome::Failed(patch.file, code)),

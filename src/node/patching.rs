@@ -48,6 +48,8 @@ enum Plan {
     Prefix {
         decoder: Box<PrefixDecoder>,
         primed: u64,
+        /// Bytes of the plan that were followed.
+        followed: u64,
     },
 }
 
@@ -101,7 +103,11 @@ impl Patching {
             ),
             PatchForm::Prefix => {
                 let decoder = Box::new(PrefixDecoder::new(from, to)?);
-                Plan::Prefix { decoder, primed: 0 }
+                Plan::Prefix {
+                    decoder,
+                    primed: 0,
+                    followed: 0,
+                }
             }
         };
         Ok(Patching {
@@ -141,7 +147,7 @@ impl Patching {
                 continue;
             }
             let went = match &mut self.plan {
-                Plan::Prefix { decoder, primed } if *primed < self.target.basis().size() => {
+                Plan::Prefix { decoder, primed, .. } if *primed < self.target.basis().size() => {
                     *primed += prime(decoder, &self.target, *primed, scratch)?;
                     followed.more = true;
                     break;
@@ -153,6 +159,11 @@ impl Patching {
             }
         }
         followed.plan_bytes = length - input.len();
+        if let Plan::Prefix { followed: all, .. } = &mut self.plan {
+            // Old and new bytes cannot be told apart here: new is what had to travel.
+            followed.literal_bytes = followed.plan_bytes as u64;
+            *all += followed.literal_bytes;
+        }
         Ok(followed)
     }
 
@@ -188,7 +199,6 @@ impl Patching {
                     Some(bytes) => {
                         self.target.write_changes(self.done, bytes).map_err(failed)?;
                         self.done += bytes.len() as u64;
-                        followed.literal_bytes += bytes.len() as u64;
                         Ok(Went::On)
                     }
                 };
@@ -248,14 +258,18 @@ impl Patching {
     }
 
     /// The sender says that the plan is complete, and all of it was followed.
-    pub(super) fn finish(self) -> Result<Patched, PatchError> {
+    /// What turns out only now to have been here is added to `matched_bytes`.
+    pub(super) fn finish(self, matched_bytes: &mut u64) -> Result<Patched, PatchError> {
         match &self.plan {
             Plan::Plain(decoder) => decoder.finish()?,
             Plan::Squeezed(unsqueezer, decoder) => {
                 unsqueezer.finish_early()?;
                 decoder.finish()?;
             }
-            Plan::Prefix { decoder, .. } => decoder.finish()?,
+            Plan::Prefix { decoder, followed, .. } => {
+                decoder.finish()?;
+                *matched_bytes += self.target.length().saturating_sub(*followed);
+            }
         }
         debug_assert_eq!(self.done, self.target.length());
         Ok(Patched {

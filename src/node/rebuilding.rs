@@ -29,7 +29,7 @@ impl Receiving {
     pub(crate) fn handle_patch(&mut self, patch: Patch, books: &mut Books<'_>) {
         if let Some(want) = self.wants.get_mut(&patch.file) {
             want.size = patch.size;
-            books.ledger.progress.current = Some(want.path.clone());
+            books.ledger.started(patch.file, &want.path);
         }
         self.patches.push(patch);
     }
@@ -46,6 +46,7 @@ impl Receiving {
         let stepped = patches.step(self.owner, books.committer, books.scratch, open);
         self.patches = patches;
         let Stepped {
+            file,
             plan_bytes,
             literal_bytes,
             matched_bytes,
@@ -53,8 +54,8 @@ impl Receiving {
             more,
         } = stepped?;
         receiver.consumed(plan_bytes);
-        books.ledger.moved(literal_bytes);
-        books.ledger.matched(matched_bytes);
+        books.ledger.moved(file, literal_bytes);
+        books.ledger.matched(file, matched_bytes);
         for outcome in outcomes {
             self.patched(outcome, receiver, books);
         }

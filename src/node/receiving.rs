@@ -178,7 +178,7 @@ impl Receiving {
                 self.incoming = Some(Arrival::new(start, staged, self.started, sidecar));
                 if let Some(want) = self.wants.get_mut(&start.file) {
                     want.size = start.size;
-                    books.ledger.progress.current = Some(want.path.clone());
+                    books.ledger.started(start.file, &want.path);
                 }
             }
             Err(code) => self.fail(start.file, code, receiver, books.ledger),
@@ -210,7 +210,7 @@ impl Receiving {
             return;
         };
         match incoming.write(bytes, self.owner, books.committer) {
-            Ok(()) => books.ledger.moved(bytes.len() as u64),
+            Ok(()) => books.ledger.moved(file, bytes.len() as u64),
             Err(code) => self.fail(file, code, receiver, books.ledger),
         }
     }
@@ -218,7 +218,7 @@ impl Receiving {
     pub(crate) fn handle_hole(&mut self, hole: &Hole, ledger: &mut Ledger) {
         if let Some(incoming) = self.incoming.as_mut().filter(|incoming| incoming.file == hole.file) {
             incoming.hole(hole.length);
-            ledger.skipped(hole.length);
+            ledger.skipped(hole.file, hole.length);
         }
     }
 
@@ -232,7 +232,7 @@ impl Receiving {
             (EndOutcome::Failed(code), _) => {
                 receiver.consumed(self.patches.drop_file(end.file));
                 if let Some(want) = self.wants.remove(&end.file) {
-                    books.ledger.file_failed(&want.path, code);
+                    books.ledger.file_failed(end.file, &want.path, code);
                 }
             }
             (EndOutcome::Complete(root), Some(incoming)) => {
@@ -297,8 +297,9 @@ impl Receiving {
             Ok(staged) => {
                 if let Some(want) = self.wants.get_mut(&file) {
                     want.size = bytes.len() as u64;
+                    books.ledger.started(file, &want.path);
                 }
-                books.ledger.moved(bytes.len() as u64);
+                books.ledger.moved(file, bytes.len() as u64);
                 let sealed = staged.seal(&inline.meta, bytes.len() as u64);
                 self.commit(file, sealed, None, receiver, books);
             }
@@ -346,7 +347,7 @@ impl Receiving {
         receiver.consumed(self.patches.drop_file(file));
         self.questions.forget(file);
         if let Some(want) = self.wants.remove(&file) {
-            ledger.file_failed(&want.path, code);
+            ledger.file_failed(file, &want.path, code);
             if let Some(offered) = &mut self.offered {
                 offered.keep_beneath(&want.path);
             }
@@ -373,8 +374,7 @@ impl Receiving {
                     ledger.item(&copy, Action::Created, 0);
                 }
                 self.remember(&want);
-                ledger.transferred(want.size);
-                ledger.item(&want.path, action_of(want.verdict), want.size);
+                ledger.transferred(file, &want.path, action_of(want.verdict), want.size);
                 receiver.settle(file, SettledResult::Committed);
             }
             Done::File {
