@@ -210,41 +210,58 @@ fn a_file_that_may_not_be_written_is_replaced() {
     pair.assert_same();
 }
 
-/// Somebody writes to the file between our looking at it and the change: his version stays, and the
-/// file is reported.
+/// Somebody writes to the file between our looking at it and the change: that version stays, and the file
+/// is reported, or it is kept as a copy. What was written before is replaced knowingly, and what comes after
+/// stands in the new one.
 #[test]
 fn an_edit_made_meanwhile_is_never_overwritten() {
+    let mut pair = Pair::new(Way::Push, &WorldOptions::default(), noise(LENGTH, 15));
     let mut reported = 0;
-    for turns in [2, 4, 6, 8, 10, 14, 20] {
-        let mut pair = Pair::new(Way::Push, &WorldOptions::default(), noise(LENGTH, 15));
-        pair.edit(|content| overwrite(content, 5 << 20, 100, 16));
-        let job = pair.job();
-        let client = Client::start(pair.world.client_options("client-home"), job, in_place()).unwrap();
+    for turns in 0..24 {
+        pair.edit(|content| overwrite(content, 5 << 20, 100, 16 + turns));
+        let client = Client::start(pair.world.client_options("client-home"), pair.job(), in_place()).unwrap();
         let target = File::options().write(true).open(&pair.target).unwrap();
         let mut theirs = None;
         let run = drive_and(&mut pair.world, client, |turn| {
             if turn == turns {
-                target.write_all_at(b"theirs", 1 << 20).unwrap();
+                target.write_all_at(&noise(64, turn), 1 << 20).unwrap();
                 theirs = Some(fs::read(&pair.target).unwrap());
             }
         });
         assert_eq!(run.outcome.result, Ok(()));
-        let Some(theirs) = theirs else { continue };
-        let kept = versions(&pair.world.share());
-        assert!(
-            kept.iter().any(|version| version[1 << 20..][..6] == *b"theirs"),
-            "{turns}"
-        );
+        let versions = versions(&pair.world.share());
+        let mut both = pair.content.clone();
+        overwrite(&mut both, 1 << 20, 64, turns);
         if run.outcome.summary.failed > 0 {
             assert_eq!(run.failures(), ["file Changing"]);
-            assert!(kept == [theirs], "{turns}");
+            assert!(theirs.is_some_and(|theirs| versions == [theirs]), "turn {turns}");
             reported += 1;
-            // The next run brings it over, against what is there now.
-            pair.transfer(in_place()).assert_clean();
-            pair.assert_same();
+        } else if let [one] = &versions[..] {
+            assert!(*one == pair.content || *one == both, "a mixture at turn {turns}");
+        } else {
+            // The basis was another one already when its patch came: that was replaced, with a copy.
+            assert_eq!(versions.len(), 2, "turn {turns}");
+            let theirs = theirs.expect("an edit that was displaced");
+            assert!(
+                versions.contains(&theirs) && versions.contains(&pair.content),
+                "turn {turns}"
+            );
+            remove_copies(&pair.world.share());
         }
+        // The next run brings over what is missing, against what is there now.
+        pair.edit(|content| overwrite(content, 6 << 20, 100, turns));
+        pair.transfer(in_place()).assert_clean();
+        pair.assert_same();
     }
     assert!(reported > 0, "none of the edits fell between the two looks");
+}
+
+fn remove_copies(dir: &Path) {
+    for entry in fs::read_dir(dir).unwrap().map(Result::unwrap) {
+        if entry.file_name().to_string_lossy().contains("sync-conflict") {
+            fs::remove_file(entry.path()).unwrap();
+        }
+    }
 }
 
 /// The contents of all files of a folder.
