@@ -10,7 +10,7 @@ use crate::model::limits::DEVICE_NAME_BYTES_MAX;
 use crate::model::{CloseCode, Fault, Right, Rights};
 use crate::wire::{
     Ask, Begin, BeginFlags, Direction, End, Finish, FrameType, Hello, Hole, Inline, ListEnd, Message, Open, Opened,
-    Patch, Piece, Reader, SourceFailed, Start, TargetKind, Tell, VERSION_MAX, VERSION_MIN, control_header,
+    Patch, PatchForm, Piece, Reader, SourceFailed, Start, TargetKind, Tell, VERSION_MAX, VERSION_MIN, control_header,
     encode_number, features,
 };
 
@@ -337,7 +337,13 @@ impl Machine {
                 })
             }
             FrameType::Ask => self.receiving()?.handle_ask(decode(payload)?),
-            _ => self.receiving()?.handle_patch(decode(payload)?),
+            _ => {
+                let patch: Patch = decode(payload)?;
+                if patch.form != PatchForm::Plan && self.features & features::ZSTD == 0 {
+                    return Err(Fault::protocol("compression that was not negotiated"));
+                }
+                self.receiving()?.handle_patch(patch)
+            }
         }
     }
 

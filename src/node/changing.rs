@@ -27,6 +27,9 @@ pub(super) struct Changing {
     /// Operations of chunks that are done, not encoded yet; and where in the file they begin.
     ops: Vec<Op>,
     encoded: u64,
+    /// How far the receiver was told; bytes of the plan before `released` go out at once.
+    told: u64,
+    released: usize,
     at_op: usize,
     within_op: u64,
     /// All operations were found.
@@ -41,16 +44,19 @@ pub(super) struct Changing {
 /// How the plan is found.
 enum Work {
     /// Against the index of the basis.
-    Index {
-        matcher: Box<Matcher>,
-        index: Index,
-        sidecar: Option<SidecarWriter>,
-        chunks: u64,
-    },
+    Index(Box<IndexWork>),
     /// Against a signature that the receiver made.
     Signature(Box<SignatureMatcher>),
     /// Against the basis itself.
     Prefix(Option<Box<PrefixEncoder>>),
+}
+
+/// A match against an index, and the new index that comes of it.
+struct IndexWork {
+    matcher: Matcher,
+    index: Index,
+    sidecar: Option<SidecarWriter>,
+    chunks: u64,
 }
 
 /// The index of a basis.
@@ -81,21 +87,23 @@ pub(super) enum Changed {
 /// Content bytes that a step works on.
 const STEP_BYTES: usize = 2 << 20;
 /// Bytes of a plan that are collected before they go out.
-const FRAME_BYTES: usize = 256 * 1024;
+const FRAME_BYTES: usize = 512 * 1024;
+/// The receiver hears at least once in so much of the file, for some 25 bytes: it takes as long to copy
+/// what has not changed as it takes to find it.
+const TOLD_BYTES: u64 = 128 << 20;
 
 impl Changing {
     /// Against the index of the basis. `comparison` tells by what leaves count as equal.
     pub(super) fn against_index(file: SourceFile, index: Index, comparison: Comparison, deltas: &Deltas) -> Changing {
         let seed = index.view().map(|view| view.sidecar().seed);
         let sidecar = seed.and_then(|seed| deltas.begin_with(file.size(), Parts::Full, seed));
-        let matcher = Box::new(Matcher::new(file.size(), comparison));
-        let work = Work::Index {
-            matcher,
+        let work = IndexWork {
+            matcher: Matcher::new(file.size(), comparison),
             index,
             sidecar,
             chunks: 0,
         };
-        Changing::new(file, work)
+        Changing::new(file, Work::Index(Box::new(work)))
     }
 
     /// Against a signature.
@@ -103,11 +111,11 @@ impl Changing {
         Changing::new(file, Work::Signature(Box::new(SignatureMatcher::new(signature))))
     }
 
-    /// Against the contents of the basis; `None` where that cannot be.
-    pub(super) fn against_contents(file: SourceFile, basis: Vec<u8>) -> Result<Changing, SourceFile> {
+    /// Against the contents of the basis; the file is given back where that cannot be.
+    pub(super) fn against_contents(file: SourceFile, basis: Vec<u8>) -> Result<Changing, Box<SourceFile>> {
         match PrefixEncoder::new(basis, file.size()) {
             Ok(encoder) => Ok(Changing::new(file, Work::Prefix(Some(Box::new(encoder))))),
-            Err(_) => Err(file),
+            Err(_) => Err(Box::new(file)),
         }
     }
 
@@ -122,6 +130,8 @@ impl Changing {
             hasher: TreeHasher::new(),
             ops: Vec::new(),
             encoded: 0,
+            told: 0,
+            released: 0,
             at_op: 0,
             within_op: 0,
             found: false,
@@ -165,13 +175,15 @@ impl Changing {
     /// Works on for a bounded time; gives at most `credit` bytes of the plan.
     pub(super) fn step(&mut self, credit: usize, deltas: &Deltas) -> Changed {
         let waiting = self.ready.len() - self.sent;
-        if waiting >= FRAME_BYTES || (self.ended && waiting > 0) {
+        let due = self.ended || self.sent < self.released;
+        if waiting >= FRAME_BYTES || (due && waiting > 0) {
             let end = self.sent + waiting.min(credit).min(2 * FRAME_BYTES);
             let plan = self.ready[self.sent..end].to_vec();
             self.sent = end;
             if self.sent == self.ready.len() {
                 self.ready.clear();
                 self.sent = 0;
+                self.released = 0;
             }
             return Changed::Plan(plan);
         }
@@ -196,12 +208,13 @@ impl Changing {
         }
         let length = self.content.length();
         match &mut self.work {
-            Work::Index {
-                matcher,
-                index,
-                sidecar,
-                chunks,
-            } => {
+            Work::Index(work) => {
+                let IndexWork {
+                    matcher,
+                    index,
+                    sidecar,
+                    chunks,
+                } = &mut **work;
                 let empty;
                 let view = match index.view() {
                     Some(view) => view,
@@ -305,15 +318,25 @@ impl Changing {
             }
         }
         self.collect();
+        if self.encoded - self.told >= TOLD_BYTES {
+            self.told = self.encoded;
+            self.flush();
+        }
         Ok(())
     }
 
-    fn end_plan(&mut self) {
+    /// The receiver can follow what was found so far while the rest is compared.
+    fn flush(&mut self) {
         self.encoder.finish();
         self.collect();
         if let Some(squeezer) = &mut self.squeezer {
             squeezer.flush(&mut self.ready);
         }
+        self.released = self.ready.len();
+    }
+
+    fn end_plan(&mut self) {
+        self.flush();
         self.ended = true;
     }
 
@@ -335,8 +358,8 @@ impl Changing {
         }
         let root = std::mem::take(&mut self.hasher).finish().root;
         let length = self.content.length();
-        if let Work::Index { sidecar, .. } = &mut self.work {
-            deltas.keep(sidecar.take(), &ContentId { length, root });
+        if let Work::Index(work) = &mut self.work {
+            deltas.keep(work.sidecar.take(), &ContentId { length, root });
         }
         EndOutcome::Complete(root)
     }

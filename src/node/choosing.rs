@@ -81,7 +81,7 @@ pub(super) fn choose(
         if squeezes && let Some(contents) = deltas.shadow(basis) {
             match Changing::against_contents(file, contents) {
                 Ok(changing) => return Choice::Patch(Box::new(changing)),
-                Err(back) => file = back,
+                Err(back) => file = *back,
             }
         }
         let mut seed = [0; 8];

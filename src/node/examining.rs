@@ -30,7 +30,7 @@ pub(super) enum Purpose {
 
 #[derive(Debug)]
 enum Reading {
-    Plain(Hashing),
+    Plain(Box<Hashing>),
     /// A large file, whose index is made on the way.
     Indexing(Box<Survey>),
 }
@@ -38,7 +38,7 @@ enum Reading {
 /// How a step ended.
 #[derive(Debug)]
 pub(super) enum Examined {
-    More(Examining),
+    More(Box<Examining>),
     /// The content; `None` when it changed meanwhile or cannot be read.
     Done(Option<ContentId>, Purpose),
 }
@@ -53,7 +53,7 @@ impl Examining {
                 let verifying = Verifying::new(Arc::new(shared), 0, sidecar);
                 Reading::Indexing(Box::new(Survey { file, verifying }))
             }
-            None => Reading::Plain(Hashing::new(file)),
+            None => Reading::Plain(Box::new(Hashing::new(file))),
         };
         Examining { reading, purpose }
     }
@@ -62,18 +62,18 @@ impl Examining {
     pub(super) fn step(self, scratch: &mut Vec<u8>, deltas: &Deltas) -> Examined {
         let purpose = self.purpose;
         match self.reading {
-            Reading::Plain(hashing) => match hashing.step(scratch) {
-                Hashed::More(hashing) => Examined::More(Examining {
-                    reading: Reading::Plain(*hashing),
+            Reading::Plain(hashing) => match (*hashing).step(scratch) {
+                Hashed::More(hashing) => Examined::More(Box::new(Examining {
+                    reading: Reading::Plain(hashing),
                     purpose,
-                }),
+                })),
                 Hashed::Done(id) => Examined::Done(Some(id), purpose),
                 Hashed::Failed => Examined::Done(None, purpose),
             },
             Reading::Indexing(mut survey) => {
                 if survey.index_chunk() {
                     let reading = Reading::Indexing(survey);
-                    return Examined::More(Examining { reading, purpose });
+                    return Examined::More(Box::new(Examining { reading, purpose }));
                 }
                 Examined::Done(survey.finish(deltas), purpose)
             }

@@ -314,7 +314,7 @@ impl Receiving {
     ) -> Option<Judged> {
         let (id, purpose) = match examining.step(books.scratch, &self.plan.place.deltas) {
             Examined::More(examining) => {
-                self.examining = Some(examining);
+                self.examining = Some(*examining);
                 return None;
             }
             Examined::Done(id, purpose) => (id, purpose),
@@ -340,6 +340,7 @@ impl Receiving {
 }
 
 /// What was found about an offered entry.
+#[derive(Clone, Copy)]
 struct Judged {
     verdict: Verdict,
     expected: Expected,

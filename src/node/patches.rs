@@ -48,11 +48,19 @@ struct Finished {
 /// What became of a patch.
 pub(super) enum Outcome {
     /// The result is what it should be.
-    Sound(Patch, Target, ContentId, Option<SidecarWriter>),
+    Sound(Box<Sound>),
     /// It is not; this is what it is, if it could be read.
     Unsound(u32),
     /// It cannot be made here.
     Failed(u32, ItemCode),
+}
+
+/// A result that is what it should be.
+pub(super) struct Sound {
+    pub(super) patch: Patch,
+    pub(super) target: Target,
+    pub(super) id: ContentId,
+    pub(super) sidecar: Option<SidecarWriter>,
 }
 
 /// What a step did.
@@ -209,7 +217,12 @@ impl Patches {
             let Finished { patch, root, patched } = self.followed.swap_remove(at);
             let (target, found) = patched.identify();
             stepped.outcomes.push(match found {
-                Some((id, sidecar)) if id.root == root => Outcome::Sound(patch, target, id, sidecar),
+                Some((id, sidecar)) if id.root == root => Outcome::Sound(Box::new(Sound {
+                    patch,
+                    target,
+                    id,
+                    sidecar,
+                })),
                 _ => Outcome::Unsound(patch.file),
             });
         }

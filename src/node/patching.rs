@@ -172,7 +172,10 @@ impl Patching {
         let Some(Copying { from, left }) = self.copying else {
             return Ok(None);
         };
-        let copied = self.target.copy(from, self.done, left).map_err(failed)?;
+        let copied = self
+            .target
+            .copy(from, self.done, left)
+            .map_err(|error| failed(&error))?;
         self.done += copied;
         self.copying = (copied < left).then_some(Copying {
             from: from + copied,
@@ -183,7 +186,11 @@ impl Patching {
 
     /// What was gathered for a change in place goes on to a staged file.
     fn move_on(&mut self, scratch: &mut Vec<u8>) -> Result<(), PatchError> {
-        if let Some(staged) = self.target.move_on(self.done, scratch).map_err(failed)? {
+        if let Some(staged) = self
+            .target
+            .move_on(self.done, scratch)
+            .map_err(|error| failed(&error))?
+        {
             self.verifying.go_on_in(staged);
         }
         Ok(())
@@ -197,7 +204,9 @@ impl Patching {
                     None if input.is_empty() => Ok(Went::Dry),
                     None => Ok(Went::On),
                     Some(bytes) => {
-                        self.target.write_changes(self.done, bytes).map_err(failed)?;
+                        self.target
+                            .write_changes(self.done, bytes)
+                            .map_err(|error| failed(&error))?;
                         self.done += bytes.len() as u64;
                         Ok(Went::On)
                     }
@@ -211,7 +220,7 @@ impl Patching {
                 return Ok(Went::On);
             }
             Some(Instruction::Literal(bytes)) => {
-                self.target.write_at(self.done, bytes).map_err(failed)?;
+                self.target.write_at(self.done, bytes).map_err(|error| failed(&error))?;
                 self.done += bytes.len() as u64;
                 followed.literal_bytes += bytes.len() as u64;
                 return Ok(Went::On);
@@ -337,7 +346,7 @@ fn task_of(target: &Target, leaves: Option<&MappedSidecar>, chunk: usize) -> Tas
     target.task(start..end, leaves.map(known).collect())
 }
 
-fn failed(error: FileError) -> PatchError {
+fn failed(error: &FileError) -> PatchError {
     log::warn!("{error}");
     PatchError::File(error.code())
 }

@@ -2,7 +2,7 @@
 //!
 //! Invariant: a patch is only applied to the very file whose content was named.
 
-use super::patches::{Outcome, Stepped};
+use super::patches::{Outcome, Sound, Stepped};
 use super::patching::Patching;
 use super::receiving::{Books, Receiving, ReceivingPlan, Want};
 use super::target::Target;
@@ -65,7 +65,13 @@ impl Receiving {
 
     fn patched(&mut self, outcome: Outcome, receiver: &mut Receiver, books: &mut Books<'_>) {
         match outcome {
-            Outcome::Sound(patch, target, id, sidecar) => {
+            Outcome::Sound(sound) => {
+                let Sound {
+                    patch,
+                    target,
+                    id,
+                    sidecar,
+                } = *sound;
                 self.plan.place.deltas.keep(sidecar, &id);
                 let Some(expected) = self.wants.get(&patch.file).map(|want| want.expected) else {
                     return;

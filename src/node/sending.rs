@@ -108,6 +108,7 @@ impl Sending {
                 outgoing.checked(&checked);
             }
         }
+        self.told.retain(|file, _| sender.basis_of(*file).is_some());
         let listing = self.list(sender, books.ledger, books.scratch);
         let reading = self.read(cx, machine, books);
         cx.send_owned(machine.take_output());

@@ -21,7 +21,7 @@ use std::sync::Arc;
 /// What becomes of a patch.
 pub(super) enum Target {
     /// A file that will take the place of its basis.
-    Staged(PatchedFile),
+    Staged(Box<PatchedFile>),
     /// The basis itself.
     InPlace(Box<Gathering>),
 }
@@ -60,7 +60,8 @@ impl Target {
                 Err(error) => log::info!("{path} is replaced, not changed in place: {error}"),
             }
         }
-        place.staging.create_patched(path, basis, length).map(Target::Staged)
+        let staged = place.staging.create_patched(path, basis, length)?;
+        Ok(Target::Staged(Box::new(staged)))
     }
 
     /// The version that is patched.
@@ -127,7 +128,7 @@ impl Target {
             return Ok(None);
         }
         if let Some((staged, _)) = gathering.moving.take() {
-            *self = Target::Staged(staged);
+            *self = Target::Staged(Box::new(staged));
         }
         let file = self.file().try_clone();
         file.map(|file| Some(Arc::new(file)))

@@ -93,7 +93,7 @@ impl ChunkCheck {
         } = self;
         let offset = place.index as u64 * CHUNK_BYTES as u64;
         let index = match task {
-            Task::Leaves => read_and(&file, offset, length, |bytes| ChunkIndex::leaves_only(bytes)),
+            Task::Leaves => read_and(&file, offset, length, ChunkIndex::leaves_only),
             Task::Patched(known) => patched(length, &known, |start, bytes, leaves| {
                 read_and(&file, offset + start, bytes, |bytes| leaves.extend(leaves_of(bytes)))
             }),
