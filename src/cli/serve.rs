@@ -6,7 +6,7 @@ use super::complaint::Complaint;
 use super::exit::Exit;
 use super::push::show;
 use super::quantity::{self, Rate};
-use super::report::plain;
+use super::report::{self, plain};
 use super::session::{Ending, Session};
 use super::welcome::Ready;
 use clap::{Args, ValueEnum};
@@ -267,6 +267,7 @@ pub(crate) fn add(totals: &mut Summary, one: &Summary) {
     totals.literal_bytes += one.literal_bytes;
     totals.matched_bytes += one.matched_bytes;
     totals.saved_bytes += one.saved_bytes;
+    totals.unchanged_bytes += one.unchanged_bytes;
     totals.resumed_bytes += one.resumed_bytes;
     totals.failed += one.failed;
     totals.elapsed += one.elapsed;
@@ -300,8 +301,9 @@ fn tell(event: &ServerEvent) -> (String, Value) {
             } else {
                 String::new()
             };
+            let saved = report::delta_saved(summary).map_or_else(String::new, |saved| format!("{saved}, "));
             let line = format!(
-                "{peer}{who} \"{share}\": {}, {}; {} in, {} out, {}{failed}",
+                "{peer}{who} \"{share}\": {}, {}; {} in, {} out, {saved}{}{failed}",
                 quantity::counted(summary.files, "file"),
                 quantity::size(summary.bytes),
                 quantity::size(summary.wire_received),
@@ -312,7 +314,9 @@ fn tell(event: &ServerEvent) -> (String, Value) {
                 "event": "status", "state": "transferred", "peer": peer.to_string(),
                 "device": device.map(|id| id.to_string()), "share": share.as_str(),
                 "files": summary.files, "bytes": summary.bytes, "wire_sent": summary.wire_sent,
-                "wire_received": summary.wire_received, "failed": summary.failed,
+                "wire_received": summary.wire_received, "literal_bytes": summary.literal_bytes,
+                "matched_bytes": summary.matched_bytes, "saved_bytes": summary.saved_bytes,
+                "unchanged_bytes": summary.unchanged_bytes, "failed": summary.failed,
                 "seconds": summary.elapsed.as_secs_f64(),
             });
             (line, object)

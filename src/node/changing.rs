@@ -37,6 +37,8 @@ pub(super) struct Changing {
     ended: bool,
     literal_bytes: u64,
     matched_bytes: u64,
+    /// Bytes of a plan against the basis itself.
+    plan_bytes: u64,
 }
 
 /// How the plan is found.
@@ -136,6 +138,7 @@ impl Changing {
             ended: false,
             literal_bytes: 0,
             matched_bytes: 0,
+            plan_bytes: 0,
         }
     }
 
@@ -241,22 +244,37 @@ impl Changing {
                 let matching = matcher.step(bytes, STEP_BYTES, &mut |op| ops.push(op));
                 self.found = matching == Matching::Done;
             }
-            Work::Prefix(encoder) => {
-                let piece = (length - self.encoded).min(PREFIX_STEP_BYTES) as usize;
-                let bytes = self.content.bytes(self.encoded, piece)?;
-                self.hasher.update(bytes);
-                self.literal_bytes += piece as u64;
-                if let Some(open) = encoder {
-                    open.push(bytes, &mut self.ready).map_err(|_| Torn)?;
-                }
-                self.encoded += piece as u64;
-                if self.encoded == length {
-                    if let Some(open) = encoder.take() {
-                        open.finish(&mut self.ready).map_err(|_| Torn)?;
-                    }
-                    self.ended = true;
-                }
+            Work::Prefix(_) => return self.compress(),
+        }
+        Ok(())
+    }
+
+    /// Compresses the next piece of the file against the basis itself.
+    fn compress(&mut self) -> Result<(), Torn> {
+        let Work::Prefix(encoder) = &mut self.work else {
+            return Ok(());
+        };
+        let length = self.content.length();
+        let piece = (length - self.encoded).min(PREFIX_STEP_BYTES);
+        let bytes = self.content.bytes(self.encoded, piece as usize)?;
+        self.hasher.update(bytes);
+        let before = self.ready.len();
+        if let Some(open) = encoder {
+            open.push(bytes, &mut self.ready).map_err(|_| Torn)?;
+        }
+        self.encoded += piece;
+        if self.encoded == length {
+            if let Some(open) = encoder.take() {
+                open.finish(&mut self.ready).map_err(|_| Torn)?;
             }
+            self.ended = true;
+        }
+        // Old and new bytes cannot be told apart here: new is what has to travel.
+        let plan_bytes = (self.ready.len() - before) as u64;
+        self.literal_bytes += plan_bytes;
+        self.plan_bytes += plan_bytes;
+        if self.ended {
+            self.matched_bytes += length.saturating_sub(self.plan_bytes);
         }
         Ok(())
     }

@@ -38,10 +38,11 @@ mod server;
 mod server_node;
 mod source_tree;
 mod status;
+mod target;
 mod verifying;
 
 pub use client::Client;
-pub use events::{Action, ClientEvent, JobError, Outcome, Progress, ServerEvent, Summary};
+pub use events::{Action, ClientEvent, Figures, JobError, Outcome, Progress, ServerEvent, Summary};
 #[cfg(feature = "tls")]
 pub use identity::stored_device;
 pub use options::{

@@ -6,10 +6,11 @@
 
 use super::commit::Committer;
 use super::patching::{PatchError, Patched, Patching};
+use super::target::Target;
 use super::verifying::CheckedChunk;
 use crate::model::{ContentId, Fault, ItemCode};
 use crate::reactor::ConnId;
-use crate::store::{PatchedFile, SidecarWriter};
+use crate::store::SidecarWriter;
 use crate::wire::Patch;
 use std::collections::VecDeque;
 
@@ -57,7 +58,7 @@ pub(super) enum Outcome {
 /// A result that is what it should be.
 pub(super) struct Sound {
     pub(super) patch: Patch,
-    pub(super) target: PatchedFile,
+    pub(super) target: Target,
     pub(super) id: ContentId,
     pub(super) sidecar: Option<SidecarWriter>,
 }
@@ -65,6 +66,8 @@ pub(super) struct Sound {
 /// What a step did.
 #[derive(Default)]
 pub(super) struct Stepped {
+    /// The file that the figures are of.
+    pub(super) file: u32,
     /// Bytes of plans that are dealt with.
     pub(super) plan_bytes: u64,
     pub(super) literal_bytes: u64,
@@ -148,6 +151,7 @@ impl Patches {
         let Some(first) = self.queue.front_mut() else {
             return Ok(stepped);
         };
+        stepped.file = first.patch.file;
         if matches!(first.state, State::Waiting) {
             match open(&first.patch) {
                 Ok(Some(patching)) => first.state = State::Following(Box::new(patching)),
@@ -191,7 +195,7 @@ impl Patches {
             return Ok(());
         };
         match state {
-            State::Following(patching) => match patching.finish() {
+            State::Following(patching) => match patching.finish(&mut stepped.matched_bytes) {
                 Ok(patched) => self.followed.push(Finished { patch, root, patched }),
                 Err(PatchError::Peer(fault)) => return Err(fault),
                 Err(PatchError::File(code)) => stepped.outcomes.push(Outcome::Failed(patch.file, code)),

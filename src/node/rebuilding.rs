@@ -4,7 +4,8 @@
 
 use super::patches::{Outcome, Sound, Stepped};
 use super::patching::Patching;
-use super::receiving::{Books, Receiving, Want};
+use super::receiving::{Books, Receiving, ReceivingPlan, Want};
+use super::target::Target;
 use super::verifying::Verifying;
 use crate::conn::Receiver;
 use crate::model::{Fault, ItemCode};
@@ -27,7 +28,7 @@ impl Receiving {
     pub(crate) fn handle_patch(&mut self, patch: Patch, books: &mut Books<'_>) {
         if let Some(want) = self.wants.get_mut(&patch.file) {
             want.size = patch.size;
-            books.ledger.progress.current = Some(want.path.clone());
+            books.ledger.started(patch.file, &want.path);
         }
         self.patches.push(patch);
     }
@@ -36,14 +37,15 @@ impl Receiving {
     pub(super) fn patch(&mut self, receiver: &mut Receiver, books: &mut Books<'_>) -> Result<Activity, Fault> {
         let mut patches = std::mem::take(&mut self.patches);
         self.started += 1;
-        let (serial, place, wants) = (self.started, &self.plan.place, &self.wants);
+        let (serial, plan, wants) = (self.started, &self.plan, &self.wants);
         let open = |patch: &Patch| {
             let want = wants.get(&patch.file).ok_or(ItemCode::Other)?;
-            open_patch(patch, want, place, serial)
+            open_patch(patch, want, plan, serial)
         };
         let stepped = patches.step(self.owner, books.committer, books.scratch, open);
         self.patches = patches;
         let Stepped {
+            file,
             plan_bytes,
             literal_bytes,
             matched_bytes,
@@ -51,8 +53,8 @@ impl Receiving {
             more,
         } = stepped?;
         receiver.consumed(plan_bytes);
-        books.ledger.moved(literal_bytes);
-        books.ledger.matched(matched_bytes);
+        books.ledger.moved(file, literal_bytes);
+        books.ledger.matched(file, matched_bytes);
         for outcome in outcomes {
             self.patched(outcome, receiver, books);
         }
@@ -70,7 +72,16 @@ impl Receiving {
                     sidecar,
                 } = *sound;
                 self.plan.place.deltas.keep(sidecar, &id);
-                self.commit(patch.file, target.seal(&patch.meta), Some(id), receiver, books);
+                let Some(expected) = self.wants.get(&patch.file).map(|want| want.expected) else {
+                    return;
+                };
+                match target.into_ready(&patch.meta, expected) {
+                    Ok(ready) => self.commit_ready(patch.file, ready, Some(id), books),
+                    Err(error) => {
+                        log::warn!("{error}");
+                        self.fail(patch.file, error.code(), receiver, books.ledger);
+                    }
+                }
             }
             Outcome::Unsound(file) => receiver.settle(file, SettledResult::Resend),
             Outcome::Failed(file, code) => self.fail(file, code, receiver, books.ledger),
@@ -88,12 +99,8 @@ impl Receiving {
 }
 
 /// Begins a patch; `None` when its basis is not what was named any more.
-fn open_patch(
-    patch: &Patch,
-    want: &Want,
-    place: &super::place::Place,
-    serial: u64,
-) -> Result<Option<Patching>, ItemCode> {
+fn open_patch(patch: &Patch, want: &Want, plan: &ReceivingPlan, serial: u64) -> Result<Option<Patching>, ItemCode> {
+    let place = &plan.place;
     let basis = place.root.open_file(&want.path).map_err(|error| error.code());
     let Ok(basis) = basis else { return Ok(None) };
     if want.expected != Expected::Present(basis.identity()) || want.basis != Some(patch.basis) {
@@ -103,11 +110,8 @@ fn open_patch(
         log::warn!("{error}");
         error.code()
     };
-    let target = place
-        .staging
-        .create_patched(&want.path, basis, patch.size)
-        .map_err(code)?;
-    let file = target.staged().file().try_clone().map_err(|_| ItemCode::Other)?;
+    let target = Target::open(place, basis, &want.path, patch.size, plan.in_place).map_err(code)?;
+    let file = target.file().try_clone().map_err(|_| ItemCode::Other)?;
     let sidecar = place.deltas.begin_patched(&patch.basis, patch.size);
     let verifying = Verifying::new(Arc::new(file), serial, sidecar);
     let leaves = place.deltas.open(&patch.basis);

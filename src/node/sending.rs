@@ -222,16 +222,17 @@ impl Sending {
             Choice::Patch(changing) => {
                 let file = changing.file();
                 sender.patch(file.size(), &file.meta(), changing.form());
-                books.ledger.progress.current = Some(origin.path.clone());
+                books.ledger.started(number, &origin.path);
                 self.outgoing = Some(Leaving::Patch(changing));
             }
             Choice::Whole(file) if file.size() <= INLINE_BYTES_MAX.min(credit) => {
-                send_whole(sender, &file, &self.deltas, books);
+                books.ledger.started(number, &origin.path);
+                send_whole(sender, number, &file, &self.deltas, books);
             }
             Choice::Whole(file) => {
                 let sparse = self.features & features::HOLES != 0 && file.is_sparse();
                 sender.start(file.size(), sparse, &file.meta());
-                books.ledger.progress.current = Some(origin.path.clone());
+                books.ledger.started(number, &origin.path);
                 self.started += 1;
                 let outgoing = Outgoing::new(file, sparse, self.started, &self.deltas);
                 self.outgoing = Some(Leaving::Whole(Box::new(outgoing)));
@@ -255,8 +256,10 @@ impl Sending {
         };
         let changed = changing.step(credit as usize, &self.deltas);
         let (literal, matched) = changing.take_figures();
-        books.ledger.moved(literal);
-        books.ledger.matched(matched);
+        if let Some(file) = machine.sender().and_then(|sender| sender.current_file()) {
+            books.ledger.moved(file, literal);
+            books.ledger.matched(file, matched);
+        }
         let pending = machine.take_output();
         cx.send_owned(pending);
         let Some(sender) = machine.sender() else { return };
@@ -286,6 +289,10 @@ impl Sending {
             return Flow::Waits;
         };
         let holes = self.features & features::HOLES != 0;
+        let number = machine
+            .sender()
+            .and_then(|sender| sender.current_file())
+            .unwrap_or_default();
         let part = outgoing.next_part(offset, remaining, credit, holes, &self.deltas);
         let pending = machine.take_output();
         cx.send_owned(pending);
@@ -297,12 +304,12 @@ impl Sending {
                 let length = range.len();
                 cx.send(&sender.data(length));
                 cx.send_shared(bytes, range);
-                books.ledger.moved(length as u64);
+                books.ledger.moved(number, length as u64);
                 outgoing.hash_beside(offset + length as u64, cx.id(), books.committer);
             }
             Ok(Part::Hole(length)) => {
                 sender.hole(length);
-                books.ledger.skipped(length);
+                books.ledger.skipped(number, length);
             }
             Ok(Part::Wait) => return Flow::Waits,
             Ok(Part::End) => {
@@ -339,7 +346,7 @@ enum Flow {
 }
 
 /// A small file: read, hashed and sent at once. Mapping it would cost more than the copy.
-fn send_whole(sender: &mut Sender, file: &SourceFile, deltas: &Deltas, books: &mut Books<'_>) {
+fn send_whole(sender: &mut Sender, number: u32, file: &SourceFile, deltas: &Deltas, books: &mut Books<'_>) {
     books.scratch.resize(INLINE_BYTES_MAX as usize + 1, 0);
     let length = match file.read_at(0, books.scratch) {
         Ok(length) => length,
@@ -350,7 +357,7 @@ fn send_whole(sender: &mut Sender, file: &SourceFile, deltas: &Deltas, books: &m
             let bytes = &books.scratch[..length];
             let id = content_id(bytes);
             sender.inline(&file.meta(), id.root, bytes);
-            books.ledger.moved(length as u64);
+            books.ledger.moved(number, length as u64);
             if let Some(mut shadow) = deltas.begin_shadow(length as u64) {
                 deltas.append_shadow(&mut shadow, bytes);
                 deltas.keep_shadow(Some(shadow), id);
@@ -364,6 +371,7 @@ fn send_whole(sender: &mut Sender, file: &SourceFile, deltas: &Deltas, books: &m
 /// Enters what became of entries into the books.
 fn settle_reports(sender: &mut Sender, ledger: &mut Ledger) {
     while let Some(Report {
+        file,
         origin,
         size,
         is_file,
@@ -374,13 +382,11 @@ fn settle_reports(sender: &mut Sender, ledger: &mut Ledger) {
             Settlement::Wanted(verdict) => {
                 ledger.wanted(size);
                 if sender.is_dry_run() {
-                    ledger.transferred(size);
-                    ledger.item(&origin.path, action_of(verdict), size);
+                    ledger.transferred(file, &origin.path, action_of(verdict), size);
                 }
             }
             Settlement::Committed(verdict) => {
-                ledger.transferred(size);
-                ledger.item(&origin.path, action_of(verdict), size);
+                ledger.transferred(file, &origin.path, action_of(verdict), size);
             }
             Settlement::Answered(verdict) => {
                 if is_file {
@@ -390,7 +396,7 @@ fn settle_reports(sender: &mut Sender, ledger: &mut Ledger) {
                     ledger.item(&origin.path, action_of(verdict), size);
                 }
             }
-            Settlement::Failed(code) if is_file => ledger.file_failed(&origin.path, code),
+            Settlement::Failed(code) if is_file => ledger.file_failed(file, &origin.path, code),
             Settlement::Failed(code) => ledger.failed(origin.path.as_bytes(), code),
         }
     }
