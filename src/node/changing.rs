@@ -5,7 +5,7 @@
 
 use super::deltas::Deltas;
 use super::mapped::MappedContent;
-use crate::delta::index::{CHUNK_BYTES, IndexView, Parts};
+use crate::delta::index::{CHUNK_BYTES, Parts};
 use crate::delta::prefix::PrefixEncoder;
 use crate::delta::signature::{Matching, Signature, SignatureMatcher};
 use crate::delta::squeeze::Squeezer;
@@ -41,7 +41,7 @@ enum Work {
     /// Against the index of the basis.
     Index {
         matcher: Box<Matcher>,
-        index: Index,
+        index: MappedSidecar,
         sidecar: Option<SidecarWriter>,
         chunks: u64,
     },
@@ -49,21 +49,6 @@ enum Work {
     Signature(Box<SignatureMatcher>),
     /// Against the basis itself.
     Prefix(Option<Box<PrefixEncoder>>),
-}
-
-/// The index of a basis.
-pub(super) enum Index {
-    Kept(MappedSidecar),
-    Told(Vec<u8>),
-}
-
-impl Index {
-    fn view(&self) -> Option<IndexView<'_>> {
-        match self {
-            Index::Kept(sidecar) => Some(sidecar.view()),
-            Index::Told(bytes) => IndexView::parse(bytes).ok(),
-        }
-    }
 }
 
 /// What a step came to.
@@ -83,9 +68,14 @@ const FRAME_BYTES: usize = 256 * 1024;
 
 impl Changing {
     /// Against the index of the basis. `comparison` tells by what leaves count as equal.
-    pub(super) fn against_index(file: SourceFile, index: Index, comparison: Comparison, deltas: &Deltas) -> Changing {
-        let seed = index.view().map(|view| view.sidecar().seed);
-        let sidecar = seed.and_then(|seed| deltas.begin_with(file.size(), Parts::Full, seed));
+    pub(super) fn against_index(
+        file: SourceFile,
+        index: MappedSidecar,
+        comparison: Comparison,
+        deltas: &Deltas,
+    ) -> Changing {
+        let seed = index.view().sidecar().seed;
+        let sidecar = deltas.begin_with(file.size(), Parts::Full, seed);
         let matcher = Box::new(Matcher::new(file.size(), comparison));
         let work = Work::Index {
             matcher,
@@ -198,30 +188,20 @@ impl Changing {
                 index,
                 sidecar,
                 chunks,
-            } => {
-                let empty;
-                let view = match index.view() {
-                    Some(view) => view,
-                    None => {
-                        empty = crate::delta::index::build(&[], 0);
-                        IndexView::parse(&empty).map_err(|_| Torn)?
+            } => match matcher.step(&index.view(), &mut self.content, STEP_BYTES, &mut self.ops)? {
+                Progress::Working => {}
+                Progress::Chunk(chunk) => {
+                    chunk
+                        .leaves
+                        .iter()
+                        .for_each(|leaf| self.hasher.append_subtree(0, *leaf));
+                    if let Some(sidecar) = sidecar {
+                        sidecar.put(*chunks, &chunk);
                     }
-                };
-                match matcher.step(&view, &mut self.content, STEP_BYTES, &mut self.ops)? {
-                    Progress::Working => {}
-                    Progress::Chunk(chunk) => {
-                        chunk
-                            .leaves
-                            .iter()
-                            .for_each(|leaf| self.hasher.append_subtree(0, *leaf));
-                        if let Some(sidecar) = sidecar {
-                            sidecar.put(*chunks, &chunk);
-                        }
-                        *chunks += 1;
-                    }
-                    Progress::Done => self.found = true,
+                    *chunks += 1;
                 }
-            }
+                Progress::Done => self.found = true,
+            },
             Work::Signature(matcher) => {
                 let bytes = self.content.bytes(0, length as usize)?;
                 let ops = &mut self.ops;

@@ -132,6 +132,7 @@ impl Receiving {
                             size,
                             basis,
                             id: None,
+                            repair: None,
                         },
                     );
                 }

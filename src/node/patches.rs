@@ -6,6 +6,7 @@
 
 use super::commit::Committer;
 use super::patching::{PatchError, Patched, Patching};
+use super::rebuilding::Staged;
 use super::verifying::CheckedChunk;
 use crate::model::{ContentId, Fault, ItemCode};
 use crate::reactor::ConnId;
@@ -49,7 +50,7 @@ pub(super) enum Outcome {
     /// The result is what it should be.
     Sound(Patch, PatchedFile, ContentId, Option<SidecarWriter>),
     /// It is not; this is what it is, if it could be read.
-    Unsound(u32),
+    Unsound(u32, Option<Staged>),
     /// It cannot be made here.
     Failed(u32, ItemCode),
 }
@@ -188,7 +189,7 @@ impl Patches {
                 Err(PatchError::Peer(fault)) => return Err(fault),
                 Err(PatchError::File(code)) => stepped.outcomes.push(Outcome::Failed(patch.file, code)),
             },
-            State::Waiting | State::Useless => stepped.outcomes.push(Outcome::Unsound(patch.file)),
+            State::Waiting | State::Useless => stepped.outcomes.push(Outcome::Unsound(patch.file, None)),
         }
         self.collect(stepped);
         Ok(())
@@ -206,7 +207,14 @@ impl Patches {
             let (target, found) = patched.identify();
             stepped.outcomes.push(match found {
                 Some((id, sidecar)) if id.root == root => Outcome::Sound(patch, target, id, sidecar),
-                _ => Outcome::Unsound(patch.file),
+                found => {
+                    let staged = found.map(|(id, sidecar)| Staged {
+                        staged: target.into_staged(),
+                        id,
+                        sidecar,
+                    });
+                    Outcome::Unsound(patch.file, staged)
+                }
             });
         }
     }
