@@ -41,8 +41,8 @@ enum Work {
     /// Against the index of the basis.
     Index {
         matcher: Box<Matcher>,
-        index: MappedSidecar,
-        sidecar: Option<SidecarWriter>,
+        index: Box<MappedSidecar>,
+        sidecar: Option<Box<SidecarWriter>>,
         chunks: u64,
     },
     /// Against a signature that the receiver made.
@@ -75,11 +75,11 @@ impl Changing {
         deltas: &Deltas,
     ) -> Changing {
         let seed = index.view().sidecar().seed;
-        let sidecar = deltas.begin_with(file.size(), Parts::Full, seed);
+        let sidecar = deltas.begin_with(file.size(), Parts::Full, seed).map(Box::new);
         let matcher = Box::new(Matcher::new(file.size(), comparison));
         let work = Work::Index {
             matcher,
-            index,
+            index: Box::new(index),
             sidecar,
             chunks: 0,
         };
@@ -92,10 +92,10 @@ impl Changing {
     }
 
     /// Against the contents of the basis; `None` where that cannot be.
-    pub(super) fn against_contents(file: SourceFile, basis: Vec<u8>) -> Result<Changing, SourceFile> {
+    pub(super) fn against_contents(file: SourceFile, basis: Vec<u8>) -> Result<Changing, Box<SourceFile>> {
         match PrefixEncoder::new(basis, file.size()) {
             Ok(encoder) => Ok(Changing::new(file, Work::Prefix(Some(Box::new(encoder))))),
-            Err(_) => Err(file),
+            Err(_) => Err(Box::new(file)),
         }
     }
 
@@ -298,7 +298,7 @@ impl Changing {
         let root = std::mem::take(&mut self.hasher).finish().root;
         let length = self.content.length();
         if let Work::Index { sidecar, .. } = &mut self.work {
-            deltas.keep(sidecar.take(), &ContentId { length, root });
+            deltas.keep(sidecar.take().map(|sidecar| *sidecar), &ContentId { length, root });
         }
         EndOutcome::Complete(root)
     }

@@ -91,7 +91,7 @@ pub(super) fn choose(
             {
                 match Changing::against_contents(file, contents) {
                     Ok(changing) => return Choice::Patch(Box::new(changing)),
-                    Err(back) => file = back,
+                    Err(back) => file = *back,
                 }
             }
             if basis.length <= MEDIUM_BYTES_MAX {

@@ -31,15 +31,18 @@ enum Stage {
     /// The file is not open in a way to compare it.
     Begun(SourceFile),
     Surveying(Box<Survey>),
-    Comparing {
-        content: MappedContent,
-        own: MappedSidecar,
-        found: Option<SidecarWriter>,
-    },
+    Comparing(Box<Pair>),
     Copying {
         file: SourceFile,
         copy: SidecarCopy,
     },
+}
+
+/// The new file and its index, and as much of the index of the basis as is found.
+struct Pair {
+    content: MappedContent,
+    own: MappedSidecar,
+    found: Option<SidecarWriter>,
 }
 
 /// What a step came to.
@@ -71,11 +74,7 @@ impl Comparing {
         let cold = ColdCompare::new(basis.length, seed, anchor_bits(file.size()));
         let question = cold.question();
         let stage = match own {
-            Some(own) => Stage::Comparing {
-                content: MappedContent::new(file),
-                own,
-                found: None,
-            },
+            Some(own) => Stage::Comparing(Box::new(Pair::new(file, own))),
             None => Stage::Begun(file),
         };
         let comparing = Comparing {
@@ -122,7 +121,7 @@ impl Comparing {
         let stage = match stage {
             Stage::Begun(file) => match Survey::new(file, deltas, Some(cold.seed())) {
                 Ok(survey) => Stage::Surveying(Box::new(survey)),
-                Err(file) => return Step::Useless(file),
+                Err(file) => return Step::Useless(*file),
             },
             Stage::Surveying(mut survey) => {
                 if survey.index_chunk() {
@@ -136,17 +135,11 @@ impl Comparing {
                 let (file, id) = survey.finish(deltas);
                 let own = id.and_then(|id| deltas.open_full(&id));
                 match own.filter(|own| own.view().sidecar().seed == cold.seed()) {
-                    Some(own) => Stage::Comparing {
-                        content: MappedContent::new(file),
-                        own,
-                        found: None,
-                    },
+                    Some(own) => Stage::Comparing(Box::new(Pair::new(file, own))),
                     None => return Step::Useless(file),
                 }
             }
-            Stage::Comparing { content, own, found } => {
-                return compare(basis, cold, (content, own, found), deltas);
-            }
+            Stage::Comparing(pair) => return compare(basis, cold, pair, deltas),
             Stage::Copying { file, .. } => return Step::Useless(file),
         };
         Step::More(Comparing {
@@ -159,41 +152,36 @@ impl Comparing {
 }
 
 /// One step of the compare itself.
-fn compare(
-    basis: ContentId,
-    mut cold: ColdCompare,
-    (mut content, own, mut found): (MappedContent, MappedSidecar, Option<SidecarWriter>),
-    deltas: &Deltas,
-) -> Step {
-    let compared = match cold.step(&own.view(), &mut content, STEP_BYTES) {
-        Ok(compared) if !own.is_torn() => compared,
-        Ok(_) | Err(Torn) => return Step::Useless(content.into_file()),
+fn compare(basis: ContentId, mut cold: ColdCompare, mut pair: Box<Pair>, deltas: &Deltas) -> Step {
+    let compared = match cold.step(&pair.own.view(), &mut pair.content, STEP_BYTES) {
+        Ok(compared) if !pair.own.is_torn() => compared,
+        Ok(_) | Err(Torn) => return Step::Useless(pair.content.into_file()),
     };
     let question = match compared {
         Compared::Working => None,
         Compared::AskLeaves(body) => Some((Topic::Leaves, body)),
         Compared::AskBlocks(body) => Some((Topic::Blocks, body)),
-        Compared::AskIndex => return copy_index(basis, cold, content.into_file(), deltas),
-        Compared::Strange => return Step::Useless(content.into_file()),
+        Compared::AskIndex => return copy_index(basis, cold, pair.content.into_file(), deltas),
+        Compared::Strange => return Step::Useless(pair.content.into_file()),
         Compared::Chunk(number, chunk) => {
             if number == 0 {
-                found = deltas.begin_with(basis.length, Parts::Full, cold.seed());
+                pair.found = deltas.begin_with(basis.length, Parts::Full, cold.seed());
             }
-            match &mut found {
+            match &mut pair.found {
                 Some(writer) => writer.put(number, &chunk),
-                None => return Step::Useless(content.into_file()),
+                None => return Step::Useless(pair.content.into_file()),
             }
             None
         }
         Compared::Done => {
-            deltas.keep(found, &basis);
-            return self::found(content.into_file(), &basis, deltas);
+            deltas.keep(pair.found, &basis);
+            return found(pair.content.into_file(), &basis, deltas);
         }
     };
     let comparing = Comparing {
         basis,
         cold,
-        stage: Stage::Comparing { content, own, found },
+        stage: Stage::Comparing(pair),
         answer: question.as_ref().map(|_| Vec::new()),
     };
     match question {
@@ -226,12 +214,22 @@ fn found(file: SourceFile, basis: &ContentId, deltas: &Deltas) -> Step {
     }
 }
 
+impl Pair {
+    fn new(file: SourceFile, own: MappedSidecar) -> Pair {
+        Pair {
+            content: MappedContent::new(file),
+            own,
+            found: None,
+        }
+    }
+}
+
 impl Stage {
     fn into_file(self, deltas: &Deltas) -> SourceFile {
         match self {
             Stage::Begun(file) | Stage::Copying { file, .. } => file,
             Stage::Surveying(survey) => survey.finish(deltas).0,
-            Stage::Comparing { content, .. } => content.into_file(),
+            Stage::Comparing(pair) => pair.content.into_file(),
         }
     }
 }

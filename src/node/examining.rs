@@ -30,7 +30,7 @@ pub(super) enum Purpose {
 
 #[derive(Debug)]
 enum Reading {
-    Plain(Hashing),
+    Plain(Box<Hashing>),
     /// A large file, whose index is made on the way.
     Indexing(Box<Survey>),
 }
@@ -48,7 +48,7 @@ impl Examining {
         let large = file.size() > MEDIUM_BYTES_MAX && purpose == Purpose::Basis;
         let reading = match large.then(|| Survey::share(&file, deltas, None)).flatten() {
             Some(verifying) => Reading::Indexing(Box::new(Survey { file, verifying })),
-            None => Reading::Plain(Hashing::new(file)),
+            None => Reading::Plain(Box::new(Hashing::new(file))),
         };
         Examining { reading, purpose }
     }
@@ -59,7 +59,7 @@ impl Examining {
         match self.reading {
             Reading::Plain(hashing) => match hashing.step(scratch) {
                 Hashed::More(hashing) => Examined::More(Examining {
-                    reading: Reading::Plain(*hashing),
+                    reading: Reading::Plain(hashing),
                     purpose,
                 }),
                 Hashed::Done(id) => Examined::Done(Some(id), purpose),
@@ -85,10 +85,10 @@ pub(super) struct Survey {
 
 impl Survey {
     /// Of a large file, with a seed that is given or a new one; `Err` where it cannot be shared.
-    pub(super) fn new(file: SourceFile, deltas: &Deltas, seed: Option<u64>) -> Result<Survey, SourceFile> {
+    pub(super) fn new(file: SourceFile, deltas: &Deltas, seed: Option<u64>) -> Result<Survey, Box<SourceFile>> {
         match Survey::share(&file, deltas, seed) {
             Some(verifying) => Ok(Survey { file, verifying }),
-            None => Err(file),
+            None => Err(Box::new(file)),
         }
     }
 

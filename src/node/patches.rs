@@ -48,7 +48,7 @@ struct Finished {
 /// What became of a patch.
 pub(super) enum Outcome {
     /// The result is what it should be.
-    Sound(Patch, PatchedFile, ContentId, Option<SidecarWriter>),
+    Sound(Patch, Box<PatchedFile>, ContentId, Option<SidecarWriter>),
     /// It is not; this is what it is, if it could be read.
     Unsound(u32, Option<Staged>),
     /// It cannot be made here.
@@ -206,7 +206,7 @@ impl Patches {
             let Finished { patch, root, patched } = self.followed.swap_remove(at);
             let (target, found) = patched.identify();
             stepped.outcomes.push(match found {
-                Some((id, sidecar)) if id.root == root => Outcome::Sound(patch, target, id, sidecar),
+                Some((id, sidecar)) if id.root == root => Outcome::Sound(patch, Box::new(target), id, sidecar),
                 found => {
                     let staged = found.map(|(id, sidecar)| Staged {
                         staged: target.into_staged(),

@@ -117,7 +117,12 @@ impl ColdCompare {
                 self.shifts = Shifts::parse(anchors, self.basis_length)?;
                 let mut hashes = answer;
                 hashes.truncate(nodes);
-                Stage::Scan(Units::new(height, vec![0..count], hashes, NODE_BYTES))
+                Stage::Scan(Units::new(
+                    height,
+                    std::iter::once(0..count).collect(),
+                    hashes,
+                    NODE_BYTES,
+                ))
             }
             Stage::AwaitLeaves(question) => {
                 if answer.len() as u64 != question.count() * SHORT_BYTES as u64 {
