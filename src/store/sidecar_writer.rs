@@ -56,19 +56,25 @@ pub(super) const UNFINISHED: &str = ".part";
 /// Anchors that a chunk may have.
 const ANCHORS_PER_CHUNK_MAX: u64 = (ANCHORS_PER_LEAF_MAX * (CHUNK_BYTES / LEAF_BYTES)) as u64;
 
+/// A new file, with the name that it has until it is finished.
+pub(super) fn create_unfinished(directory: &OwnedFd) -> Result<(String, File), Errno> {
+    let mut random = [0; 8];
+    getrandom::fill(&mut random).map_err(|_| Errno::IO)?;
+    let name = format!("{:016x}{UNFINISHED}", u64::from_ne_bytes(random));
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let opened = openat(directory, name.as_str(), flags, Mode::RUSR | Mode::WUSR)?;
+    // So that others know it from what a crash left. Where there are no locks, nobody can sweep.
+    let _ = flock(&opened, FlockOperation::NonBlockingLockExclusive);
+    Ok((name, File::from(opened)))
+}
+
 impl SidecarWriter {
     pub(super) fn create(directory: Arc<OwnedFd>, sidecar: Sidecar) -> Result<SidecarWriter, Errno> {
-        let mut random = [0; 8];
-        getrandom::fill(&mut random).map_err(|_| Errno::IO)?;
-        let name = format!("{:016x}{UNFINISHED}", u64::from_ne_bytes(random));
-        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let opened = openat(&directory, name.as_str(), flags, Mode::RUSR | Mode::WUSR)?;
-        // So that others know it from what a crash left. Where there are no locks, nobody can sweep.
-        let _ = flock(&opened, FlockOperation::NonBlockingLockExclusive);
+        let (name, file) = create_unfinished(&directory)?;
         Ok(SidecarWriter {
             directory,
             name,
-            file: File::from(opened),
+            file,
             sidecar,
             sums: Sums::new(sidecar),
             settled: 0,
