@@ -4,13 +4,21 @@
 mod harness;
 
 use harness::edits::noise;
-use harness::{Run, World, push_job};
+use harness::raw::{self, RawClient};
+use harness::{Run, World, offers, push_job};
 use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
+use syncline::delta::PlanEncoder;
 use syncline::delta::content_id;
 use syncline::delta::index::{ChunkIndex, HEAD_BYTES, IndexView, Parts, Placed, Sidecar, Sums, build};
+use syncline::model::Rights;
 use syncline::node::{Client, TransferOptions};
+use syncline::wire::{
+    Ask, Basis, Decoder, End, EndOutcome, FrameType, Hello, Message, Patch, PatchForm, Piece, Start, Tell, Topic,
+    data_header, features,
+};
 
 const MIB: usize = 1 << 20;
 /// Bytes of a file in these tests; `SYNCLINE_COLD_MIB` sets another, to measure.
@@ -187,6 +195,115 @@ fn a_wrong_root_is_repaired() {
     let pieced = home.join("sidecars").join(content_id(&pieced).to_string());
     assert!(pieced.exists(), "the lie was believed, and what came of it compared");
     assert_eq!(harness::edits::staged(&world.share()), 0, "nothing is left in staging");
+}
+
+/// Starts a transfer in which `name`, of so many bytes, is offered.
+fn offering(address: SocketAddr, features: u64, name: &str, size: u64) -> RawClient {
+    let mut client = RawClient::connect(address);
+    let mut out = Vec::new();
+    Hello {
+        features,
+        ..raw::hello("raw")
+    }
+    .encode(0, &mut out);
+    client.send(&out);
+    assert_eq!(client.next().unwrap().kind, FrameType::Hello);
+    assert_eq!(client.ask("Share", None, Rights::READ_WRITE).kind, FrameType::Opened);
+    client.begin(&raw::push_begin());
+    client.send(&offers::offer(0, &[offers::file(name, size)]));
+    client
+}
+
+// A peer from before deltas hears nothing of them, and what it sends is taken.
+#[test]
+fn a_peer_without_deltas_is_served() {
+    let mut world = World::new();
+    with_times(&world.share().join("file"), &noise(100_000, 1), 1);
+    let new = noise(10_000, 2);
+    let sent = new.clone();
+    world.serve_while(move |address| {
+        let mut client = offering(address, features::HOLES, "file", 10_000);
+        client.expect(FrameType::Answer);
+        client.send(&offers::inline(0, &sent));
+        client.send(&offers::list_end(1));
+        client.expect(FrameType::Finish);
+        let mut rest = &client.heard[..];
+        let mut decoder = Decoder::new(0);
+        decoder.lift_limits();
+        while let Some(piece) = decoder.next(&mut rest).unwrap() {
+            assert!(!matches!(
+                piece,
+                Piece::Control {
+                    kind: FrameType::Basis,
+                    ..
+                }
+            ));
+        }
+    });
+    assert!(fs::read(world.share().join("file")).unwrap() == new);
+}
+
+// A whole file that arrives damaged: what came is the basis of the next attempt, and can be asked about.
+#[test]
+fn a_damaged_file_is_repaired_from_what_came() {
+    let mut world = World::new();
+    let right = noise(200_000, 3);
+    let mut damaged = right.clone();
+    damaged[150_000] ^= 1;
+    let expected = right.clone();
+    world.serve_while(move |address| {
+        let mut client = offering(address, features::ALL, "file", right.len() as u64);
+        client.expect(FrameType::Answer);
+        client.send_message(&Start {
+            file: 0,
+            size: right.len() as u64,
+            sparse: false,
+            meta: offers::META,
+        });
+        client.send(&data(&damaged));
+        let root = content_id(&right).root;
+        let end = End {
+            file: 0,
+            outcome: EndOutcome::Complete(root),
+        };
+        client.send_message(&end);
+        let basis = client.expect(FrameType::Basis);
+        let basis = Basis::decode(&basis.payload).unwrap();
+        assert_eq!((basis.file, basis.id), (0, content_id(&damaged)));
+        client.expect(FrameType::Settled);
+        client.send_message(&Ask {
+            file: 0,
+            topic: Topic::Signature,
+            body: &[7; 8],
+        });
+        let tell = client.expect(FrameType::Tell);
+        assert!(
+            Tell::decode(&tell.payload).unwrap().body.len() > 3_000,
+            "of the staged file"
+        );
+        client.send_message(&Patch {
+            file: 0,
+            size: right.len() as u64,
+            meta: offers::META,
+            basis: basis.id,
+            form: PatchForm::Plan,
+        });
+        let mut plan = PlanEncoder::new();
+        plan.copy(0, 150_000);
+        plan.edit(&right[150_000..150_001]);
+        plan.copy(150_001, 49_999);
+        plan.finish();
+        client.send(&data(&plan.take_output()));
+        client.send_message(&end);
+        client.send(&offers::list_end(1));
+        client.expect(FrameType::Finish);
+    });
+    assert!(fs::read(world.share().join("file")).unwrap() == expected);
+    assert_eq!(harness::edits::staged(&world.share()), 0, "nothing is left in staging");
+}
+
+fn data(bytes: &[u8]) -> Vec<u8> {
+    [&data_header(raw::STREAM, 0, bytes.len())[..], bytes].concat()
 }
 
 // A basis that is edited after it was named: the file arrives all the same, and the edit is kept.
