@@ -5,7 +5,7 @@
 
 use super::deltas::Deltas;
 use super::mapped::MappedContent;
-use crate::delta::index::{CHUNK_BYTES, IndexView, Parts};
+use crate::delta::index::{CHUNK_BYTES, Parts};
 use crate::delta::prefix::PrefixEncoder;
 use crate::delta::signature::{Matching, Signature, SignatureMatcher};
 use crate::delta::squeeze::Squeezer;
@@ -44,34 +44,16 @@ pub(super) struct Changing {
 /// How the plan is found.
 enum Work {
     /// Against the index of the basis.
-    Index(Box<IndexWork>),
+    Index {
+        matcher: Box<Matcher>,
+        index: Box<MappedSidecar>,
+        sidecar: Option<Box<SidecarWriter>>,
+        chunks: u64,
+    },
     /// Against a signature that the receiver made.
     Signature(Box<SignatureMatcher>),
     /// Against the basis itself.
     Prefix(Option<Box<PrefixEncoder>>),
-}
-
-/// A match against an index, and the new index that comes of it.
-struct IndexWork {
-    matcher: Matcher,
-    index: Index,
-    sidecar: Option<SidecarWriter>,
-    chunks: u64,
-}
-
-/// The index of a basis.
-pub(super) enum Index {
-    Kept(MappedSidecar),
-    Told(Vec<u8>),
-}
-
-impl Index {
-    fn view(&self) -> Option<IndexView<'_>> {
-        match self {
-            Index::Kept(sidecar) => Some(sidecar.view()),
-            Index::Told(bytes) => IndexView::parse(bytes).ok(),
-        }
-    }
 }
 
 /// What a step came to.
@@ -94,16 +76,22 @@ const TOLD_BYTES: u64 = 128 << 20;
 
 impl Changing {
     /// Against the index of the basis. `comparison` tells by what leaves count as equal.
-    pub(super) fn against_index(file: SourceFile, index: Index, comparison: Comparison, deltas: &Deltas) -> Changing {
-        let seed = index.view().map(|view| view.sidecar().seed);
-        let sidecar = seed.and_then(|seed| deltas.begin_with(file.size(), Parts::Full, seed));
-        let work = IndexWork {
-            matcher: Matcher::new(file.size(), comparison),
-            index,
+    pub(super) fn against_index(
+        file: SourceFile,
+        index: MappedSidecar,
+        comparison: Comparison,
+        deltas: &Deltas,
+    ) -> Changing {
+        let seed = index.view().sidecar().seed;
+        let sidecar = deltas.begin_with(file.size(), Parts::Full, seed).map(Box::new);
+        let matcher = Box::new(Matcher::new(file.size(), comparison));
+        let work = Work::Index {
+            matcher,
+            index: Box::new(index),
             sidecar,
             chunks: 0,
         };
-        Changing::new(file, Work::Index(Box::new(work)))
+        Changing::new(file, work)
     }
 
     /// Against a signature.
@@ -208,36 +196,25 @@ impl Changing {
         }
         let length = self.content.length();
         match &mut self.work {
-            Work::Index(work) => {
-                let IndexWork {
-                    matcher,
-                    index,
-                    sidecar,
-                    chunks,
-                } = &mut **work;
-                let empty;
-                let view = match index.view() {
-                    Some(view) => view,
-                    None => {
-                        empty = crate::delta::index::build(&[], 0);
-                        IndexView::parse(&empty).map_err(|_| Torn)?
+            Work::Index {
+                matcher,
+                index,
+                sidecar,
+                chunks,
+            } => match matcher.step(&index.view(), &mut self.content, STEP_BYTES, &mut self.ops)? {
+                Progress::Working => {}
+                Progress::Chunk(chunk) => {
+                    chunk
+                        .leaves
+                        .iter()
+                        .for_each(|leaf| self.hasher.append_subtree(0, *leaf));
+                    if let Some(sidecar) = sidecar {
+                        sidecar.put(*chunks, &chunk);
                     }
-                };
-                match matcher.step(&view, &mut self.content, STEP_BYTES, &mut self.ops)? {
-                    Progress::Working => {}
-                    Progress::Chunk(chunk) => {
-                        chunk
-                            .leaves
-                            .iter()
-                            .for_each(|leaf| self.hasher.append_subtree(0, *leaf));
-                        if let Some(sidecar) = sidecar {
-                            sidecar.put(*chunks, &chunk);
-                        }
-                        *chunks += 1;
-                    }
-                    Progress::Done => self.found = true,
+                    *chunks += 1;
                 }
-            }
+                Progress::Done => self.found = true,
+            },
             Work::Signature(matcher) => {
                 let bytes = self.content.bytes(0, length as usize)?;
                 let ops = &mut self.ops;
@@ -358,8 +335,8 @@ impl Changing {
         }
         let root = std::mem::take(&mut self.hasher).finish().root;
         let length = self.content.length();
-        if let Work::Index(work) = &mut self.work {
-            deltas.keep(work.sidecar.take(), &ContentId { length, root });
+        if let Work::Index { sidecar, .. } = &mut self.work {
+            deltas.keep(sidecar.take().map(|sidecar| *sidecar), &ContentId { length, root });
         }
         EndOutcome::Complete(root)
     }

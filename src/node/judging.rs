@@ -131,6 +131,7 @@ impl Receiving {
                             size,
                             basis,
                             id: None,
+                            repair: None,
                         },
                     );
                 }
@@ -314,7 +315,7 @@ impl Receiving {
     ) -> Option<Judged> {
         let (id, purpose) = match examining.step(books.scratch, &self.plan.place.deltas) {
             Examined::More(examining) => {
-                self.examining = Some(*examining);
+                self.examining = Some(examining);
                 return None;
             }
             Examined::Done(id, purpose) => (id, purpose),

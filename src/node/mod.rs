@@ -12,6 +12,7 @@ mod choosing;
 mod client;
 mod client_node;
 mod commit;
+mod comparing;
 mod content;
 mod deltas;
 mod events;

@@ -6,6 +6,7 @@
 
 use super::commit::Committer;
 use super::patching::{PatchError, Patched, Patching};
+use super::rebuilding::Staged;
 use super::target::Target;
 use super::verifying::CheckedChunk;
 use crate::model::{ContentId, Fault, ItemCode};
@@ -50,7 +51,7 @@ pub(super) enum Outcome {
     /// The result is what it should be.
     Sound(Box<Sound>),
     /// It is not; this is what it is, if it could be read.
-    Unsound(u32),
+    Unsound(u32, Option<Staged>),
     /// It cannot be made here.
     Failed(u32, ItemCode),
 }
@@ -200,7 +201,7 @@ impl Patches {
                 Err(PatchError::Peer(fault)) => return Err(fault),
                 Err(PatchError::File(code)) => stepped.outcomes.push(Outcome::Failed(patch.file, code)),
             },
-            State::Waiting | State::Useless => stepped.outcomes.push(Outcome::Unsound(patch.file)),
+            State::Waiting | State::Useless => stepped.outcomes.push(Outcome::Unsound(patch.file, None)),
         }
         self.collect(stepped);
         Ok(())
@@ -223,7 +224,16 @@ impl Patches {
                     id,
                     sidecar,
                 })),
-                _ => Outcome::Unsound(patch.file),
+                found => {
+                    let staged = found.and_then(|(id, sidecar)| {
+                        Some(Staged {
+                            staged: target.into_staged()?,
+                            id,
+                            sidecar,
+                        })
+                    });
+                    Outcome::Unsound(patch.file, staged)
+                }
             });
         }
     }

@@ -19,6 +19,7 @@ use super::patches::Patches;
 use super::place::Place;
 use super::prune::{Offered, Prune, PruneContext, PruneLog, Pruned};
 use super::questions::Questions;
+use super::rebuilding::{Repair, Staged};
 use super::sending::action_of;
 use super::verifying::CheckedChunk;
 use crate::conn::{Machine, Receiver};
@@ -90,6 +91,8 @@ pub(super) struct Want {
     pub(super) basis: Option<ContentId>,
     /// What was committed.
     pub(super) id: Option<ContentId>,
+    /// What was pieced together: then the basis is that.
+    pub(super) repair: Option<Repair>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -249,7 +252,11 @@ impl Receiving {
     fn conclude_file(&mut self, mut ended: Ended, receiver: &mut Receiver, books: &mut Books<'_>) {
         match ended.finding() {
             Finding::Pending => self.ended.push(ended),
-            Finding::Damaged => receiver.settle(ended.file, SettledResult::Resend),
+            Finding::Damaged(found) => {
+                let (file, staged) = (ended.file, ended.staged);
+                let found = found.map(|(id, sidecar)| Staged { staged, id, sidecar });
+                self.repair(file, found, receiver);
+            }
             Finding::Genuine(id, sidecar) => {
                 let Ended {
                     file,

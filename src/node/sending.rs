@@ -142,8 +142,10 @@ impl Sending {
                     opened += 1;
                     let flow = self.open(sender, (file, &origin, basis), credit, books);
                     cx.send_owned(machine.take_output());
-                    if flow == Flow::Waits {
-                        return Activity::Idle;
+                    match flow {
+                        Flow::Waits => return Activity::Idle,
+                        Flow::Compares => break,
+                        Flow::Goes => {}
                     }
                 }
                 ReadStep::Plan { credit, .. } => {
@@ -207,17 +209,25 @@ impl Sending {
             }
         };
         let basis = basis.filter(|_| file.size() > WHOLE_BYTES_MAX);
+        if basis.is_some() && !sender.may_ask() {
+            return Flow::Waits;
+        }
         let told = self.told.remove(&number);
+        let told = told.filter(|told| basis.is_some_and(|basis| told.is_about(&basis)));
         let choice = match basis {
             Some(basis) => choose(file, &basis, told, self.features, self.checksum, &self.deltas),
             None => Choice::Whole(file),
         };
         match choice {
-            Choice::Ask(topic, body) => {
-                if sender.ask(topic, &body) == Asked::Later {
-                    return Flow::Waits;
-                }
-                self.told.insert(number, Told::new(topic));
+            Choice::Ask(told, topic, body) => {
+                let asked = sender.ask(topic, &body);
+                debug_assert_eq!(asked, Asked::Sent);
+                self.told.retain(|number, _| sender.basis_of(*number).is_some());
+                self.told.insert(number, told);
+            }
+            Choice::Later(told) => {
+                self.told.insert(number, told);
+                return Flow::Compares;
             }
             Choice::Patch(changing) => {
                 let file = changing.file();
@@ -343,6 +353,8 @@ enum Flow {
     Goes,
     /// For the helper thread, which wakes the connection.
     Waits,
+    /// Not before more was done, in the next visit.
+    Compares,
 }
 
 /// A small file: read, hashed and sent at once. Mapping it would cost more than the copy.

@@ -12,7 +12,7 @@ use super::commit::Ready;
 use super::place::Place;
 use super::verifying::Task;
 use crate::model::{ItemCode, Meta, RelPath};
-use crate::store::{Expected, FileError, InPlace, Operation, PatchedFile, SourceFile};
+use crate::store::{Expected, FileError, InPlace, Operation, PatchedFile, SourceFile, StagedFile};
 use std::fs::File;
 use std::ops::Range;
 use std::rc::Rc;
@@ -152,6 +152,14 @@ impl Target {
                 Task::Laid(known, laid.ok().map(Arc::new))
             }
             _ => Task::Patched(known),
+        }
+    }
+
+    /// The staged file alone, whatever it holds; none when the changes were gathered beside the basis.
+    pub(super) fn into_staged(self) -> Option<StagedFile> {
+        match self {
+            Target::Staged(staged) => Some(staged.into_staged()),
+            Target::InPlace(_) => None,
         }
     }
 
