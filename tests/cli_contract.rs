@@ -173,7 +173,15 @@ fn what_delta_saved_is_told() {
     assert!(status.expect(0).out.contains("delta saved 40 MiB"), "{}", status.out);
     served.signal("TERM");
     let log = served.wait();
-    assert!(log.err.contains("delta saved 20 MiB (99.9 %), "), "{}", log.err);
+    let transfers: Vec<Value> = log
+        .objects()
+        .into_iter()
+        .filter(|object| object["state"] == "transferred")
+        .collect();
+    assert_eq!(transfers.len(), 3, "{}", log.out);
+    for key in ["literal_bytes", "matched_bytes", "saved_bytes", "unchanged_bytes"] {
+        assert_eq!(transfers[1][key], summary[key], "{key}");
+    }
 }
 
 #[test]

@@ -399,6 +399,27 @@ mod tests {
         assert_eq!(shares(&two, Some("x")).unwrap_err().exit.code(), 2);
     }
 
+    /// The same words as in the client's summary.
+    #[test]
+    fn the_log_tells_what_delta_saved() {
+        let event = |saved_bytes: u64| ServerEvent::Transferred {
+            peer: "192.0.2.1:5".parse().unwrap(),
+            device: None,
+            share: ShareName::parse("S").unwrap(),
+            summary: Summary {
+                files: 1,
+                bytes: 1 << 30,
+                literal_bytes: 4096,
+                saved_bytes,
+                ..Summary::default()
+            },
+        };
+        let (line, object) = tell(&event((1 << 30) - 4096));
+        assert!(line.contains(" out, delta saved 1.0 GiB (99.9 %), "), "{line}");
+        assert_eq!(object["saved_bytes"], (1 << 30) - 4096);
+        assert!(!tell(&event(0)).0.contains("delta"));
+    }
+
     #[test]
     fn a_refused_peer_cannot_write_into_the_log() {
         let event = ServerEvent::Refused {
