@@ -153,6 +153,15 @@ pub(super) fn transferring(direction: Direction) -> (Machine, Machine) {
     (client, server)
 }
 
+fn start() -> Start {
+    Start {
+        file: 0,
+        size: 1,
+        sparse: false,
+        meta: meta(),
+    }
+}
+
 fn delta_frames() -> Vec<(FrameType, Vec<u8>)> {
     let (topic, body) = (Topic::Tree, b"".as_slice());
     let id = ContentId {
@@ -196,12 +205,6 @@ pub(super) fn frames() -> Vec<(FrameType, Vec<u8>)> {
     let opened = Opened {
         rights: Rights::READ_WRITE,
         paired: true,
-    };
-    let start = Start {
-        file: 0,
-        size: 1,
-        sparse: false,
-        meta: meta(),
     };
     let inline = Inline {
         file: 0,

@@ -51,7 +51,7 @@ pub(super) enum Outcome {
     /// The result is what it should be.
     Sound(Box<Sound>),
     /// It is not; this is what it is, if it could be read.
-    Unsound(u32, Option<Staged>),
+    Unsound(u32, Option<Box<Staged>>),
     /// It cannot be made here.
     Failed(u32, ItemCode),
 }
@@ -226,11 +226,11 @@ impl Patches {
                 })),
                 found => {
                     let staged = found.and_then(|(id, sidecar)| {
-                        Some(Staged {
+                        Some(Box::new(Staged {
                             staged: target.into_staged()?,
                             id,
                             sidecar,
-                        })
+                        }))
                     });
                     Outcome::Unsound(patch.file, staged)
                 }

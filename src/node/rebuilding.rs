@@ -90,7 +90,7 @@ impl Receiving {
                     }
                 }
             }
-            Outcome::Unsound(file, found) => self.repair(file, found, receiver),
+            Outcome::Unsound(file, found) => self.repair(file, found.map(|found| *found), receiver),
             Outcome::Failed(file, code) => self.fail(file, code, receiver, books.ledger),
         }
     }
