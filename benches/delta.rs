@@ -39,7 +39,7 @@ fn parts(criterion: &mut Criterion) {
     group.throughput(Throughput::Bytes(CONTENT_BYTES as u64));
     group.sample_size(10);
     group.bench_function("anchors", |b| {
-        b.iter(|| count_anchors(scan_anchors, black_box(&content)))
+        b.iter(|| count_anchors(scan_anchors, black_box(&content)));
     });
     group.bench_function("anchors, portable", |b| {
         b.iter(|| count_anchors(scan_anchors_portable, black_box(&content)));

@@ -9,8 +9,14 @@
 #[path = "../fuzz/src/bodies.rs"]
 #[allow(unreachable_pub, dead_code)]
 mod bodies;
+#[path = "../fuzz/src/compares.rs"]
+#[allow(unreachable_pub)]
+mod compares;
 #[path = "mutation/generate.rs"]
 mod generate;
+#[path = "../fuzz/src/plans.rs"]
+#[allow(unreachable_pub)]
+mod plans;
 #[path = "sim/rng.rs"]
 #[allow(dead_code)]
 mod rng;
@@ -23,6 +29,8 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use rng::Rng;
+use syncline::delta::PlanEncoder;
+use syncline::delta::compare::{RangesQuestion, TreeQuestion};
 use syncline::delta::prefix::PrefixEncoder;
 use syncline::delta::signature::SignatureBuilder;
 use syncline::delta::squeeze::Squeezer;
@@ -157,6 +165,48 @@ fn damaged_streams(seed: u64) {
     streams::signature(&[&[signature.len().min(255) as u8][..], &signature, &content].concat());
 }
 
+fn damaged_sidecars(seed: u64) {
+    let mut rng = Rng::new(seed);
+    let length = rng.index(50_000);
+    let mut sidecar = syncline::delta::index::build(&rng.bytes(length), rng.next());
+    for _ in 0..=rng.below(3) {
+        mutate(&mut rng, &mut sidecar);
+    }
+    bodies::sidecar(&sidecar);
+    if sidecar.len() > HEADER_BYTES && rng.once_in(2) {
+        // Under a right checksum damage of the header reaches what is behind it.
+        let sum = crc32fast::hash(&sidecar[..HEADER_BYTES - 4]);
+        sidecar[HEADER_BYTES - 4..HEADER_BYTES].copy_from_slice(&sum.to_le_bytes());
+        bodies::sidecar(&sidecar);
+    }
+}
+
+/// Bytes of a sidecar's header, its checksum last.
+const HEADER_BYTES: usize = 128;
+
+fn damaged_plans(seed: u64) {
+    let mut rng = Rng::new(seed);
+    let mut encoder = PlanEncoder::new();
+    let mut length = 0;
+    for _ in 0..rng.below(12) {
+        let size = rng.pick(&[1, 2, 50, 1000]);
+        match rng.below(4) {
+            0 => encoder.literal(&rng.bytes(size)),
+            1 => encoder.edit(&rng.bytes(size)),
+            _ => encoder.copy(rng.below(60_000), size as u64),
+        }
+        length += size as u16;
+    }
+    encoder.finish();
+    let [low, high] = length.to_le_bytes();
+    let mut case = vec![rng.next() as u8, low, high];
+    case.extend(encoder.take_output());
+    for _ in 0..rng.below(4) {
+        mutate(&mut rng, &mut case);
+    }
+    plans::plan(&case);
+}
+
 fn variable(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;
     Some(text.parse().unwrap_or_else(|_| panic!("{name}={text} is not a number")))
@@ -192,4 +242,45 @@ fn row_1_damaged_texts_end_in_named_errors() {
 #[test]
 fn row_12_damaged_streams_stay_within_their_bounds() {
     for_seeds(2_000, damaged_streams);
+}
+
+// I12, row 10: the same for sidecars that a crash, or anyone, has damaged.
+#[test]
+fn row_10_damaged_sidecars_end_in_named_errors() {
+    for_seeds(1_000, damaged_sidecars);
+}
+
+fn damaged_compares(seed: u64) {
+    let mut rng = Rng::new(seed);
+    let mut case = vec![rng.next() as u8, rng.next() as u8];
+    match case[0] % 4 {
+        0 => case.extend(TreeQuestion::new(390_001, rng.next(), 12).encode()),
+        1 | 2 => {
+            let start = rng.below(20);
+            let ranges = vec![start..start + 1, start + 2..start + 4];
+            let height = 0;
+            let seed = rng.next();
+            case.extend(RangesQuestion { seed, height, ranges }.encode());
+        }
+        _ => {
+            let length = rng.index(60);
+            case.extend(rng.bytes(length));
+        }
+    }
+    for _ in 0..rng.below(3) {
+        mutate(&mut rng, &mut case);
+    }
+    compares::compare(&case);
+}
+
+// Rows 10 and 13: questions and answers of a cold compare; forged ones cost bounded work.
+#[test]
+fn row_13_damaged_compares_end_in_named_errors() {
+    for_seeds(1_000, damaged_compares);
+}
+
+// Row 10: a delta plan stays within its basis and its file, whatever bytes come.
+#[test]
+fn row_10_damaged_plans_end_in_named_errors() {
+    for_seeds(20_000, damaged_plans);
 }

@@ -4,7 +4,8 @@
 //! Each panics when a promise is broken: bytes are refused with a named error, or taken and written
 //! back the same.
 
-use syncline::conn::{Event, Machine, Origin, ReadStep};
+use syncline::conn::{Asked, Event, Machine, Origin, ReadStep};
+use syncline::delta::index::{IndexView, Parts};
 use syncline::model::limits::{
     BATCH_ENTRIES_MAX, CONTROL_FRAME_BYTES_MAX, NAME_BYTES_MAX, OUTBOUND_BYTES_MAX, PATH_BYTES_MAX, PATH_DEPTH_MAX,
     PREAUTH_FRAME_BYTES_MAX,
@@ -12,10 +13,10 @@ use syncline::model::limits::{
 use syncline::model::{ContentId, Entry, Fault, Kind, Link, Meta, RelPath, Rights, ShareName, Timestamp};
 use syncline::store::{Filter, PathKind, Rule};
 use syncline::wire::{
-    Answers, Begin, BeginFlags, Brake, Decoder, Direction, End, EndOutcome, EntriesReader, EntriesWriter,
-    FRAME_HEADER_BYTES, Finish, FrameType, Hello, Hole, Inline, ListEnd, Message, Open, Opened, Piece, RemovedReader,
-    RemovedWriter, SettledReader, SettledResult, SettledWriter, SourceFailed, Start, TargetKind, Verdict, VerdictRun,
-    WireError,
+    Answers, Ask, Basis, Begin, BeginFlags, Brake, Decoder, Direction, End, EndOutcome, EntriesReader, EntriesWriter,
+    FRAME_HEADER_BYTES, Finish, FrameType, Hello, Hole, Inline, ListEnd, Message, Open, Opened, Patch, PatchForm,
+    Piece, RemovedReader, RemovedWriter, SettledReader, SettledResult, SettledWriter, SourceFailed, Start, TargetKind,
+    Tell, Topic, Verdict, VerdictRun, WireError,
 };
 
 /// Everything: the first byte picks a body, the rest is for it.
@@ -23,13 +24,14 @@ pub fn any(data: &[u8]) {
     let Some((&first, rest)) = data.split_first() else {
         return;
     };
-    match first % 9 {
+    match first % 10 {
         0 => frames(rest),
         1 => machine(rest),
         2 => path(rest),
         3 => link(rest),
         4 => content_id(rest),
         5 => filter(rest),
+        6 => sidecar(rest),
         _ => {
             let Some((&kind, payload)) = rest.split_first() else {
                 return;
@@ -37,6 +39,34 @@ pub fn any(data: &[u8]) {
             let kinds = FrameType::ALL;
             payload_of(kinds[usize::from(kind) % kinds.len()], payload);
         }
+    }
+}
+
+/// A sidecar: what is taken can be looked at everywhere, and only what is under its root is verified.
+pub fn sidecar(data: &[u8]) {
+    let view = match IndexView::parse(data) {
+        Ok(view) => view,
+        Err(error) => return assert!(!error.to_string().is_empty()),
+    };
+    let sidecar = view.sidecar();
+    let blocks = if sidecar.parts == Parts::Full {
+        sidecar.block_count()
+    } else {
+        0
+    };
+    let leaves = sidecar.leaf_count();
+    let strong = (0..leaves.min(blocks)).fold(0, |all, at| all ^ view.strong(at));
+    let crcs = (0..blocks).fold(0, |all, at| all ^ view.crc(at));
+    std::hint::black_box((strong, crcs));
+    assert_eq!(view.leaves().len() as u64, leaves);
+    assert_eq!(view.anchors().len(), view.anchor_count());
+    assert!(view.anchors().is_sorted_by_key(|anchor| anchor.position));
+    let chunks = (0..sidecar.chunk_count()).map(|number| view.chunk(number));
+    let anchors: usize = chunks.map(|chunk| chunk.anchors.len()).sum();
+    assert_eq!(anchors, view.anchor_count());
+    if view.verify().is_ok() {
+        let again = syncline::delta::index::root_of_leaves(view.leaves(), sidecar.length);
+        assert_eq!(again, Some(view.id()));
     }
 }
 
@@ -135,6 +165,10 @@ pub fn payload_of(kind: FrameType, payload: &[u8]) {
         FrameType::Answer => answers(payload),
         FrameType::Settled => settled(payload),
         FrameType::Removed => removed(payload),
+        FrameType::Basis => same_bytes!(Basis, payload),
+        FrameType::Ask => same_bytes!(Ask<'_>, payload),
+        FrameType::Tell => same_bytes!(Tell<'_>, payload),
+        FrameType::Patch => same_bytes!(Patch, payload),
         // Numbers and raw content have no decoder of their own; the machine reads them.
         FrameType::Ping
         | FrameType::Pong
@@ -434,6 +468,19 @@ fn serve(machine: &mut Machine) {
     for _ in 0..8 {
         match sender.next_read() {
             None => break,
+            Some(ReadStep::Open {
+                file, basis: Some(_), ..
+            }) if file % 3 == 0 => {
+                if sender.ask(Topic::Tree, b"") == Asked::Later {
+                    break;
+                }
+            }
+            Some(ReadStep::Open { basis: Some(_), .. }) => sender.patch(10, &meta(), PatchForm::Plan),
+            Some(ReadStep::Plan { credit: 0, .. }) => sender.end(EndOutcome::Complete([0; 32])),
+            Some(ReadStep::Plan { credit, .. }) => {
+                let _ = sender.data(credit.min(10) as usize);
+                sender.end(EndOutcome::Complete([0; 32]));
+            }
             Some(ReadStep::Open { file, .. }) if file % 2 == 0 => sender.inline(&meta(), [0; 32], b"0123456789"),
             Some(ReadStep::Open { .. }) => sender.start(10, false, &meta()),
             Some(ReadStep::Content { remaining: 0, .. }) => sender.end(EndOutcome::Complete([0; 32])),

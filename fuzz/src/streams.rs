@@ -2,8 +2,9 @@
 //!
 //! As `bodies.rs`, for what the delta engine decodes.
 
+use syncline::delta::Op;
 use syncline::delta::prefix::{PrefixDecoder, PrefixEncoder};
-use syncline::delta::signature::{Matching, Op, Signature, SignatureBuilder, SignatureMatcher};
+use syncline::delta::signature::{Matching, Signature, SignatureBuilder, SignatureMatcher};
 use syncline::delta::squeeze::{SqueezeError, Squeezer, Unsqueezer};
 
 /// A compressed stream: nothing beyond the announced length comes out, and pieces do not depend on how it

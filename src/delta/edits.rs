@@ -139,9 +139,9 @@ pub(super) fn locate(
         }
         *allowance -= 1;
         let toggle = |leaf: &mut [u8]| {
-            chosen
-                .iter()
-                .for_each(|(start, guess)| guess.toggle(&mut leaf[*start..]))
+            for (start, guess) in &chosen {
+                guess.toggle(&mut leaf[*start..]);
+            }
         };
         toggle(leaf);
         let proven = is_old(leaf);

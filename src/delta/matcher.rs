@@ -55,8 +55,8 @@ enum Stage {
     Emit,
 }
 
-/// A match in progress. Memory: at most 8 MiB for the anchors of the basis, 10 MiB for its blocks, and
-/// about 100 KB for a chunk.
+/// A match in progress. Memory: at most 8 MiB for the anchors of the basis, 10 MiB for its blocks,
+/// 4 MiB for pairs of edits, and about 100 KB for a chunk.
 #[derive(Debug)]
 pub struct Matcher {
     new_length: u64,

@@ -34,7 +34,6 @@ impl Noise {
 struct Outcome {
     ops: Vec<Op>,
     plan: Vec<u8>,
-    literal: u64,
     work: Work,
 }
 
@@ -67,12 +66,9 @@ fn run(base: &[u8], new: &[u8], comparison: Comparison, budget_bytes: usize) -> 
         plan.len(),
         new.len()
     );
-    let fresh = ops.iter().filter(|op| !matches!(op, Op::Copy { .. }));
-    let literal = fresh.map(Op::length).sum();
     Outcome {
         ops,
         plan,
-        literal,
         work: matcher.work(),
     }
 }
@@ -267,6 +263,22 @@ fn scattered_edits_cost_a_few_bytes_each() {
     }
 }
 
+// Two edits in one KiB are found as such, in a file that has shown others.
+#[test]
+fn two_edits_in_a_block_cost_a_few_bytes() {
+    let base = Noise(16).bytes(4 << 20);
+    let mut new = base.clone();
+    (0..20).for_each(|number| new[number * 200_000 + 77] ^= 9);
+    for at in [300_000, 3_100_000] {
+        new[at / 1024 * 1024] ^= 1;
+        new[at / 1024 * 1024 + 1000] ^= 1;
+    }
+    let outcome = fast(&base, &new);
+    // The first pair comes too early.
+    assert!(outcome.plan.len() <= 24 * 5 + 1024, "{}", outcome.plan.len());
+    assert!(outcome.plan.len() >= 1024, "{}", outcome.plan.len());
+}
+
 // Where there is nothing to find, little is looked for: at most half as much again as must be hashed.
 #[test]
 fn nothing_in_common_costs_little() {
@@ -281,6 +293,21 @@ fn nothing_in_common_costs_little() {
         outcome.work
     );
     assert!(outcome.work.rolled_bytes <= 8 << 20, "{:?}", outcome.work);
+}
+
+// The index of what stayed in place is complete also where the file ends within a KiB, with an anchor.
+#[test]
+fn anchors_of_a_short_end_are_kept() {
+    let mut noise = Noise(17);
+    let bytes = noise.bytes(200_000);
+    let mut anchors = Vec::new();
+    crate::delta::index::scan_anchors(&[], &bytes, 0, anchor_bits(200_000), &mut anchors);
+    let last = anchors
+        .iter()
+        .find(|anchor| anchor.position % 16_384 < 900)
+        .expect("one of fifty");
+    let base = &bytes[..last.position as usize + 5];
+    fast(base, base);
 }
 
 // THREATS row 13: repeats and zeros against anything cost bounded work.
@@ -334,7 +361,7 @@ fn a_poor_index_ends_in_literals() {
     let whole = build(&base, SEED);
     let leaves = Sidecar::new(base.len() as u64, crate::delta::index::Parts::Leaves, SEED);
     let mut short = leaves.header(&[0; 32], 0, [0; 4]);
-    short.resize(short.len() + 32 * 7, 0);
+    short.resize(leaves.total_bytes(0) as usize, 0);
     let view = IndexView::parse(&short).unwrap();
     let mut matcher = Matcher::new(base.len() as u64, Comparison::Fast);
     let mut ops = Vec::new();

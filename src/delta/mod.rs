@@ -8,11 +8,13 @@ mod codec;
 #[cfg(not(feature = "zstd"))]
 #[path = "codec_absent.rs"]
 mod codec;
+pub mod compare;
 mod content;
 mod edits;
 pub mod index;
 mod lookup;
 mod matcher;
+mod pairs;
 mod plan;
 pub mod prefix;
 mod rolling;

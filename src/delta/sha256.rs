@@ -107,17 +107,52 @@ impl Message {
         let bits = self.length.wrapping_mul(8);
         self.block[BLOCK_BYTES - 8..].copy_from_slice(&bits.to_be_bytes());
         compress(&mut self.state, &self.block);
-        let mut digest = [0; 32];
-        for (bytes, word) in digest.chunks_exact_mut(4).zip(self.state) {
-            bytes.copy_from_slice(&word.to_be_bytes());
-        }
-        digest
+        digest_of(&self.state)
     }
 
     /// Bytes in the block that has begun, less than 64.
     fn begun(&self) -> usize {
         (self.length % BLOCK_BYTES as u64) as usize
     }
+}
+
+/// The digests of the messages that each two `nodes` are, one after the other: a level of a tree from
+/// the one below. Of an odd number the last has no pair and is left out.
+///
+/// Two messages at once, and with a padding that is known: less than half the time of [`digest`] of each.
+pub(super) fn hash_nodes(nodes: &[[u8; 32]]) -> Vec<[u8; 32]> {
+    let mut above = Vec::with_capacity(nodes.len() / 2);
+    let mut fours = nodes.chunks_exact(4);
+    for four in &mut fours {
+        let (mut first, mut second) = (INITIAL_STATE, INITIAL_STATE);
+        let blocks = [padded_pair(&four[0], &four[1]), padded_pair(&four[2], &four[3])];
+        compress_pair(&mut first, &blocks[0], &mut second, &blocks[1]);
+        above.extend([digest_of(&first), digest_of(&second)]);
+    }
+    if let [left, right, ..] = fours.remainder() {
+        let mut state = INITIAL_STATE;
+        compress(&mut state, &padded_pair(left, right));
+        above.push(digest_of(&state));
+    }
+    above
+}
+
+/// A message of 64 bytes, and its padding.
+fn padded_pair(left: &[u8; 32], right: &[u8; 32]) -> [u8; 2 * BLOCK_BYTES] {
+    let mut blocks = [0; 2 * BLOCK_BYTES];
+    blocks[..32].copy_from_slice(left);
+    blocks[32..64].copy_from_slice(right);
+    blocks[64] = 0x80;
+    blocks[126..].copy_from_slice(&512u16.to_be_bytes());
+    blocks
+}
+
+fn digest_of(state: &[u32; 8]) -> [u8; 32] {
+    let mut digest = [0; 32];
+    for (bytes, word) in digest.chunks_exact_mut(4).zip(state) {
+        bytes.copy_from_slice(&word.to_be_bytes());
+    }
+    digest
 }
 
 /// The digests of `bytes` cut into pieces of `piece_bytes`, a whole number of blocks, all at once; or
@@ -306,6 +341,20 @@ mod tests {
                 let expected: Vec<_> = run.chunks(256).map(digest).collect();
                 assert_eq!(digests, expected, "{count}");
             }
+        }
+    }
+
+    // Protects roots made from leaves: a level is what hashing each pair by itself gives.
+    #[test]
+    fn a_level_gives_the_reference_digests() {
+        let nodes: Vec<[u8; 32]> = pattern(32 * 9, 17)
+            .chunks(32)
+            .map(|node| node.try_into().unwrap())
+            .collect();
+        for count in 0..=nodes.len() {
+            let pairs = nodes[..count].chunks_exact(2);
+            let expected: Vec<_> = pairs.map(|pair| digest(pair.as_flattened())).collect();
+            assert_eq!(hash_nodes(&nodes[..count]), expected, "{count}");
         }
     }
 

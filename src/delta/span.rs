@@ -6,7 +6,7 @@
 //! 1. A leaf with the hash that the basis has there is equal: hashes, CRCs and anchors are the basis'.
 //! 2. Of any other leaf each KiB is compared by CRC. When all of a differing leaf seem equal, a CRC
 //!    lied, and none is taken as equal.
-//! 3. A leaf of which few KiB differ may have short edits ([`edits`](super::edits)); proven, all of the
+//! 3. A leaf of which few KiB differ may have short edits ([`edits`](super::edits), [`pairs`](super::pairs)); proven, all of the
 //!    rest of the leaf is equal.
 //! 4. Neighbouring equal KiB are a run. A run is copied when it has a leaf or part of a leaf that was
 //!    proven by its hash, or two blocks by CRC (64 bits), or follows on the run that ended the chunk
@@ -23,6 +23,7 @@ use super::basis::{Basis, Window, Work};
 use super::edits::{self, Differing, EDITED_BLOCKS_MAX};
 use super::index::{Anchor, BLOCK_BYTES, BLOCKS_PER_LEAF, ChunkIndex, anchor_bits, leaves_of, scan_anchors};
 use super::matcher::Comparison;
+use super::pairs::{Pairs, SEARCH_BYTES};
 use crate::delta::digest;
 use crate::model::limits::LEAF_BYTES;
 use xxhash_rust::xxh3::xxh3_128_with_seed;
@@ -66,6 +67,8 @@ pub(super) struct Span {
     /// A copied run ended with the chunk before.
     run_before: bool,
     proofs: u64,
+    pairs: Pairs,
+    /// A leaf in which edits are undone.
     leaf: Vec<u8>,
 }
 
@@ -81,6 +84,7 @@ impl Span {
             equal_before: true,
             run_before: false,
             proofs: 2 * PROOFS_FREE,
+            pairs: Pairs::default(),
             leaf: Vec::new(),
         }
     }
@@ -220,7 +224,8 @@ impl Span {
         // A damaged index may have any number of them in any place.
         let anchors = (low..basis.anchor_count()).map(|at| view.anchor(at));
         let within = anchors.take_while(|anchor| (offset + 1..=offset + length).contains(&anchor.position));
-        self.index.anchors.extend(within.take(length as usize / BLOCK_BYTES));
+        let most = length.div_ceil(LEAF_BYTES as u64) as usize * BLOCKS_PER_LEAF;
+        self.index.anchors.extend(within.take(most));
     }
 
     fn compare_blocks(&mut self, basis: &Basis<'_>, at: u64, leaf: &[u8], work: &mut Work) {
@@ -271,17 +276,45 @@ impl Span {
         self.leaf.clear();
         self.leaf.extend_from_slice(leaf);
         let mut proofs = self.proofs / 2;
-        let found = edits::locate(&mut self.leaf, differing, &mut proofs, |old| match self.comparison {
-            Comparison::Fast => xxh3_128_with_seed(old, basis.seed()) == basis.view.strong(at),
-            Comparison::Checksum => digest(old) == *basis.view.leaf(at),
-        });
+        let is_old = |old: &[u8]| is_leaf(basis, at, old, self.comparison);
+        let found = edits::locate(&mut self.leaf, differing, &mut proofs, is_old);
         let used = self.proofs / 2 - proofs;
         work.hashed_bytes += used * leaf.len() as u64;
         self.proofs -= 2 * used;
+        let found = found.or_else(|| self.locate_pair(basis, at, differing, work));
         let start = at * LEAF_BYTES as u64;
         let moved = |edit: &Range<usize>| start + edit.start as u64..start + edit.end as u64;
         self.edits.extend(found.iter().flatten().map(moved));
+        self.pairs.count(found.iter().flatten().count());
         found.is_some()
+    }
+
+    /// Finds two edits in the only block that differs of the leaf that was just copied.
+    fn locate_pair(
+        &mut self,
+        basis: &Basis<'_>,
+        at: u64,
+        differing: &[Differing],
+        work: &mut Work,
+    ) -> Option<Vec<Range<usize>>> {
+        let [only] = differing else { return None };
+        let start = only.block * BLOCK_BYTES;
+        if self.leaf.len() < start + BLOCK_BYTES || !self.pairs.worth() {
+            return None;
+        }
+        work.hashed_bytes += SEARCH_BYTES;
+        let pairs = self.pairs.find(only.difference);
+        let proven = pairs.into_iter().find(|pair| {
+            let mut old = self.leaf.clone();
+            pair.iter().for_each(|(place, pattern)| old[start + place] ^= pattern);
+            work.hashed_bytes += old.len() as u64;
+            is_leaf(basis, at, &old, self.comparison)
+        });
+        self.pairs.settle(proven.is_some());
+        proven.map(|pair| {
+            let places = pair.iter().map(|(place, _)| start + place);
+            places.map(|place| place..place + 1).collect()
+        })
     }
 
     /// What stays where it is, in order; edits are left out.
@@ -301,6 +334,14 @@ impl Span {
             at += run.len();
         }
         without(copies, &self.edits)
+    }
+}
+
+/// Whether `bytes` are leaf `at` of the basis.
+fn is_leaf(basis: &Basis<'_>, at: u64, bytes: &[u8], comparison: Comparison) -> bool {
+    match comparison {
+        Comparison::Fast => xxh3_128_with_seed(bytes, basis.seed()) == basis.view.strong(at),
+        Comparison::Checksum => digest(bytes) == *basis.view.leaf(at),
     }
 }
 

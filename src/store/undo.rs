@@ -453,3 +453,7 @@ fn u32_at(bytes: &[u8], at: usize) -> u32 {
 fn u64_at(bytes: &[u8], at: usize) -> u64 {
     u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes were taken"))
 }
+
+#[cfg(test)]
+#[path = "undo_tests.rs"]
+mod tests;

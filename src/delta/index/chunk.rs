@@ -8,7 +8,7 @@
 use super::anchors::{Anchor, scan_anchors};
 use super::{BLOCK_BYTES, CHUNK_BYTES};
 use crate::delta::TreeHasher;
-use crate::delta::sha256::{RUN_PIECES_MAX, digest, hash_pair, hash_run};
+use crate::delta::sha256::{RUN_PIECES_MAX, digest, hash_nodes, hash_pair, hash_run};
 use crate::model::ContentId;
 use crate::model::limits::LEAF_BYTES;
 use xxhash_rust::xxh3::xxh3_128_with_seed;
@@ -111,7 +111,7 @@ fn push_leaves(run: &[u8], leaves: &mut Vec<[u8; 32]>) {
 #[must_use]
 pub fn subtree_root(leaves: &[[u8; 32]]) -> [u8; 32] {
     let mut hasher = TreeHasher::new();
-    leaves.iter().for_each(|leaf| hasher.append_subtree(0, *leaf));
+    append_leaves(&mut hasher, leaves);
     hasher.finish().root
 }
 
@@ -121,16 +121,35 @@ pub fn subtree_root(leaves: &[[u8; 32]]) -> [u8; 32] {
 pub fn root_of_leaves<'a>(leaves: impl IntoIterator<Item = &'a [u8; 32]>, length: u64) -> Option<ContentId> {
     let expected = length.div_ceil(LEAF_BYTES as u64);
     let mut hasher = TreeHasher::new();
+    let mut leaves = leaves.into_iter();
     let mut count = 0;
-    for leaf in leaves {
-        count += 1;
-        if count > expected {
-            return None;
+    let mut chunk: Vec<[u8; 32]> = Vec::with_capacity(LEAVES_PER_CHUNK);
+    while count <= expected {
+        chunk.clear();
+        chunk.extend(leaves.by_ref().take(LEAVES_PER_CHUNK));
+        count += chunk.len() as u64;
+        append_leaves(&mut hasher, &chunk);
+        if chunk.len() < LEAVES_PER_CHUNK {
+            break;
         }
-        hasher.append_subtree(0, *leaf);
     }
     let root = hasher.finish().root;
     (count == expected).then_some(ContentId { length, root })
+}
+
+const LEAVES_PER_CHUNK: usize = CHUNK_BYTES / LEAF_BYTES;
+
+/// Appends up to a chunk's leaves where a chunk starts; a whole chunk's level by level, which is faster.
+fn append_leaves(hasher: &mut TreeHasher, leaves: &[[u8; 32]]) {
+    if leaves.len() != LEAVES_PER_CHUNK {
+        leaves.iter().for_each(|leaf| hasher.append_subtree(0, *leaf));
+        return;
+    }
+    let mut level = hash_nodes(leaves);
+    while level.len() > 1 {
+        level = hash_nodes(&level);
+    }
+    hasher.append_subtree(LEAVES_PER_CHUNK.ilog2(), level[0]);
 }
 
 #[cfg(test)]
@@ -189,6 +208,14 @@ mod tests {
             assert_eq!(index.strong, strong);
             assert_eq!(ChunkIndex::leaves_only(chunk).leaves, index.leaves);
         }
+        assert_eq!(
+            root_of_leaves(&leaves_of(&bytes), bytes.len() as u64),
+            Some(content_id(&bytes))
+        );
+        assert_eq!(
+            root_of_leaves(&leaves_of(before), before.len() as u64),
+            Some(content_id(before))
+        );
         let first = ChunkIndex::build(&[], before, 0, 9, 12);
         let mut hasher = TreeHasher::new();
         hasher.append_subtree(8, first.subtree_root());

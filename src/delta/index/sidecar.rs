@@ -347,6 +347,36 @@ impl<'a> IndexView<'a> {
         &self.header
     }
 
+    /// What a full index holds of chunk `number`, for the index of a file that has the same chunk in the
+    /// same place. The hashes depend on the chunk alone; an anchor in its first 63 bytes depends on what is
+    /// before the chunk, too.
+    #[must_use]
+    pub fn chunk(&self, number: u64) -> ChunkIndex {
+        let start = number * CHUNK_BYTES as u64;
+        let end = start + self.sidecar().chunk_bytes(number) as u64;
+        let leaves = start / LEAF_BYTES as u64..end.div_ceil(LEAF_BYTES as u64);
+        let full = self.sidecar().parts == Parts::Full;
+        let blocks = start / BLOCK_BYTES as u64..end.div_ceil(BLOCK_BYTES as u64);
+        let first_after = |position: u64| {
+            let (mut low, mut high) = (0, self.anchor_count());
+            while low < high {
+                let middle = low.midpoint(high);
+                match self.anchor(middle).position <= position {
+                    true => low = middle + 1,
+                    false => high = middle,
+                }
+            }
+            low
+        };
+        let (first, last) = (first_after(start), first_after(end));
+        ChunkIndex {
+            leaves: leaves.clone().map(|at| *self.leaf(at)).collect(),
+            strong: leaves.filter(|_| full).map(|at| self.strong(at)).collect(),
+            crcs: blocks.filter(|_| full).map(|at| self.crc(at)).collect(),
+            anchors: (first..last.max(first)).map(|at| self.anchor(at)).collect(),
+        }
+    }
+
     /// SHA-256 of leaf `at`.
     #[must_use]
     pub fn leaf(&self, at: u64) -> &'a [u8; 32] {

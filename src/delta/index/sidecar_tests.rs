@@ -28,6 +28,11 @@ fn a_sidecar_holds_what_the_chunks_do() {
     assert_eq!(view.leaf(256), &content_id(&bytes[CHUNK_BYTES..][..LEAF_BYTES]).root);
     assert_eq!(view.crc(4097), crc32fast::hash(&bytes[4097 * 1024..4098 * 1024]));
     assert_eq!(view.anchor(3), view.anchors().nth(3).unwrap());
+    for (number, chunk) in bytes.chunks(CHUNK_BYTES).enumerate() {
+        let offset = number * CHUNK_BYTES;
+        let expected = ChunkIndex::build(&bytes[..offset], chunk, offset as u64, 7, 12);
+        assert!(view.chunk(number as u64) == expected, "chunk {number}");
+    }
     let mean = bytes.len() / view.anchor_count().max(1);
     assert!((2048..8192).contains(&mean), "an anchor in {mean} bytes");
 }
