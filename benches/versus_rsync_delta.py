@@ -123,7 +123,7 @@ def make_new(edit, old, new, size):
     with open(new, "r+b") as file:
         if edit == "overwritten":
             # Not where a block begins.
-            file.seek(max(0, size // 3 | 1))
+            file.seek(size // 3 | 1)
             file.write(generator.randbytes(4096))
         for offset in sorted(generator.sample(range(size), EDITS)) if edit == "scattered" else ():
             file.seek(offset)
