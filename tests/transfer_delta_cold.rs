@@ -52,6 +52,7 @@ fn push_from(world: &mut World, home: &str, path: &Path) -> Run {
 }
 
 fn wire(run: &Run) -> u64 {
+    println!("{:?}", run.outcome.summary.elapsed);
     run.outcome.summary.wire_sent + run.outcome.summary.wire_received
 }
 
