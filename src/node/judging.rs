@@ -130,7 +130,7 @@ impl Receiving {
                             verdict,
                             size,
                             basis,
-                            id: None,
+                            committed: None,
                             repair: None,
                         },
                     );

@@ -12,7 +12,7 @@ use crate::conn::Receiver;
 use crate::model::limits::WHOLE_BYTES_MAX;
 use crate::model::{ContentId, Fault, ItemCode};
 use crate::reactor::Activity;
-use crate::store::{Expected, SidecarWriter, SourceFile, StagedFile};
+use crate::store::{Expected, FoundKind, SidecarWriter, SourceFile, StagedFile};
 use crate::wire::{Ask, Patch, SettledResult};
 use std::sync::Arc;
 
@@ -83,7 +83,7 @@ impl Receiving {
                     return;
                 };
                 match target.into_ready(&patch.meta, expected) {
-                    Ok(ready) => self.commit_ready(patch.file, ready, Some(id), books),
+                    Ok(ready) => self.commit_ready(patch.file, ready, Some((id, patch.meta.mtime)), books),
                     Err(error) => {
                         log::warn!("{error}");
                         self.fail(patch.file, error.code(), receiver, books.ledger);
@@ -121,11 +121,15 @@ impl Receiving {
         receiver.repair(file, id);
     }
 
-    /// A file was committed: next time it is known what it contains.
+    /// A file was committed: next time it is known what it contains. Unless somebody has written to it
+    /// since, which shows in its time: what is noted is believed later, without reading it again.
     pub(super) fn remember(&self, want: &Want) {
-        if let Some(id) = &want.id
-            && let Ok(Some(found)) = self.plan.place.root.probe(&want.path)
-        {
+        let Some((id, mtime)) = &want.committed else { return };
+        let Ok(Some(found)) = self.plan.place.root.probe(&want.path) else {
+            return;
+        };
+        let size = FoundKind::File { size: id.length };
+        if found.kind == size && found.meta.mtime == *mtime {
             self.plan.place.deltas.note(id, &found.identity);
         }
     }
@@ -167,7 +171,14 @@ fn open_patch(patch: &Patch, want: &Want, plan: &ReceivingPlan, serial: u64) -> 
         log::warn!("{error}");
         error.code()
     };
-    let target = Target::open(place, basis, &want.path, patch.size, plan.in_place).map_err(code)?;
+    let target = Target::open(
+        place,
+        basis,
+        &want.path,
+        patch.size,
+        plan.in_place && want.repair.is_none(),
+    )
+    .map_err(code)?;
     let file = target.file().try_clone().map_err(|_| ItemCode::Other)?;
     let sidecar = place.deltas.begin_patched(&patch.basis, patch.size);
     let verifying = Verifying::new(Arc::new(file), serial, sidecar);
