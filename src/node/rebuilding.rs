@@ -122,7 +122,8 @@ impl Receiving {
         receiver.repair(file, id);
     }
 
-    /// A file was committed: next time it is known what it contains.
+    /// A file was committed: next time it is known what it contains. Unless somebody has written to it
+    /// since, which shows in its time: what is noted is believed later, without reading it again.
     pub(super) fn remember(&self, want: &Want) {
         if let Some(Committed { id, mtime }) = &want.committed
             && let Ok(Some(found)) = self.plan.place.root.probe(&want.path)
@@ -171,7 +172,14 @@ fn open_patch(patch: &Patch, want: &Want, plan: &ReceivingPlan, serial: u64) -> 
         log::warn!("{error}");
         error.code()
     };
-    let target = Target::open(place, basis, &want.path, patch.size, plan.in_place).map_err(code)?;
+    let target = Target::open(
+        place,
+        basis,
+        &want.path,
+        patch.size,
+        plan.in_place && want.repair.is_none(),
+    )
+    .map_err(code)?;
     let file = target.file().try_clone().map_err(|_| ItemCode::Other)?;
     let sidecar = place.deltas.begin_patched(&patch.basis, patch.size);
     let verifying = Verifying::new(Arc::new(file), serial, sidecar);
