@@ -5,13 +5,13 @@
 
 use super::deltas::Deltas;
 use super::mapped::MappedContent;
-use crate::delta::index::{CHUNK_BYTES, IndexView, Parts};
+use crate::delta::index::{CHUNK_BYTES, IndexHeader, IndexView, Parts};
 use crate::delta::prefix::PrefixEncoder;
 use crate::delta::signature::{Matching, Signature, SignatureMatcher};
 use crate::delta::squeeze::Squeezer;
 use crate::delta::{Comparison, Content, Matcher, Op, PlanEncoder, Progress, Torn, TreeHasher};
 use crate::model::ContentId;
-use crate::store::{MappedSidecar, SidecarWriter, SourceFile};
+use crate::store::{MappedSidecar, SidecarWriter, SourceFile, Window};
 use crate::wire::{EndOutcome, PatchForm};
 
 /// A file that is sent as a patch.
@@ -55,6 +55,7 @@ enum Work {
 pub(super) enum Index {
     Kept(MappedSidecar),
     Told(Vec<u8>),
+    Spooled(Window, IndexHeader),
 }
 
 impl Index {
@@ -62,6 +63,7 @@ impl Index {
         match self {
             Index::Kept(sidecar) => Some(sidecar.view()),
             Index::Told(bytes) => IndexView::parse(bytes).ok(),
+            Index::Spooled(window, header) => header.view(window.as_ref()).ok(),
         }
     }
 }

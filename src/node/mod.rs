@@ -13,6 +13,7 @@ mod client;
 mod client_node;
 mod commit;
 mod content;
+pub mod delta_file;
 mod deltas;
 mod events;
 mod examining;
