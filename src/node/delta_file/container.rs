@@ -98,7 +98,7 @@ fn unseal(part: Part, magic: &[u8; 8], head: &[u8; 64]) -> Result<(u32, ContentI
     let short = |at: usize| u32::from_le_bytes(head[at..at + 4].try_into().expect("four bytes"));
     let long = |at: usize| u64::from_le_bytes(head[at..at + 8].try_into().expect("eight bytes"));
     if crc32fast::hash(&head[..60]) != short(60) {
-        return Err(DeltaFileError::damaged(part, "its head does not have its checksum"));
+        return Err(DeltaFileError::damaged(part, &"its head does not have its checksum"));
     }
     let root = head[20..52].try_into().expect("32 bytes");
     Ok((short(8), ContentId { length: long(12), root }, long(52)))
@@ -148,7 +148,7 @@ impl<S: Read> Summed<S> {
     pub(super) fn finish(mut self) -> Result<u64, DeltaFileError> {
         let sum = self.sum.clone().finalize();
         if u32::from_le_bytes(self.array()?) != sum {
-            return Err(DeltaFileError::damaged(self.part, "it does not have its checksum"));
+            return Err(DeltaFileError::damaged(self.part, &"it does not have its checksum"));
         }
         self.end()
     }
@@ -159,7 +159,7 @@ impl<S: Read> Summed<S> {
         match self.stream.read_exact(&mut more) {
             Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => Ok(self.bytes),
             Err(error) => Err(DeltaFileError::read(self.part, &error)),
-            Ok(()) => Err(DeltaFileError::damaged(self.part, "it goes on after its end")),
+            Ok(()) => Err(DeltaFileError::damaged(self.part, &"it goes on after its end")),
         }
     }
 }

@@ -100,8 +100,9 @@ impl Signature {
     }
 }
 
-fn damaged(error: impl ToString) -> DeltaFileError {
-    DeltaFileError::damaged(Part::Signature, error)
+#[allow(clippy::needless_pass_by_value, reason = "it is what `map_err` gives")]
+fn damaged<E: std::fmt::Display>(error: E) -> DeltaFileError {
+    DeltaFileError::damaged(Part::Signature, &error)
 }
 
 fn spool_failed(error: &io::Error) -> DeltaFileError {

@@ -96,7 +96,7 @@ pub enum DeltaFileError {
 impl DeltaFileError {
     fn read(part: Part, error: &io::Error) -> DeltaFileError {
         match error.kind() {
-            io::ErrorKind::UnexpectedEof => DeltaFileError::damaged(part, "it ends too early"),
+            io::ErrorKind::UnexpectedEof => DeltaFileError::damaged(part, &"it ends too early"),
             _ => DeltaFileError::Read {
                 part,
                 reason: system_reason(error),
@@ -111,7 +111,7 @@ impl DeltaFileError {
         }
     }
 
-    fn damaged(part: Part, reason: impl ToString) -> DeltaFileError {
+    fn damaged(part: Part, reason: &dyn std::fmt::Display) -> DeltaFileError {
         DeltaFileError::Damaged {
             part,
             reason: reason.to_string(),
@@ -137,7 +137,7 @@ impl Operand {
         let name = RelPath::parse(OsString::from(name).as_encoded_bytes()).map_err(|_| special())?;
         let root = Root::open(parent)?;
         let file = root.open_file(&name)?;
-        let shown = crate::model::escape(path.as_os_str().as_encoded_bytes()).to_string();
+        let shown = crate::model::escape(path.as_os_str().as_encoded_bytes());
         Ok(Operand { root, file, shown })
     }
 

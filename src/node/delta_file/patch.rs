@@ -110,8 +110,9 @@ impl<'a> Patch<'a> {
     }
 }
 
-fn damaged(reason: impl ToString) -> DeltaFileError {
-    DeltaFileError::damaged(Part::Patch, reason)
+#[allow(clippy::needless_pass_by_value, reason = "it is what `map_err` gives")]
+fn damaged<E: std::fmt::Display>(reason: E) -> DeltaFileError {
+    DeltaFileError::damaged(Part::Patch, &reason)
 }
 
 fn identify(file: &Operand) -> Result<ContentId, DeltaFileError> {

@@ -95,7 +95,7 @@ pub(super) fn index(old: &Operand) -> Result<(ContentId, File), DeltaFileError> 
         let chunk = ChunkIndex::build(before, bytes, start, sidecar.seed, sidecar.bits);
         let placed = sidecar.place(number, &chunk, sums.anchor_count());
         sums.add(number, &chunk, &placed)
-            .map_err(|error| DeltaFileError::damaged(Part::Signature, error))?;
+            .map_err(|error| DeltaFileError::damaged(Part::Signature, &error))?;
         for part in placed {
             spool.write_all_at(&part.bytes, part.offset).map_err(failed)?;
         }
@@ -103,7 +103,7 @@ pub(super) fn index(old: &Operand) -> Result<(ContentId, File), DeltaFileError> 
     old.check_unchanged()?;
     let (id, head) = sums
         .finish()
-        .map_err(|error| DeltaFileError::damaged(Part::Signature, error))?;
+        .map_err(|error| DeltaFileError::damaged(Part::Signature, &error))?;
     if sidecar.total_bytes(sums.anchor_count()) > INDEX_BYTES_MAX {
         return Err(DeltaFileError::TooLarge(old.shown.clone()));
     }
