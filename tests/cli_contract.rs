@@ -9,7 +9,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::fs;
 
-const SUMMARY_KEYS: [&str; 11] = [
+const SUMMARY_KEYS: [&str; 12] = [
     "files",
     "bytes",
     "wire_sent",
@@ -17,6 +17,7 @@ const SUMMARY_KEYS: [&str; 11] = [
     "literal_bytes",
     "matched_bytes",
     "saved_bytes",
+    "unchanged_bytes",
     "resumed_bytes",
     "seconds",
     "failed",
@@ -119,6 +120,76 @@ fn the_summary_counts_what_moved() {
         (&0.into(), &100_007.into())
     );
     assert!(again["wire_sent"].as_u64().unwrap() < 1_000, "{again}");
+}
+
+/// What delta saved is told to scripts file by file, to people in the summary, and by the server.
+#[test]
+fn what_delta_saved_is_told() {
+    const LENGTH: u64 = 20 << 20;
+    let sandbox = Sandbox::new();
+    let served = sandbox.serve(&PLAIN);
+    let mut state = 1u64;
+    let mut content: Vec<u8> = (0..LENGTH)
+        .map(|_| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (state >> 56) as u8
+        })
+        .collect();
+    let file = sandbox.file("tree/f", &content);
+    sandbox.file("tree/same", &[9; 1000]);
+    let (tree, link) = (sandbox.path("tree/"), served.link(""));
+    let push = ["push", "--plain", "--inplace", tree.to_str().unwrap(), &link];
+    sandbox.run(&push).expect(0);
+    let mut edit = |at: usize| {
+        content[at] ^= 1;
+        fs::write(&file, &content).unwrap();
+    };
+    edit(1 << 20);
+    let run = sandbox.run(&[&push[..], &["--json"]].concat());
+    let (summary, objects) = (run.expect(0).summary(), run.objects());
+    let number = |object: &Value, key: &str| object[key].as_u64().unwrap_or_else(|| panic!("{key} of {object}"));
+    let items: Vec<&Value> = objects
+        .iter()
+        .filter(|object| object["event"] == "item" && object["path"] == "f")
+        .collect();
+    assert_eq!(items.len(), 1, "{}", run.out);
+    for key in ["literal_bytes", "matched_bytes"] {
+        assert_eq!(items[0][key], summary[key], "{key}");
+    }
+    assert_eq!(number(items[0], "saved_bytes") + 1000, number(&summary, "saved_bytes"));
+    assert_eq!(number(&summary, "unchanged_bytes"), 1000);
+    assert_eq!(
+        number(&summary, "literal_bytes") + number(&summary, "matched_bytes"),
+        LENGTH
+    );
+    edit(2 << 20);
+    let run = sandbox.run(&push);
+    assert!(
+        run.expect(0).err.contains(" · delta saved 20 MiB (99.9 %) · "),
+        "{}",
+        run.err
+    );
+    let status = sandbox.run(&["status", "--plain", &link]);
+    assert!(status.expect(0).out.contains("delta saved 40 MiB"), "{}", status.out);
+    served.signal("TERM");
+    let log = served.wait();
+    let transfers: Vec<Value> = log
+        .objects()
+        .into_iter()
+        .filter(|object| object["state"] == "transferred")
+        .collect();
+    assert_eq!(transfers.len(), 3, "{}", log.out);
+    for key in ["literal_bytes", "matched_bytes", "saved_bytes", "unchanged_bytes"] {
+        assert_eq!(transfers[1][key], summary[key], "{key}");
+    }
+}
+
+#[test]
+fn flags_that_exclude_each_other_are_a_usage_error() {
+    let sandbox = Sandbox::new();
+    let run = sandbox.run(&["push", "-W", "--inplace", "f", "syncline://127.0.0.1:1/S"]);
+    assert_eq!(run.code, 2);
+    assert!(run.err.contains("--inplace"), "{}", run.err);
 }
 
 #[test]

@@ -9,6 +9,9 @@
 #[path = "../fuzz/src/bodies.rs"]
 #[allow(unreachable_pub, dead_code)]
 mod bodies;
+#[path = "../fuzz/src/compares.rs"]
+#[allow(unreachable_pub)]
+mod compares;
 #[path = "mutation/generate.rs"]
 mod generate;
 #[path = "../fuzz/src/plans.rs"]
@@ -27,6 +30,7 @@ use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use rng::Rng;
 use syncline::delta::PlanEncoder;
+use syncline::delta::compare::{RangesQuestion, TreeQuestion};
 use syncline::delta::prefix::PrefixEncoder;
 use syncline::delta::signature::SignatureBuilder;
 use syncline::delta::squeeze::Squeezer;
@@ -244,6 +248,35 @@ fn row_12_damaged_streams_stay_within_their_bounds() {
 #[test]
 fn row_10_damaged_sidecars_end_in_named_errors() {
     for_seeds(1_000, damaged_sidecars);
+}
+
+fn damaged_compares(seed: u64) {
+    let mut rng = Rng::new(seed);
+    let mut case = vec![rng.next() as u8, rng.next() as u8];
+    match case[0] % 4 {
+        0 => case.extend(TreeQuestion::new(390_001, rng.next(), 12).encode()),
+        1 | 2 => {
+            let start = rng.below(20);
+            let ranges = vec![start..start + 1, start + 2..start + 4];
+            let height = 0;
+            let seed = rng.next();
+            case.extend(RangesQuestion { seed, height, ranges }.encode());
+        }
+        _ => {
+            let length = rng.index(60);
+            case.extend(rng.bytes(length));
+        }
+    }
+    for _ in 0..rng.below(3) {
+        mutate(&mut rng, &mut case);
+    }
+    compares::compare(&case);
+}
+
+// Rows 10 and 13: questions and answers of a cold compare; forged ones cost bounded work.
+#[test]
+fn row_13_damaged_compares_end_in_named_errors() {
+    for_seeds(1_000, damaged_compares);
 }
 
 // Row 10: a delta plan stays within its basis and its file, whatever bytes come.

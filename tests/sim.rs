@@ -289,6 +289,7 @@ fn random_job(rng: &mut Rng, direction: Direction) -> Job {
             dry_run: rng.once_in(4),
             checksum: rng.once_in(3),
             delete: rng.once_in(2),
+            in_place: false,
         },
         brake: rng.pick(&[Brake::Unlimited, Brake::Count(2)]),
     }

@@ -14,7 +14,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use syncline::model::{ItemCode, Meta, RelPath, Timestamp};
-use syncline::node::TransferOptions;
+use syncline::node::{Durability, TransferOptions};
 use syncline::store::{FileError, Flush, InPlace, Root, Staging, recover};
 
 const META: Meta = Meta {
@@ -91,6 +91,9 @@ fn play() -> bool {
         commit(&dir(), 90_000)
     } else if child::is("shorter") {
         commit(&dir(), 30_000)
+    } else if child::is("pull") {
+        pull(&dir());
+        Ok(())
     } else if child::is("recover") {
         recover(&Root::open(&dir()).unwrap(), Flush::Disk).map(drop)
     } else {
@@ -103,12 +106,33 @@ fn play() -> bool {
     true
 }
 
+/// A whole transfer into the folder: a server of its own has the longer version.
+fn pull(dir: &Path) {
+    let mut world = World::with(&WorldOptions {
+        durability: Durability::Barrier,
+        ..WorldOptions::default()
+    });
+    fs::write(world.share().join("f"), new(90_000)).unwrap();
+    Root::open(&world.share()).unwrap().set_meta(&path(), &META).unwrap();
+    let inode = fs::metadata(dir.join("f")).unwrap().ino();
+    let options = TransferOptions {
+        in_place: true,
+        ..TransferOptions::default()
+    };
+    world.pull(&world.link("/f"), &dir.join("f"), options).assert_clean();
+    assert_eq!(fs::metadata(dir.join("f")).unwrap().ino(), inode);
+}
+
 fn play_traced(test: &str, scenario: &str, dir: &Path, inject: &str) -> Output {
     let directory = format!("{DIRECTORY}={}", dir.display());
+    // What a killed child leaves goes with the folder above.
+    let above = dir.parent().filter(|above| above.starts_with(std::env::temp_dir()));
+    let above = format!("TMPDIR={}", above.unwrap_or(&std::env::temp_dir()).display());
     let trace = format!("trace={CALLS}");
     let wrapper = [
         "env",
         &directory,
+        &above,
         "strace",
         "-f",
         "-qq",
@@ -206,6 +230,41 @@ fn row_43_a_recovery_killed_at_each_call() {
         });
         assert!(killed > 7, "{killed} calls");
     }
+}
+
+/// Row 43: SIGKILL at each system call of a whole transfer that changes a file in place.
+#[test]
+fn row_43_a_transfer_in_place_killed_at_each_call() {
+    const NAME: &str = "row_43_a_transfer_in_place_killed_at_each_call";
+    if play() || !child::strace_works(NAME) {
+        return;
+    }
+    let half_changed = std::cell::Cell::new(0);
+    let killed = at_each_call(
+        "fsync,fallocate,ftruncate,renameat2,unlinkat,fchmod,utimensat",
+        |call, number| {
+            let above = tempfile::tempdir().unwrap();
+            let dir = above.path().join("target");
+            fs::create_dir(&dir).unwrap();
+            write_old(&dir);
+            let inject = format!("inject={call}:signal=KILL:when={number}");
+            let output = play_traced(NAME, "pull", &dir, &inject);
+            let is_half = fs::read(dir.join("f")).unwrap() == new(90_000) && dir.join(".syncline/undo").exists();
+            half_changed.set(half_changed.get() + u32::from(is_half));
+            assert_whole(&dir, 90_000, &format!("{call} {number}"));
+            let killed = was_killed(&output);
+            assert!(
+                killed || child::text(&output).contains("OUTCOME=done"),
+                "{}",
+                child::text(&output)
+            );
+            killed
+        },
+    );
+    assert!(
+        killed > 10 && half_changed.get() > 1,
+        "{killed} calls, {half_changed:?} in the midst of it"
+    );
 }
 
 /// Row 43: a served folder and the target of a pull are whole again before anything is done with them.

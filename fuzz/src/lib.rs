@@ -1,5 +1,6 @@
 //! The fuzz targets' common part; `tests/mutation.rs` of the crate includes the same file.
 
 pub mod bodies;
+pub mod compares;
 pub mod streams;
 pub mod plans;

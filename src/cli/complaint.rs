@@ -98,6 +98,7 @@ fn job_advice(error: &JobError) -> &'static str {
         }
         JobError::IncompleteSource => "make all of the source readable, or leave --delete out",
         JobError::DiskFull => "free some space and run the same command again: what is complete is kept",
+        JobError::Unsupported { .. } => "update the server, or leave --inplace out",
         JobError::Filter { .. } => "rules are written as in .gitignore: --exclude '*.tmp' --exclude build/",
         JobError::State { .. } => "`syncline doctor` looks into it; --home DIR uses another directory",
         JobError::Interrupted { .. } => "run the same command again: what is complete is kept",

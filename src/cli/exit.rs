@@ -80,6 +80,7 @@ impl Exit {
             JobError::Resolve { .. }
             | JobError::NotSyncline { .. }
             | JobError::Protocol { .. }
+            | JobError::Unsupported { .. }
             | JobError::Source { .. }
             | JobError::State { .. } => Exit::Error,
             JobError::Interrupted { signal: Some(SIGTERM) } => Exit::Interrupted(Signal::Term),

@@ -99,8 +99,13 @@ fn remaining(bytes: u64, rate: f64) -> Option<Duration> {
     Duration::try_from_secs_f64(bytes as f64 / rate).ok()
 }
 
+/// `b.mkv · delta saved 1.1 GiB`.
 fn current(progress: &Progress) -> String {
-    progress.current.as_ref().map(ToString::to_string).unwrap_or_default()
+    let name = progress.current.as_ref().map(ToString::to_string).unwrap_or_default();
+    match progress.current_saved {
+        0 => name,
+        bytes => format!("{name} · delta saved {}", quantity::size(bytes)),
+    }
 }
 
 fn object(progress: &Progress, rate: f64) -> Value {
@@ -167,6 +172,7 @@ mod tests {
             bytes_found: 4 * GIB,
             bytes_done: GIB,
             current: Some(RelPath::parse(b"b\n.mkv").unwrap()),
+            current_saved: 0,
         }
     }
 
@@ -178,6 +184,11 @@ mod tests {
             "25% 1.0/4.0 GiB 102 MiB/s ETA 0:30  1204/9881 files"
         );
         assert_eq!(current(&halfway()), "b\\n.mkv");
+        let progress = Progress {
+            current_saved: GIB + GIB / 10,
+            ..halfway()
+        };
+        assert_eq!(current(&progress), "b\\n.mkv · delta saved 1.1 GiB");
         assert_eq!(headline(&halfway(), 0.0), "25% 1.0/4.0 GiB 0 B/s  1204/9881 files");
     }
 

@@ -58,6 +58,15 @@ fn scale(unit: usize) -> f64 {
     (1u64 << (10 * unit)) as f64
 }
 
+/// `99.9 %`: rounded down, so that only all is 100.
+pub(crate) fn percent(part: u64, whole: u64) -> String {
+    let thousandths = u128::from(part) * 1000 / u128::from(whole.max(1));
+    match thousandths {
+        1000.. => "100 %".to_owned(),
+        _ => format!("{}.{} %", thousandths / 10, thousandths % 10),
+    }
+}
+
 /// `12,000`.
 pub(crate) fn count(number: u64) -> String {
     let digits = number.to_string();
@@ -196,6 +205,19 @@ fn split_number(text: &str) -> Option<(f64, &str)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn percentages_are_never_rounded_up_to_all() {
+        let cases = [
+            (0, 0, "0.0 %"),
+            (1, 3, "33.3 %"),
+            (u64::MAX - 1, u64::MAX, "99.9 %"),
+            (7, 7, "100 %"),
+        ];
+        for (part, whole, text) in cases {
+            assert_eq!(percent(part, whole), text);
+        }
+    }
 
     #[test]
     fn sizes_keep_two_digits_and_never_show_1024_of_a_unit() {

@@ -4,7 +4,7 @@
 use super::quantity;
 use serde_json::{Map, Value, json};
 use syncline::model::{ItemCode, RelPath, escape};
-use syncline::node::{Action, Summary};
+use syncline::node::{Action, Figures, Summary};
 
 /// The last object of any `--json` run.
 pub(crate) fn summary_object(summary: &Summary, exit_code: u8) -> Value {
@@ -19,6 +19,7 @@ pub(crate) fn summary_object(summary: &Summary, exit_code: u8) -> Value {
         "literal_bytes": summary.literal_bytes,
         "matched_bytes": summary.matched_bytes,
         "saved_bytes": summary.saved_bytes,
+        "unchanged_bytes": summary.unchanged_bytes,
         "resumed_bytes": summary.resumed_bytes,
         "seconds": summary.elapsed.as_secs_f64(),
         "failed": summary.failed,
@@ -27,8 +28,9 @@ pub(crate) fn summary_object(summary: &Summary, exit_code: u8) -> Value {
 }
 
 /// What was done, in one or two lines:
-/// `401 files, 64 MiB · 12 transferred, 2 deleted · 1.2 MiB sent, 8.0 KiB received · 0.80 s (80 MiB/s)`
-/// and what delta and resume saved. The rate is that of the content that travelled. `items` is the
+/// `401 files, 64 MiB · 12 transferred, 2 deleted · 1.2 MiB sent, 8.0 KiB received · delta saved 62 MiB
+/// (98.1 %) · 0.80 s (80 MiB/s)`, and what did not have to travel for other reasons. The rate is that of the
+/// content that travelled, and left out where most did not have to; the percentage that of the content of changed files that did not. `items` is the
 /// number of entries, of any kind, with which something was done.
 pub(crate) fn summary_text(summary: &Summary, run: Run, items: u64) -> String {
     let files = quantity::counted(summary.files, "file");
@@ -36,8 +38,9 @@ pub(crate) fn summary_text(summary: &Summary, run: Run, items: u64) -> String {
     parts.push(done(summary, run, items));
     let (sent, received) = (quantity::size(summary.wire_sent), quantity::size(summary.wire_received));
     parts.push(format!("{sent} sent, {received} received"));
+    parts.extend(delta_saved(summary));
     let mut time = quantity::duration(summary.elapsed);
-    if summary.literal_bytes > 0 {
+    if summary.literal_bytes > summary.delta_saved_bytes() {
         let rate = quantity::per_second(summary.literal_bytes, summary.elapsed);
         time.push_str(&format!(" ({})", quantity::rate(rate)));
     }
@@ -86,10 +89,19 @@ fn done(summary: &Summary, run: Run, items: u64) -> String {
     text
 }
 
+/// `delta saved 1.0 GiB (99.9 %)`, if it saved anything.
+pub(crate) fn delta_saved(summary: &Summary) -> Option<String> {
+    let saved = summary.delta_saved_bytes();
+    if saved == 0 {
+        return None;
+    }
+    let share = quantity::percent(saved, saved.saturating_add(summary.literal_bytes));
+    Some(format!("delta saved {} ({share})", quantity::size(saved)))
+}
+
 fn savings(summary: &Summary) -> Vec<String> {
     let named = [
-        (summary.saved_bytes, "in files that were there already"),
-        (summary.matched_bytes, "taken from the old versions"),
+        (summary.unchanged_bytes, "in files that were there already"),
         (summary.resumed_bytes, "kept from an interrupted transfer"),
     ];
     let shown = named.into_iter().filter(|(bytes, _)| *bytes > 0);
@@ -164,11 +176,14 @@ pub(crate) fn failure_object(path: &str, code: ItemCode, warning: bool) -> Value
 
 /// An item that was settled, for scripts. A path that is not UTF-8 is escaped in `path` and exact in
 /// `path_hex`.
-pub(crate) fn item_object(path: &RelPath, action: Action, size: u64) -> Value {
+pub(crate) fn item_object(path: &RelPath, action: Action, size: u64, figures: Figures) -> Value {
     let mut object = path_fields(path.as_bytes());
     object.insert("event".into(), "item".into());
     object.insert("action".into(), action_name(action).into());
     object.insert("size".into(), size.into());
+    object.insert("literal_bytes".into(), figures.literal_bytes.into());
+    object.insert("matched_bytes".into(), figures.matched_bytes.into());
+    object.insert("saved_bytes".into(), figures.saved_bytes.into());
     Value::Object(object)
 }
 
@@ -188,11 +203,19 @@ pub(crate) fn path_fields(bytes: &[u8]) -> Map<String, Value> {
 }
 
 /// An item that was settled, for people.
-pub(crate) fn item_text(path: &RelPath, action: Action, size: u64, run: Run) -> String {
+pub(crate) fn item_text(path: &RelPath, action: Action, size: u64, figures: Figures, run: Run) -> String {
     let would = if run == Run::Dry { "would be " } else { "" };
     match action {
         Action::Created | Action::Replaced => {
-            format!("{would}{} {path} ({})", action_name(action), quantity::size(size))
+            let saved = match figures.saved_bytes {
+                0 => String::new(),
+                bytes => format!(", delta saved {}", quantity::size(bytes)),
+            };
+            format!(
+                "{would}{} {path} ({}{saved})",
+                action_name(action),
+                quantity::size(size)
+            )
         }
         Action::Touched | Action::Deleted => format!("{would}{} {path}", action_name(action)),
     }
@@ -264,6 +287,7 @@ mod tests {
         figures.deleted = 2;
         figures.failed = 1;
         figures.saved_bytes = 63 << 20;
+        figures.unchanged_bytes = 63 << 20;
         figures.resumed_bytes = 1024;
         let text = summary_text(&figures, Run::Dry, 14);
         assert!(
@@ -302,6 +326,29 @@ mod tests {
         assert!(
             mixed.contains("12 would be transferred, 2 more would be changed"),
             "{mixed}"
+        );
+    }
+
+    /// Delta's share is that of the changed files alone, and is never rounded up to all of them.
+    #[test]
+    fn what_delta_saved_is_told_apart_from_what_was_there_already() {
+        let figures = Summary {
+            files: 2,
+            files_transferred: 1,
+            bytes: 2 << 30,
+            wire_sent: 5530,
+            wire_received: 149,
+            literal_bytes: 4096,
+            matched_bytes: (1 << 30) - 4096,
+            saved_bytes: (2 << 30) - 4096,
+            unchanged_bytes: 1 << 30,
+            elapsed: Duration::from_millis(250),
+            ..Summary::default()
+        };
+        assert_eq!(
+            summary_text(&figures, Run::Real, 1),
+            "2 files, 2.0 GiB · 1 transferred · 5.4 KiB sent, 149 B received · delta saved 1.0 GiB (99.9 %) · 0.25 s\n  \
+             1.0 GiB in files that were there already"
         );
     }
 
@@ -367,14 +414,28 @@ mod tests {
     fn names_from_outside_are_one_harmless_line_for_people_and_exact_for_scripts() {
         assert_eq!(plain("a\x1b[2J\n\\xff"), "a\\u{1b}[2J\\n\\xff");
         let path = RelPath::parse(b"a\xff").unwrap();
-        let object = item_object(&path, Action::Created, 7);
+        let object = item_object(&path, Action::Created, 7, Figures::default());
         assert_eq!(
             (&object["path"], &object["path_hex"]),
             (&json!("a\\xff"), &json!("61ff"))
         );
         let path = RelPath::parse(b"a\nb").unwrap();
-        assert_eq!(item_object(&path, Action::Deleted, 0)["path"], "a\nb");
-        assert_eq!(item_text(&path, Action::Deleted, 0, Run::Dry), "would be deleted a\\nb");
+        let figures = Figures {
+            literal_bytes: 1,
+            matched_bytes: 3,
+            saved_bytes: 2 << 20,
+        };
+        let object = item_object(&path, Action::Deleted, 0, figures);
+        assert_eq!(object["path"], "a\nb");
+        assert_eq!(
+            (&object["literal_bytes"], &object["matched_bytes"]),
+            (&json!(1), &json!(3))
+        );
+        assert_eq!(object["saved_bytes"], 2 << 20);
+        let deleted = item_text(&path, Action::Deleted, 0, figures, Run::Dry);
+        assert_eq!(deleted, "would be deleted a\\nb");
+        let replaced = item_text(&path, Action::Replaced, 3 << 20, figures, Run::Real);
+        assert_eq!(replaced, "replaced a\\nb (3.0 MiB, delta saved 2.0 MiB)");
     }
 
     #[test]

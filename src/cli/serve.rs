@@ -6,7 +6,7 @@ use super::complaint::Complaint;
 use super::exit::Exit;
 use super::push::show;
 use super::quantity::{self, Rate};
-use super::report::plain;
+use super::report::{self, plain};
 use super::session::{Ending, Session};
 use super::welcome::Ready;
 use clap::{Args, ValueEnum};
@@ -267,6 +267,7 @@ pub(crate) fn add(totals: &mut Summary, one: &Summary) {
     totals.literal_bytes += one.literal_bytes;
     totals.matched_bytes += one.matched_bytes;
     totals.saved_bytes += one.saved_bytes;
+    totals.unchanged_bytes += one.unchanged_bytes;
     totals.resumed_bytes += one.resumed_bytes;
     totals.failed += one.failed;
     totals.elapsed += one.elapsed;
@@ -300,8 +301,9 @@ fn tell(event: &ServerEvent) -> (String, Value) {
             } else {
                 String::new()
             };
+            let saved = report::delta_saved(summary).map_or_else(String::new, |saved| format!("{saved}, "));
             let line = format!(
-                "{peer}{who} \"{share}\": {}, {}; {} in, {} out, {}{failed}",
+                "{peer}{who} \"{share}\": {}, {}; {} in, {} out, {saved}{}{failed}",
                 quantity::counted(summary.files, "file"),
                 quantity::size(summary.bytes),
                 quantity::size(summary.wire_received),
@@ -312,7 +314,9 @@ fn tell(event: &ServerEvent) -> (String, Value) {
                 "event": "status", "state": "transferred", "peer": peer.to_string(),
                 "device": device.map(|id| id.to_string()), "share": share.as_str(),
                 "files": summary.files, "bytes": summary.bytes, "wire_sent": summary.wire_sent,
-                "wire_received": summary.wire_received, "failed": summary.failed,
+                "wire_received": summary.wire_received, "literal_bytes": summary.literal_bytes,
+                "matched_bytes": summary.matched_bytes, "saved_bytes": summary.saved_bytes,
+                "unchanged_bytes": summary.unchanged_bytes, "failed": summary.failed,
                 "seconds": summary.elapsed.as_secs_f64(),
             });
             (line, object)
@@ -393,6 +397,27 @@ mod tests {
         }
         let two = [OsString::from("."), OsString::from("..")];
         assert_eq!(shares(&two, Some("x")).unwrap_err().exit.code(), 2);
+    }
+
+    /// The same words as in the client's summary.
+    #[test]
+    fn the_log_tells_what_delta_saved() {
+        let event = |saved_bytes: u64| ServerEvent::Transferred {
+            peer: "192.0.2.1:5".parse().unwrap(),
+            device: None,
+            share: ShareName::parse("S").unwrap(),
+            summary: Summary {
+                files: 1,
+                bytes: 1 << 30,
+                literal_bytes: 4096,
+                saved_bytes,
+                ..Summary::default()
+            },
+        };
+        let (line, object) = tell(&event((1 << 30) - 4096));
+        assert!(line.contains(" out, delta saved 1.0 GiB (99.9 %), "), "{line}");
+        assert_eq!(object["saved_bytes"], (1 << 30) - 4096);
+        assert!(!tell(&event(0)).0.contains("delta"));
     }
 
     #[test]

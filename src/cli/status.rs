@@ -134,6 +134,10 @@ fn share_line(share: &Value) -> String {
             quantity::size(number("bytes"))
         ),
     ];
+    let saved = number("saved_bytes").saturating_sub(number("unchanged_bytes"));
+    if saved > 0 {
+        parts.push(format!("delta saved {}", quantity::size(saved)));
+    }
     if number("failed") > 0 {
         parts.push(format!("{} failed", quantity::count(number("failed"))));
     }
@@ -186,14 +190,14 @@ mod tests {
         let answer = json!({
             "name": "NAS", "version": "1.2.3", "uptime_seconds": 7200,
             "shares": [{"name": "Films", "rights": "read", "free_bytes": 1 << 30, "transfers": 1, "files": 2,
-                "bytes": 2048, "failed": 3}],
+                "bytes": 2048, "saved_bytes": 1536, "unchanged_bytes": 512, "failed": 3}],
             "loop_status": {"connections": 2, "accepted": 1234, "turned_away": 0},
         });
         let lines = told(answer.as_object().unwrap());
         assert!(lines[0].starts_with("NAS  version 1.2.3  up for "), "{lines:?}");
         assert_eq!(
             lines[1],
-            "  \"Films\" (read)  1 transfer since the start: 2 files, 2.0 KiB  3 failed  1.0 GiB free"
+            "  \"Films\" (read)  1 transfer since the start: 2 files, 2.0 KiB  delta saved 1.0 KiB  3 failed  1.0 GiB free"
         );
         assert_eq!(lines[2], "  2 connections open, 1,234 accepted, 0 turned away");
     }

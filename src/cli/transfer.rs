@@ -36,7 +36,18 @@ pub(crate) struct TransferFlags {
     /// Exit with code 9 when there was nothing to do
     #[arg(long)]
     error_on_no_transfer: bool,
-    /// Compress on the wire
+    /// Change files where they lie instead of replacing them
+    ///
+    /// A large file that changes a little is not copied: only what changes is written, after an undo
+    /// record is safe on disk, so that a crash leaves the old or the new version. Readers may see a
+    /// mixture while it is written. A file in which something moved, one with several hard links and one
+    /// that is sent whole are replaced as usual.
+    #[arg(long, visible_alias = "in-place", conflicts_with = "whole_file")]
+    inplace: bool,
+    /// Send changed files whole, without delta
+    #[arg(short = 'W', long)]
+    whole_file: bool,
+    /// As in rsync; changes are always compressed where it pays, with or without it
     #[arg(short = 'z', long)]
     compress: bool,
     // rsync's habits: what they ask for is what happens anyway.
@@ -83,6 +94,8 @@ impl TransferFlags {
             max_delete: self.max_delete.unwrap_or_default(),
             filters: self.filters.rules()?,
             durability,
+            in_place: self.inplace,
+            whole_file: self.whole_file,
         })
     }
 
@@ -158,9 +171,6 @@ pub(crate) fn run(
     options: TransferOptions,
 ) -> Result<Ending, Complaint> {
     let console = &session.console;
-    if flags.compress {
-        console.note("-z is taken, but nothing is compressed yet: that comes with delta transfer");
-    }
     let mut reporter = Reporter::new(console, flags.run(), Instant::now());
     let outcome = drive(network, job, options, |event| {
         reporter.handle(event, Instant::now());
@@ -241,12 +251,17 @@ impl Reporter<'_> {
                     "event": "status", "state": "mapped", "source": mapping.source, "target": mapping.target,
                 }));
             }
-            ClientEvent::Item { path, action, size } => {
+            ClientEvent::Item {
+                path,
+                action,
+                size,
+                figures,
+            } => {
                 self.items += 1;
                 if self.run == Run::Dry || console.verbosity() >= Verbosity::Items {
-                    console.data(&report::item_text(&path, action, size, self.run));
+                    console.data(&report::item_text(&path, action, size, figures, self.run));
                 }
-                console.object(&report::item_object(&path, action, size));
+                console.object(&report::item_object(&path, action, size, figures));
             }
             ClientEvent::Failed { path, code, warning } => {
                 let list = if warning {
@@ -340,7 +355,7 @@ mod tests {
     use super::super::console::capture;
     use super::*;
     use syncline::model::{ItemCode, RelPath};
-    use syncline::node::{Action, JobError};
+    use syncline::node::{Action, Figures, JobError};
 
     fn network(plain: bool, yes: bool) -> NetworkFlags {
         NetworkFlags {
@@ -365,6 +380,7 @@ mod tests {
             path: RelPath::parse(path).unwrap(),
             action: Action::Created,
             size: 3,
+            figures: Figures::default(),
         }
     }
 

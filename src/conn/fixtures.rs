@@ -153,6 +153,47 @@ pub(super) fn transferring(direction: Direction) -> (Machine, Machine) {
     (client, server)
 }
 
+fn start() -> Start {
+    Start {
+        file: 0,
+        size: 1,
+        sparse: false,
+        meta: meta(),
+    }
+}
+
+fn delta_frames() -> Vec<(FrameType, Vec<u8>)> {
+    let (topic, body) = (Topic::Tree, b"".as_slice());
+    let id = ContentId {
+        length: 5,
+        root: [3; 32],
+    };
+    let patch = Patch {
+        file: 0,
+        size: 1,
+        meta: meta(),
+        basis: id,
+        form: PatchForm::Plan,
+    };
+    vec![
+        (FrameType::Basis, on_stream(1, &Basis { file: 0, id })),
+        (FrameType::Ask, on_stream(1, &Ask { file: 0, topic, body })),
+        (
+            FrameType::Tell,
+            on_stream(
+                1,
+                &Tell {
+                    file: 0,
+                    topic,
+                    last: true,
+                    body,
+                },
+            ),
+        ),
+        (FrameType::Patch, on_stream(1, &patch)),
+    ]
+}
+
 /// A legal frame of every type.
 pub(super) fn frames() -> Vec<(FrameType, Vec<u8>)> {
     let hello = Hello {
@@ -164,12 +205,6 @@ pub(super) fn frames() -> Vec<(FrameType, Vec<u8>)> {
     let opened = Opened {
         rights: Rights::READ_WRITE,
         paired: true,
-    };
-    let start = Start {
-        file: 0,
-        size: 1,
-        sparse: false,
-        meta: meta(),
     };
     let inline = Inline {
         file: 0,
@@ -189,18 +224,6 @@ pub(super) fn frames() -> Vec<(FrameType, Vec<u8>)> {
     let failed = SourceFailed {
         path: b"p",
         code: ItemCode::Io,
-    };
-    let (topic, body) = (Topic::Tree, b"".as_slice());
-    let id = ContentId {
-        length: 5,
-        root: [3; 32],
-    };
-    let patch = Patch {
-        file: 0,
-        size: 1,
-        meta: meta(),
-        basis: id,
-        form: PatchForm::Plan,
     };
     vec![
         (FrameType::Hello, on_stream(0, &hello)),
@@ -232,20 +255,8 @@ pub(super) fn frames() -> Vec<(FrameType, Vec<u8>)> {
         (FrameType::SourceFailed, frame(&failed)),
         (FrameType::Removed, removed_frame("p")),
         (FrameType::Finish, frame(&Finish::Incomplete)),
-        (FrameType::Basis, on_stream(1, &Basis { file: 0, id })),
-        (FrameType::Ask, on_stream(1, &Ask { file: 0, topic, body })),
-        (
-            FrameType::Tell,
-            on_stream(
-                1,
-                &Tell {
-                    file: 0,
-                    topic,
-                    last: true,
-                    body,
-                },
-            ),
-        ),
-        (FrameType::Patch, on_stream(1, &patch)),
     ]
+    .into_iter()
+    .chain(delta_frames())
+    .collect()
 }

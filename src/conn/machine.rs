@@ -10,7 +10,7 @@ use crate::model::limits::DEVICE_NAME_BYTES_MAX;
 use crate::model::{CloseCode, Fault, Right, Rights};
 use crate::wire::{
     Ask, Begin, BeginFlags, Direction, End, Finish, FrameType, Hello, Hole, Inline, ListEnd, Message, Open, Opened,
-    Patch, Piece, Reader, SourceFailed, Start, TargetKind, Tell, VERSION_MAX, VERSION_MIN, control_header,
+    Patch, PatchForm, Piece, Reader, SourceFailed, Start, TargetKind, Tell, VERSION_MAX, VERSION_MIN, control_header,
     encode_number, features,
 };
 
@@ -22,6 +22,9 @@ pub struct Machine {
     out: Vec<u8>,
     name: String,
     peer_name: String,
+    /// What this end offers.
+    offered: u64,
+    /// What both ends can do, once the peer has greeted.
     features: u64,
     rights: Rights,
     /// The latest ping that has no answer yet; a flood of pings gets one answer at a time.
@@ -119,11 +122,18 @@ impl Machine {
     /// The client's end: greets and asks for `open` at once.
     #[must_use]
     pub fn client(name: &str, open: Open) -> Machine {
+        Machine::client_with(name, open, features::ALL)
+    }
+
+    /// The client's end with only these [`features`].
+    #[must_use]
+    pub fn client_with(name: &str, open: Open, offered: u64) -> Machine {
         let mut machine = Machine::new(Role::Client { open }, name);
+        machine.offered = offered & features::ALL;
         let hello = Hello {
             version_min: VERSION_MIN,
             version_max: VERSION_MAX,
-            features: features::ALL,
+            features: machine.offered,
             name: &machine.name,
         };
         hello.encode(0, &mut machine.out);
@@ -147,6 +157,7 @@ impl Machine {
             out: Vec::new(),
             name: name[..end].to_owned(),
             peer_name: String::new(),
+            offered: features::ALL,
             features: 0,
             rights: Rights::NONE,
             ping: None,
@@ -326,7 +337,13 @@ impl Machine {
                 })
             }
             FrameType::Ask => self.receiving()?.handle_ask(decode(payload)?),
-            _ => self.receiving()?.handle_patch(decode(payload)?),
+            _ => {
+                let patch: Patch = decode(payload)?;
+                if patch.form != PatchForm::Plan && self.features & features::ZSTD == 0 {
+                    return Err(Fault::protocol("compression that was not negotiated"));
+                }
+                self.receiving()?.handle_patch(patch)
+            }
         }
     }
 
@@ -343,7 +360,7 @@ impl Machine {
         if matches!(self.role, Role::Client { .. }) && hello.version_min != hello.version_max {
             return Err(Fault::protocol("a greeting that chooses no version"));
         }
-        self.features = hello.features & features::ALL;
+        self.features = hello.features & self.offered;
         hello.name.clone_into(&mut self.peer_name);
         match &self.role {
             Role::Client { open } => {

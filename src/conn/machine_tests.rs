@@ -278,6 +278,23 @@ fn hellos_settle_on_a_version_or_say_why_not() {
     assert_eq!(server.peer_name(), "x");
 }
 
+// What a client does not offer is not agreed on, whatever the server can do or claims.
+#[test]
+fn only_what_was_offered_is_agreed_on() {
+    let offered = features::ALL & !features::DELTA;
+    let (mut client, mut server) = (Machine::client_with("c", open(), offered), Machine::server("s"));
+    give(&mut server, &client.take_output()).unwrap();
+    assert_eq!(server.features(), offered);
+    let claims = Hello {
+        version_min: 1,
+        version_max: 1,
+        features: u64::MAX,
+        name: "s",
+    };
+    give(&mut client, &on_stream(0, &claims)).unwrap();
+    assert_eq!(client.features(), offered);
+}
+
 // A later version may append fields to a hello; this one reads on.
 #[test]
 fn fields_that_a_later_hello_appends_are_skipped() {

@@ -65,6 +65,8 @@ struct Wanted {
     basis: Option<ContentId>,
     /// A question about it is open.
     is_asked: bool,
+    /// Questions about that basis so far.
+    questions: u32,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -134,6 +136,7 @@ impl Receiver {
                 weight,
                 basis,
                 is_asked,
+                questions: 0,
             };
             self.wanted.insert(check.file, wanted);
         } else {

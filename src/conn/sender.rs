@@ -65,6 +65,7 @@ pub struct Sender {
 
 #[derive(Debug)]
 struct Item {
+    file: u32,
     origin: Origin,
     size: u64,
     is_file: bool,
@@ -138,6 +139,8 @@ pub enum ReadStep {
 /// How an entry was settled, for progress and summary.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report {
+    /// Its number.
+    pub file: u32,
     /// The entry.
     pub origin: Origin,
     /// Its size in bytes, 0 for what is not a file.
@@ -206,6 +209,7 @@ impl Sender {
         let is_file = matches!(entry.kind, Kind::File { .. });
         self.batch.push(entry, root);
         self.unanswered.push_back(Item {
+            file: self.next_file,
             origin,
             size,
             is_file,
@@ -559,6 +563,7 @@ impl Sender {
     fn report(&mut self, item: &Item, settlement: Settlement) {
         let (origin, size, is_file) = (item.origin.clone(), item.size, item.is_file);
         self.reports.push_back(Report {
+            file: item.file,
             origin,
             size,
             is_file,

@@ -8,6 +8,7 @@ mod codec;
 #[cfg(not(feature = "zstd"))]
 #[path = "codec_absent.rs"]
 mod codec;
+pub mod compare;
 mod content;
 mod edits;
 pub mod index;

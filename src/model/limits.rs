@@ -71,6 +71,8 @@ pub fn plan_bytes_max(size: u64) -> u64 {
 const PLAN_SLACK_BYTES: u64 = 64 * 1024;
 /// Files about whose basis a sender asks at a time.
 pub const ASKED_MAX: usize = 16;
+/// Questions about one basis; each costs its holder at most one reading of it.
+pub const QUESTIONS_MAX: u32 = 8;
 /// Up to this size a changed file travels whole: asking would cost more.
 pub const WHOLE_BYTES_MAX: u64 = 8 * 1024;
 /// Content up to this size travels in a single frame with its root.

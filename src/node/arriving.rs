@@ -44,7 +44,8 @@ pub(super) struct Ended {
 pub(super) enum Finding {
     /// It is; with its sidecar, if one is to be kept.
     Genuine(ContentId, Option<SidecarWriter>),
-    Damaged,
+    /// It is not; this is what it is, if it could be read.
+    Damaged(Option<(ContentId, Option<SidecarWriter>)>),
     /// Checks are still out.
     Pending,
 }
@@ -145,7 +146,7 @@ impl Ended {
         };
         match own {
             Some((id, sidecar)) if id.root == self.root => Finding::Genuine(id, sidecar),
-            _ => Finding::Damaged,
+            other => Finding::Damaged(other),
         }
     }
 }

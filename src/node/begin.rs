@@ -76,6 +76,7 @@ pub(super) fn receive(
         checksum: begin.flags.checksum,
         dry_run: begin.flags.dry_run,
         delta: features & features::DELTA != 0,
+        in_place: begin.flags.in_place,
         delete,
         top: begin.target,
     };

@@ -5,13 +5,13 @@
 
 use super::deltas::Deltas;
 use super::mapped::MappedContent;
-use crate::delta::index::{CHUNK_BYTES, IndexHeader, IndexView, Parts};
+use crate::delta::index::{CHUNK_BYTES, Parts};
 use crate::delta::prefix::PrefixEncoder;
 use crate::delta::signature::{Matching, Signature, SignatureMatcher};
 use crate::delta::squeeze::Squeezer;
 use crate::delta::{Comparison, Content, Matcher, Op, PlanEncoder, Progress, Torn, TreeHasher};
 use crate::model::ContentId;
-use crate::store::{MappedSidecar, SidecarWriter, SourceFile, Window};
+use crate::store::{MappedSidecar, SidecarWriter, SourceFile};
 use crate::wire::{EndOutcome, PatchForm};
 
 /// A file that is sent as a patch.
@@ -27,6 +27,9 @@ pub(super) struct Changing {
     /// Operations of chunks that are done, not encoded yet; and where in the file they begin.
     ops: Vec<Op>,
     encoded: u64,
+    /// How far the receiver was told; bytes of the plan before `released` go out at once.
+    told: u64,
+    released: usize,
     at_op: usize,
     within_op: u64,
     /// All operations were found.
@@ -34,6 +37,8 @@ pub(super) struct Changing {
     ended: bool,
     literal_bytes: u64,
     matched_bytes: u64,
+    /// Bytes of a plan against the basis itself.
+    plan_bytes: u64,
 }
 
 /// How the plan is found.
@@ -41,31 +46,14 @@ enum Work {
     /// Against the index of the basis.
     Index {
         matcher: Box<Matcher>,
-        index: Index,
-        sidecar: Option<SidecarWriter>,
+        index: Box<MappedSidecar>,
+        sidecar: Option<Box<SidecarWriter>>,
         chunks: u64,
     },
     /// Against a signature that the receiver made.
     Signature(Box<SignatureMatcher>),
     /// Against the basis itself.
     Prefix(Option<Box<PrefixEncoder>>),
-}
-
-/// The index of a basis.
-pub(super) enum Index {
-    Kept(MappedSidecar),
-    Told(Vec<u8>),
-    Spooled(Window, IndexHeader),
-}
-
-impl Index {
-    fn view(&self) -> Option<IndexView<'_>> {
-        match self {
-            Index::Kept(sidecar) => Some(sidecar.view()),
-            Index::Told(bytes) => IndexView::parse(bytes).ok(),
-            Index::Spooled(window, header) => header.view(window.as_ref()).ok(),
-        }
-    }
 }
 
 /// What a step came to.
@@ -81,17 +69,25 @@ pub(super) enum Changed {
 /// Content bytes that a step works on.
 const STEP_BYTES: usize = 2 << 20;
 /// Bytes of a plan that are collected before they go out.
-const FRAME_BYTES: usize = 256 * 1024;
+const FRAME_BYTES: usize = 512 * 1024;
+/// The receiver hears at least once in so much of the file, for some 25 bytes: it takes as long to copy
+/// what has not changed as it takes to find it.
+const TOLD_BYTES: u64 = 128 << 20;
 
 impl Changing {
     /// Against the index of the basis. `comparison` tells by what leaves count as equal.
-    pub(super) fn against_index(file: SourceFile, index: Index, comparison: Comparison, deltas: &Deltas) -> Changing {
-        let seed = index.view().map(|view| view.sidecar().seed);
-        let sidecar = seed.and_then(|seed| deltas.begin_with(file.size(), Parts::Full, seed));
+    pub(super) fn against_index(
+        file: SourceFile,
+        index: MappedSidecar,
+        comparison: Comparison,
+        deltas: &Deltas,
+    ) -> Changing {
+        let seed = index.view().sidecar().seed;
+        let sidecar = deltas.begin_with(file.size(), Parts::Full, seed).map(Box::new);
         let matcher = Box::new(Matcher::new(file.size(), comparison));
         let work = Work::Index {
             matcher,
-            index,
+            index: Box::new(index),
             sidecar,
             chunks: 0,
         };
@@ -103,11 +99,11 @@ impl Changing {
         Changing::new(file, Work::Signature(Box::new(SignatureMatcher::new(signature))))
     }
 
-    /// Against the contents of the basis; `None` where that cannot be.
-    pub(super) fn against_contents(file: SourceFile, basis: Vec<u8>) -> Result<Changing, SourceFile> {
+    /// Against the contents of the basis; the file is given back where that cannot be.
+    pub(super) fn against_contents(file: SourceFile, basis: Vec<u8>) -> Result<Changing, Box<SourceFile>> {
         match PrefixEncoder::new(basis, file.size()) {
             Ok(encoder) => Ok(Changing::new(file, Work::Prefix(Some(Box::new(encoder))))),
-            Err(_) => Err(file),
+            Err(_) => Err(Box::new(file)),
         }
     }
 
@@ -122,12 +118,15 @@ impl Changing {
             hasher: TreeHasher::new(),
             ops: Vec::new(),
             encoded: 0,
+            told: 0,
+            released: 0,
             at_op: 0,
             within_op: 0,
             found: false,
             ended: false,
             literal_bytes: 0,
             matched_bytes: 0,
+            plan_bytes: 0,
         }
     }
 
@@ -164,13 +163,15 @@ impl Changing {
     /// Works on for a bounded time; gives at most `credit` bytes of the plan.
     pub(super) fn step(&mut self, credit: usize, deltas: &Deltas) -> Changed {
         let waiting = self.ready.len() - self.sent;
-        if waiting >= FRAME_BYTES || (self.ended && waiting > 0) {
+        let due = self.ended || self.sent < self.released;
+        if waiting >= FRAME_BYTES || (due && waiting > 0) {
             let end = self.sent + waiting.min(credit).min(2 * FRAME_BYTES);
             let plan = self.ready[self.sent..end].to_vec();
             self.sent = end;
             if self.sent == self.ready.len() {
                 self.ready.clear();
                 self.sent = 0;
+                self.released = 0;
             }
             return Changed::Plan(plan);
         }
@@ -200,52 +201,57 @@ impl Changing {
                 index,
                 sidecar,
                 chunks,
-            } => {
-                let empty;
-                let view = match index.view() {
-                    Some(view) => view,
-                    None => {
-                        empty = crate::delta::index::build(&[], 0);
-                        IndexView::parse(&empty).map_err(|_| Torn)?
+            } => match matcher.step(&index.view(), &mut self.content, STEP_BYTES, &mut self.ops)? {
+                Progress::Working => {}
+                Progress::Chunk(chunk) => {
+                    chunk
+                        .leaves
+                        .iter()
+                        .for_each(|leaf| self.hasher.append_subtree(0, *leaf));
+                    if let Some(sidecar) = sidecar {
+                        sidecar.put(*chunks, &chunk);
                     }
-                };
-                match matcher.step(&view, &mut self.content, STEP_BYTES, &mut self.ops)? {
-                    Progress::Working => {}
-                    Progress::Chunk(chunk) => {
-                        chunk
-                            .leaves
-                            .iter()
-                            .for_each(|leaf| self.hasher.append_subtree(0, *leaf));
-                        if let Some(sidecar) = sidecar {
-                            sidecar.put(*chunks, &chunk);
-                        }
-                        *chunks += 1;
-                    }
-                    Progress::Done => self.found = true,
+                    *chunks += 1;
                 }
-            }
+                Progress::Done => self.found = true,
+            },
             Work::Signature(matcher) => {
                 let bytes = self.content.bytes(0, length as usize)?;
                 let ops = &mut self.ops;
                 let matching = matcher.step(bytes, STEP_BYTES, &mut |op| ops.push(op));
                 self.found = matching == Matching::Done;
             }
-            Work::Prefix(encoder) => {
-                let piece = (length - self.encoded).min(PREFIX_STEP_BYTES) as usize;
-                let bytes = self.content.bytes(self.encoded, piece)?;
-                self.hasher.update(bytes);
-                self.literal_bytes += piece as u64;
-                if let Some(open) = encoder {
-                    open.push(bytes, &mut self.ready).map_err(|_| Torn)?;
-                }
-                self.encoded += piece as u64;
-                if self.encoded == length {
-                    if let Some(open) = encoder.take() {
-                        open.finish(&mut self.ready).map_err(|_| Torn)?;
-                    }
-                    self.ended = true;
-                }
+            Work::Prefix(_) => return self.compress(),
+        }
+        Ok(())
+    }
+
+    /// Compresses the next piece of the file against the basis itself.
+    fn compress(&mut self) -> Result<(), Torn> {
+        let Work::Prefix(encoder) = &mut self.work else {
+            return Ok(());
+        };
+        let length = self.content.length();
+        let piece = (length - self.encoded).min(PREFIX_STEP_BYTES);
+        let bytes = self.content.bytes(self.encoded, piece as usize)?;
+        self.hasher.update(bytes);
+        let before = self.ready.len();
+        if let Some(open) = encoder {
+            open.push(bytes, &mut self.ready).map_err(|_| Torn)?;
+        }
+        self.encoded += piece;
+        if self.encoded == length {
+            if let Some(open) = encoder.take() {
+                open.finish(&mut self.ready).map_err(|_| Torn)?;
             }
+            self.ended = true;
+        }
+        // Old and new bytes cannot be told apart here: new is what has to travel.
+        let plan_bytes = (self.ready.len() - before) as u64;
+        self.literal_bytes += plan_bytes;
+        self.plan_bytes += plan_bytes;
+        if self.ended {
+            self.matched_bytes += length.saturating_sub(self.plan_bytes);
         }
         Ok(())
     }
@@ -289,15 +295,25 @@ impl Changing {
             }
         }
         self.collect();
+        if self.encoded - self.told >= TOLD_BYTES {
+            self.told = self.encoded;
+            self.flush();
+        }
         Ok(())
     }
 
-    fn end_plan(&mut self) {
+    /// The receiver can follow what was found so far while the rest is compared.
+    fn flush(&mut self) {
         self.encoder.finish();
         self.collect();
         if let Some(squeezer) = &mut self.squeezer {
             squeezer.flush(&mut self.ready);
         }
+        self.released = self.ready.len();
+    }
+
+    fn end_plan(&mut self) {
+        self.flush();
         self.ended = true;
     }
 
@@ -320,7 +336,7 @@ impl Changing {
         let root = std::mem::take(&mut self.hasher).finish().root;
         let length = self.content.length();
         if let Work::Index { sidecar, .. } = &mut self.work {
-            deltas.keep(sidecar.take(), &ContentId { length, root });
+            deltas.keep(sidecar.take().map(|sidecar| *sidecar), &ContentId { length, root });
         }
         EndOutcome::Complete(root)
     }

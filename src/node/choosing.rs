@@ -2,15 +2,16 @@
 //!
 //! 1. Against the contents of its basis, when those were sent from here before.
 //! 2. Against the index of its basis, when that is kept here.
-//! 3. Else the receiver is asked once, for a signature or for the index.
+//! 3. Else the receiver is asked: for a signature of a smaller basis, or in the steps of a cold compare,
+//!    at whose end the index of the basis is kept here.
 //! 4. Whole, when all of that leads nowhere.
 //!
-//! Never reads the file. Invariant: a file is asked about at most once for each basis.
+//! Never sends anything. Invariant: what leads nowhere for a basis is not tried again for it.
 
-use super::changing::{Changing, Index};
+use super::changing::Changing;
+use super::comparing::{Comparing, Step};
 use super::deltas::Deltas;
 use crate::delta::Comparison;
-use crate::delta::index::{IndexView, Parts};
 use crate::delta::signature::Signature;
 use crate::model::ContentId;
 use crate::model::limits::MEDIUM_BYTES_MAX;
@@ -21,27 +22,37 @@ use crate::wire::{Topic, features};
 pub(super) enum Choice {
     Whole(SourceFile),
     Patch(Box<Changing>),
-    Ask(Topic, Vec<u8>),
+    /// Ask; with the answer, or what comes of it, the choice is made again.
+    Ask(Told, Topic, Vec<u8>),
+    /// Choose again: there is more to compare.
+    Later(Told),
 }
 
-/// The answer to a question, as far as it came.
-pub(super) struct Told {
-    topic: Topic,
-    bytes: Vec<u8>,
+/// What is known of a basis so far.
+pub(super) enum Told {
+    /// The answer that is a signature, as far as it came.
+    Signature(Vec<u8>),
+    Compare(Box<Comparing>),
 }
 
-/// An index is asked for up to this length of the basis: its answer is held in memory.
-const TOLD_BASIS_BYTES_MAX: u64 = 4 << 30;
+/// A file of up to this length is matched against a signature: it is mapped as a whole.
+const SIGNED_BYTES_MAX: u64 = 4 * MEDIUM_BYTES_MAX;
 
 impl Told {
-    pub(super) fn new(topic: Topic) -> Told {
-        let bytes = Vec::new();
-        Told { topic, bytes }
-    }
-
     /// The next bytes; the machine has checked how many may come.
     pub(super) fn push(&mut self, bytes: &[u8]) {
-        self.bytes.extend_from_slice(bytes);
+        match self {
+            Told::Signature(signature) => signature.extend_from_slice(bytes),
+            Told::Compare(comparing) => comparing.push(bytes),
+        }
+    }
+
+    /// Whether it is about this basis, as far as that is known.
+    pub(super) fn is_about(&self, basis: &ContentId) -> bool {
+        match self {
+            Told::Signature(_) => true,
+            Told::Compare(comparing) => comparing.is_about(basis),
+        }
     }
 }
 
@@ -65,44 +76,49 @@ pub(super) fn choose(
     };
     let is_medium = file.size() <= MEDIUM_BYTES_MAX && basis.length <= MEDIUM_BYTES_MAX;
     let mut file = file;
-    if let Some(told) = told {
-        return match (told.topic, Signature::parse(&told.bytes)) {
-            (Topic::Signature, Ok(signature)) => squeeze(Changing::against_signature(file, signature)),
-            (Topic::Index, _) if is_index_of(&told.bytes, basis) => squeeze(Changing::against_index(
-                file,
-                Index::Told(told.bytes),
-                comparison,
-                deltas,
-            )),
-            _ => Choice::Whole(file),
-        };
-    }
-    if is_medium {
-        if squeezes && let Some(contents) = deltas.shadow(basis) {
-            match Changing::against_contents(file, contents) {
-                Ok(changing) => return Choice::Patch(Box::new(changing)),
-                Err(back) => file = back,
+    let step = match told {
+        Some(Told::Signature(bytes)) => {
+            return match Signature::parse(&bytes) {
+                Ok(signature) => squeeze(Changing::against_signature(file, signature)),
+                Err(_) => Choice::Whole(file),
+            };
+        }
+        Some(Told::Compare(comparing)) => comparing.step(deltas),
+        None => {
+            if is_medium
+                && squeezes
+                && let Some(contents) = deltas.shadow(basis)
+            {
+                match Changing::against_contents(file, contents) {
+                    Ok(changing) => return Choice::Patch(Box::new(changing)),
+                    Err(back) => file = *back,
+                }
+            }
+            if basis.length <= MEDIUM_BYTES_MAX {
+                return ask_for_signature(file);
+            }
+            match deltas.open_full(basis) {
+                Some(_) => Step::Found(file),
+                None if file.size() <= MEDIUM_BYTES_MAX => Step::Useless(file),
+                None => Comparing::begin(file, basis, deltas),
             }
         }
-        let mut seed = [0; 8];
-        return match getrandom::fill(&mut seed) {
-            Ok(()) => Choice::Ask(Topic::Signature, seed.to_vec()),
-            Err(_) => Choice::Whole(file),
-        };
+    };
+    match step {
+        Step::More(comparing) => Choice::Later(Told::Compare(Box::new(comparing))),
+        Step::Ask(comparing, topic, body) => Choice::Ask(Told::Compare(Box::new(comparing)), topic, body),
+        Step::Useless(file) => Choice::Whole(file),
+        Step::Found(file) => match deltas.open_full(basis) {
+            Some(sidecar) => squeeze(Changing::against_index(file, sidecar, comparison, deltas)),
+            None => Choice::Whole(file),
+        },
     }
-    if let Some(sidecar) = deltas.open(basis)
-        && sidecar.view().sidecar().parts == Parts::Full
-    {
-        return squeeze(Changing::against_index(file, Index::Kept(sidecar), comparison, deltas));
-    }
-    if basis.length <= MEDIUM_BYTES_MAX || basis.length > TOLD_BASIS_BYTES_MAX {
-        return Choice::Whole(file);
-    }
-    Choice::Ask(Topic::Index, Vec::new())
 }
 
-/// Whether this is a whole index, with all sections, of the content.
-fn is_index_of(bytes: &[u8], basis: &ContentId) -> bool {
-    IndexView::parse(bytes)
-        .is_ok_and(|view| view.id() == *basis && view.sidecar().parts == Parts::Full && view.verify().is_ok())
+fn ask_for_signature(file: SourceFile) -> Choice {
+    let mut seed = [0; 8];
+    if file.size() > SIGNED_BYTES_MAX || getrandom::fill(&mut seed).is_err() {
+        return Choice::Whole(file);
+    }
+    Choice::Ask(Told::Signature(Vec::new()), Topic::Signature, seed.to_vec())
 }

@@ -136,7 +136,7 @@ impl Client {
                 .finish(Err(JobError::Connect { authority, reason }), Summary::default());
         };
         let peer = Peer::new(
-            Machine::client(&self.node.home.device_name(), self.node.open()),
+            Machine::client_with(&self.node.home.device_name(), self.node.open(), self.node.offered()),
             Audience::User,
         );
         match self.reactor.connect(address, &self.node.security, peer) {

@@ -151,6 +151,14 @@ impl ClientNode {
             .max(1)
     }
 
+    /// The abilities that the server is offered.
+    pub(super) fn offered(&self) -> u64 {
+        match self.transfer.whole_file {
+            true => features::ALL & !features::DELTA,
+            false => features::ALL,
+        }
+    }
+
     pub(super) fn open(&self) -> Open {
         let link = self.job.link();
         let wanted = match &self.job {
@@ -245,6 +253,11 @@ impl ClientNode {
         }
         self.connected_once = true;
         session.began = cx.now();
+        if self.transfer.in_place && session.machine.features() & features::DELTA == 0 {
+            return Err(JobError::Unsupported {
+                what: "to change files in place",
+            });
+        }
         match &self.job {
             Job::Status { .. } => session.machine.status_query(),
             Job::Push { sources, target } => {
@@ -281,6 +294,7 @@ impl ClientNode {
             dry_run,
             checksum,
             delete,
+            in_place,
             ..
         } = self.transfer;
         Begin {
@@ -289,6 +303,7 @@ impl ClientNode {
                 dry_run,
                 checksum,
                 delete,
+                in_place,
             },
             brake: match self.transfer.max_delete {
                 MaxDelete::Default => Brake::Default,
@@ -374,6 +389,7 @@ impl ClientNode {
             checksum: self.transfer.checksum,
             dry_run: self.transfer.dry_run,
             delta,
+            in_place: self.transfer.in_place,
             delete,
             top: None,
         };

@@ -15,7 +15,7 @@ use super::place::Place;
 use super::verifying::{CheckedChunk, ChunkCheck, ChunkPlace};
 use crate::model::{ItemCode, Meta, RelPath};
 use crate::reactor::{ConnId, Job, Shared};
-use crate::store::{Barrier, Expected, Published, Root, Sealed, publish};
+use crate::store::{Barrier, Expected, InPlace, Published, Root, Sealed, publish};
 use std::collections::HashMap;
 use std::io;
 use std::rc::Rc;
@@ -26,8 +26,16 @@ use std::sync::mpsc;
 pub(crate) struct Commit {
     pub(crate) owner: ConnId,
     pub(crate) file: u32,
-    pub(crate) sealed: Sealed,
-    pub(crate) expected: Expected,
+    pub(crate) ready: Ready,
+}
+
+/// How a file gets its new content.
+#[derive(Debug)]
+pub(crate) enum Ready {
+    /// A staged file takes the place of what is expected there.
+    Staged(Sealed, Expected),
+    /// The file itself is changed.
+    InPlace(Box<InPlace>, Meta),
 }
 
 /// The end of a transfer's work on a tree: final metadata, outermost directory last.
@@ -374,16 +382,17 @@ impl Work {
             after.add_parent_of(path);
         }
         let staged = flush_staged(&root, durability, &commits);
-        for Commit {
-            owner,
-            file,
-            sealed,
-            expected,
-        } in commits
-        {
+        for Commit { owner, file, ready } in commits {
             let result = staged.and_then(|()| {
-                after.add_parent_of(sealed.path());
-                publish(&root, sealed, &expected).map_err(|error| {
+                let published = match ready {
+                    Ready::Staged(sealed, expected) => {
+                        after.add_parent_of(sealed.path());
+                        publish(&root, sealed, &expected)
+                    }
+                    // Flushes by itself, in the middle.
+                    Ready::InPlace(work, meta) => work.commit(&meta, durability.flush()).map(|_| Published::Replaced),
+                };
+                published.map_err(|error| {
                     log::warn!("{error}");
                     error.code()
                 })
@@ -424,7 +433,9 @@ fn flush_staged(root: &Root, durability: Durability, commits: &[Commit]) -> Resu
     }
     let mut barrier = Barrier::new(root);
     for commit in commits {
-        barrier.add_file(&commit.sealed);
+        if let Ready::Staged(sealed, _) = &commit.ready {
+            barrier.add_file(sealed);
+        }
     }
     flush(barrier)
 }

@@ -5,7 +5,9 @@
 use crate::delta::index::Parts;
 use crate::model::ContentId;
 use crate::model::limits::{MEDIUM_BYTES_MAX, WHOLE_BYTES_MAX};
-use crate::store::{Home, Identity, Insertion, MappedSidecar, Root, Shadows, SidecarBounds, SidecarWriter, Sidecars};
+use crate::store::{
+    Home, Identity, Insertion, MappedSidecar, Root, Shadows, SidecarBounds, SidecarCopy, SidecarWriter, Sidecars,
+};
 use std::cell::RefCell;
 
 /// Sidecars of large files, and contents of smaller ones that were sent.
@@ -59,11 +61,35 @@ impl Deltas {
         self.sidecars.create(length, parts, seed)
     }
 
+    /// Starts the sidecar of what a patch of `basis` makes, of `length` bytes: its leaves.
+    pub(crate) fn begin_patched(&self, basis: &ContentId, length: u64) -> Option<SidecarWriter> {
+        if length != basis.length || length <= MEDIUM_BYTES_MAX {
+            return self.begin(length, Parts::Leaves);
+        }
+        self.sidecars.create_like(basis, Parts::Leaves, 0)
+    }
+
     /// Keeps the sidecar of `id`.
     pub(crate) fn keep(&self, writer: Option<SidecarWriter>, id: &ContentId) {
         if let Some(writer) = writer {
             self.sidecars.finish(writer, id);
         }
+    }
+
+    /// Begins to take the sidecar of a content that somebody else has.
+    pub(crate) fn receive(&self, bytes_max: u64) -> Option<SidecarCopy> {
+        self.sidecars.receive(bytes_max)
+    }
+
+    /// All of it has come, and it should be that of `id`.
+    pub(crate) fn accept(&self, copy: SidecarCopy, id: &ContentId) {
+        self.sidecars.accept(copy, id);
+    }
+
+    /// The sidecar of `id`, if it has all sections.
+    pub(crate) fn open_full(&self, id: &ContentId) -> Option<MappedSidecar> {
+        let sidecar = self.open(id)?;
+        (sidecar.view().sidecar().parts == Parts::Full).then_some(sidecar)
     }
 
     /// The file of `identity` is known to contain `id`.

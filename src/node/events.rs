@@ -76,6 +76,8 @@ pub enum ClientEvent {
         action: Action,
         /// Size in bytes, for files.
         size: u64,
+        /// How its content came there.
+        figures: Figures,
     },
     /// One entry could not be transferred; the others go on.
     Failed {
@@ -107,6 +109,18 @@ pub enum Action {
     Deleted,
 }
 
+/// How the content of one file came to where it is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Figures {
+    /// Bytes of content that travelled, in all attempts. Of a file that travels compressed against its old
+    /// version, the bytes of that.
+    pub literal_bytes: u64,
+    /// Bytes that the receiver took from what it had, and holes.
+    pub matched_bytes: u64,
+    /// Bytes that did not have to travel, without holes.
+    pub saved_bytes: u64,
+}
+
 /// Where a transfer stands.
 #[derive(Debug, Clone, Default)]
 pub struct Progress {
@@ -122,6 +136,8 @@ pub struct Progress {
     pub bytes_done: u64,
     /// The file being transferred.
     pub current: Option<RelPath>,
+    /// Bytes of it that did not have to travel.
+    pub current_saved: u64,
 }
 
 /// The figures of a finished transfer.
@@ -141,16 +157,26 @@ pub struct Summary {
     pub wire_received: u64,
     /// Bytes of content that travelled.
     pub literal_bytes: u64,
-    /// Bytes that the receiver took from data it had, in files whose content changed.
+    /// Bytes that the receiver took from data it had, in files whose content changed, and holes.
     pub matched_bytes: u64,
-    /// Bytes in files that did not have to travel at all.
+    /// Bytes that did not have to travel: what delta saved, and files that were there already.
     pub saved_bytes: u64,
+    /// Bytes of `saved_bytes` in files that were there already.
+    pub unchanged_bytes: u64,
     /// Bytes that an earlier, interrupted transfer had already brought.
     pub resumed_bytes: u64,
     /// Items that failed.
     pub failed: u64,
     /// Wall time.
     pub elapsed: Duration,
+}
+
+impl Summary {
+    /// Bytes that delta saved, in files whose content changed.
+    #[must_use]
+    pub fn delta_saved_bytes(&self) -> u64 {
+        self.saved_bytes.saturating_sub(self.unchanged_bytes)
+    }
 }
 
 /// How a client's job ended.
@@ -275,6 +301,12 @@ pub enum JobError {
     State {
         /// What and where.
         reason: String,
+    },
+    /// The other side does not know what was asked for.
+    #[error("the server does not know how {what}")]
+    Unsupported {
+        /// `to …`.
+        what: &'static str,
     },
     /// A filter rule that cannot be used.
     #[error("a filter rule cannot be used: {reason}")]

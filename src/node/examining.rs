@@ -30,7 +30,7 @@ pub(super) enum Purpose {
 
 #[derive(Debug)]
 enum Reading {
-    Plain(Hashing),
+    Plain(Box<Hashing>),
     /// A large file, whose index is made on the way.
     Indexing(Box<Survey>),
 }
@@ -46,14 +46,9 @@ pub(super) enum Examined {
 impl Examining {
     pub(super) fn new(file: SourceFile, purpose: Purpose, deltas: &Deltas) -> Examining {
         let large = file.size() > MEDIUM_BYTES_MAX && purpose == Purpose::Basis;
-        let shared = large.then(|| file.file().try_clone().ok()).flatten();
-        let reading = match shared {
-            Some(shared) => {
-                let sidecar = deltas.begin(file.size(), Parts::Full);
-                let verifying = Verifying::new(Arc::new(shared), 0, sidecar);
-                Reading::Indexing(Box::new(Survey { file, verifying }))
-            }
-            None => Reading::Plain(Hashing::new(file)),
+        let reading = match large.then(|| Survey::share(&file, deltas, None)).flatten() {
+            Some(verifying) => Reading::Indexing(Box::new(Survey { file, verifying })),
+            None => Reading::Plain(Box::new(Hashing::new(file))),
         };
         Examining { reading, purpose }
     }
@@ -64,7 +59,7 @@ impl Examining {
         match self.reading {
             Reading::Plain(hashing) => match hashing.step(scratch) {
                 Hashed::More(hashing) => Examined::More(Examining {
-                    reading: Reading::Plain(*hashing),
+                    reading: Reading::Plain(hashing),
                     purpose,
                 }),
                 Hashed::Done(id) => Examined::Done(Some(id), purpose),
@@ -75,7 +70,7 @@ impl Examining {
                     let reading = Reading::Indexing(survey);
                     return Examined::More(Examining { reading, purpose });
                 }
-                Examined::Done(survey.finish(deltas), purpose)
+                Examined::Done(survey.finish(deltas).1, purpose)
             }
         }
     }
@@ -83,14 +78,31 @@ impl Examining {
 
 /// A large file and the index that is made of it.
 #[derive(Debug)]
-struct Survey {
+pub(super) struct Survey {
     file: SourceFile,
     verifying: Verifying,
 }
 
 impl Survey {
+    /// Of a large file, with a seed that is given or a new one; `Err` where it cannot be shared.
+    pub(super) fn new(file: SourceFile, deltas: &Deltas, seed: Option<u64>) -> Result<Survey, Box<SourceFile>> {
+        match Survey::share(&file, deltas, seed) {
+            Some(verifying) => Ok(Survey { file, verifying }),
+            None => Err(Box::new(file)),
+        }
+    }
+
+    fn share(file: &SourceFile, deltas: &Deltas, seed: Option<u64>) -> Option<Verifying> {
+        let shared = file.file().try_clone().ok()?;
+        let sidecar = match seed {
+            Some(seed) => deltas.begin_with(file.size(), Parts::Full, seed),
+            None => deltas.begin(file.size(), Parts::Full),
+        };
+        Some(Verifying::new(Arc::new(shared), 0, sidecar))
+    }
+
     /// Indexes the next whole chunk; `false` when only the rest is left.
-    fn index_chunk(&mut self) -> bool {
+    pub(super) fn index_chunk(&mut self) -> bool {
         let task = self.verifying.task();
         let end = (self.verifying.next_chunk() as u64 + 1) * CHUNK_BYTES as u64;
         if end > self.file.size() {
@@ -103,14 +115,18 @@ impl Survey {
         true
     }
 
-    fn finish(self, deltas: &Deltas) -> Option<ContentId> {
-        let task: Task = self.verifying.task();
-        let (id, sidecar) = self.verifying.finish(self.file.size(), task)?;
-        if !self.file.unchanged().ok()? {
-            return None;
+    /// Ends it, and keeps the index. The content; `None` when it changed meanwhile or cannot be read.
+    pub(super) fn finish(self, deltas: &Deltas) -> (SourceFile, Option<ContentId>) {
+        let Survey { file, verifying } = self;
+        let task: Task = verifying.task();
+        let Some((id, sidecar)) = verifying.finish(file.size(), task) else {
+            return (file, None);
+        };
+        if !file.unchanged().unwrap_or(false) {
+            return (file, None);
         }
         deltas.keep(sidecar, &id);
-        deltas.note(&id, &self.file.identity());
-        Some(id)
+        deltas.note(&id, &file.identity());
+        (file, Some(id))
     }
 }

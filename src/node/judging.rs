@@ -115,13 +115,12 @@ impl Receiving {
             ledger.found();
         }
         match verdict {
-            Verdict::Failed(code) if is_file => ledger.file_failed(&path, code),
+            Verdict::Failed(code) if is_file => ledger.file_failed(check.file, &path, code),
             Verdict::Failed(code) => ledger.failed(path.as_bytes(), code),
             Verdict::WantNew | Verdict::WantReplace => {
                 ledger.wanted(size);
                 if self.plan.dry_run {
-                    ledger.transferred(size);
-                    ledger.item(&path, action_of(verdict), size);
+                    ledger.transferred(check.file, &path, action_of(verdict), size);
                 } else {
                     self.wants.insert(
                         check.file,
@@ -132,6 +131,7 @@ impl Receiving {
                             size,
                             basis,
                             id: None,
+                            repair: None,
                         },
                     );
                 }
@@ -341,6 +341,7 @@ impl Receiving {
 }
 
 /// What was found about an offered entry.
+#[derive(Clone, Copy)]
 struct Judged {
     verdict: Verdict,
     expected: Expected,
@@ -389,6 +390,7 @@ mod tests {
             checksum: false,
             dry_run,
             delta: true,
+            in_place: false,
             delete: None,
             top: None,
         };

@@ -1,9 +1,13 @@
 //! The books of one transfer: figures for the summary, numbers for progress, events for the user.
 //!
-//! Both ends keep them alike, whichever way content flows; a server drops the events.
+//! Both ends keep them alike, whichever way content flows; a server drops the events. Files go by their
+//! numbers; what is kept of one is kept from its start until it is settled, so it is bounded by the window.
+//! Invariant: what travelled counts when it travels, what was saved only when its file is committed: an
+//! attempt that comes to nothing saves nothing.
 
-use super::events::{Action, ClientEvent, Progress, Summary};
+use super::events::{Action, ClientEvent, Figures, Progress, Summary};
 use crate::model::{ItemCode, RelPath, escape};
+use std::collections::HashMap;
 
 /// Figures and events of one transfer.
 #[derive(Debug, Default)]
@@ -12,8 +16,20 @@ pub(crate) struct Ledger {
     pub(crate) progress: Progress,
     /// A file failed because a disk is full.
     pub(crate) disk_full: bool,
+    /// Files that were started and are not settled.
+    open: HashMap<u32, Open>,
+    /// The one that was started last.
+    current: u32,
     events: Vec<ClientEvent>,
     audience: Audience,
+}
+
+/// A file that was started.
+#[derive(Debug, Default)]
+struct Open {
+    figures: Figures,
+    /// Bytes that count as done, in this attempt.
+    done: u64,
 }
 
 /// Who hears of single entries.
@@ -55,32 +71,68 @@ impl Ledger {
         self.summary.files += 1;
         self.summary.bytes += size;
         self.summary.saved_bytes += size;
+        self.summary.unchanged_bytes += size;
     }
 
-    /// Content moved.
-    pub(crate) fn moved(&mut self, bytes: u64) {
-        self.progress.bytes_done += bytes;
+    /// A file starts to travel. What an earlier attempt at it did is void, but for what travelled.
+    pub(crate) fn started(&mut self, file: u32, path: &RelPath) {
+        self.progress.current = Some(path.clone());
+        self.progress.current_saved = 0;
+        self.current = file;
+        let open = self.open.entry(file).or_default();
+        self.progress.bytes_done -= open.done.min(self.progress.bytes_done);
+        *open = Open {
+            figures: Figures {
+                literal_bytes: open.figures.literal_bytes,
+                ..Figures::default()
+            },
+            done: 0,
+        };
+    }
+
+    /// Content of a started file moved.
+    pub(crate) fn moved(&mut self, file: u32, bytes: u64) {
         self.summary.literal_bytes += bytes;
+        if let Some(open) = self.done(file, bytes) {
+            open.figures.literal_bytes += bytes;
+        }
     }
 
-    /// Content was there already, in another version.
-    pub(crate) fn matched(&mut self, bytes: u64) {
-        self.skipped(bytes);
-        self.summary.saved_bytes += bytes;
+    /// Content of a started file was there already, in another version.
+    pub(crate) fn matched(&mut self, file: u32, bytes: u64) {
+        if file == self.current {
+            self.progress.current_saved += bytes;
+        }
+        if let Some(open) = self.done(file, bytes) {
+            open.figures.matched_bytes += bytes;
+            open.figures.saved_bytes += bytes;
+        }
     }
 
-    /// A hole moved, as a few bytes.
-    pub(crate) fn skipped(&mut self, bytes: u64) {
+    /// A hole in a started file moved, as a few bytes.
+    pub(crate) fn skipped(&mut self, file: u32, bytes: u64) {
+        if let Some(open) = self.done(file, bytes) {
+            open.figures.matched_bytes += bytes;
+        }
+    }
+
+    fn done(&mut self, file: u32, bytes: u64) -> Option<&mut Open> {
+        let open = self.open.get_mut(&file)?;
+        open.done += bytes;
         self.progress.bytes_done += bytes;
-        self.summary.matched_bytes += bytes;
+        Some(open)
     }
 
     /// A file's content is settled.
-    pub(crate) fn transferred(&mut self, size: u64) {
+    pub(crate) fn transferred(&mut self, file: u32, path: &RelPath, action: Action, size: u64) {
+        let figures = self.open.remove(&file).unwrap_or_default().figures;
         self.progress.files_done += 1;
         self.summary.files += 1;
         self.summary.files_transferred += 1;
         self.summary.bytes += size;
+        self.summary.matched_bytes += figures.matched_bytes;
+        self.summary.saved_bytes += figures.saved_bytes;
+        self.item_with(path, action, size, figures);
     }
 
     /// Something was done with an entry.
@@ -88,10 +140,20 @@ impl Ledger {
         if action == Action::Deleted {
             self.summary.deleted += 1;
         }
+        let saved_bytes = if action == Action::Touched { size } else { 0 };
+        let figures = Figures {
+            saved_bytes,
+            ..Figures::default()
+        };
+        self.item_with(path, action, size, figures);
+    }
+
+    fn item_with(&mut self, path: &RelPath, action: Action, size: u64, figures: Figures) {
         self.tell(|| ClientEvent::Item {
             path: path.clone(),
             action,
             size,
+            figures,
         });
     }
 
@@ -107,7 +169,8 @@ impl Ledger {
     }
 
     /// A file that was counted as found failed.
-    pub(crate) fn file_failed(&mut self, path: &RelPath, code: ItemCode) {
+    pub(crate) fn file_failed(&mut self, file: u32, path: &RelPath, code: ItemCode) {
+        self.open.remove(&file);
         self.progress.files_done += 1;
         self.failed(path.as_bytes(), code);
     }
@@ -130,5 +193,59 @@ impl Ledger {
         if self.audience == Audience::User {
             self.events.push(event());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path() -> RelPath {
+        RelPath::parse(b"f").unwrap()
+    }
+
+    /// A patch that came out wrong and was sent again whole saved nothing, and counts once as done.
+    #[test]
+    fn an_attempt_that_came_to_nothing_saves_nothing() {
+        let mut ledger = Ledger::new(Audience::User);
+        ledger.wanted(1000);
+        ledger.started(3, &path());
+        ledger.moved(3, 10);
+        ledger.matched(3, 990);
+        assert_eq!(ledger.progress.current_saved, 990);
+        ledger.started(3, &path());
+        assert_eq!((ledger.progress.bytes_done, ledger.progress.current_saved), (0, 0));
+        ledger.moved(3, 1000);
+        ledger.transferred(3, &path(), Action::Replaced, 1000);
+        let summary = &ledger.summary;
+        assert_eq!((summary.literal_bytes, summary.matched_bytes), (1010, 0));
+        assert_eq!((summary.saved_bytes, ledger.progress.bytes_done), (0, 1000));
+        let figures = Figures {
+            literal_bytes: 1010,
+            ..Figures::default()
+        };
+        let events = ledger.take_events();
+        assert!(matches!(&events[..], [ClientEvent::Item { figures: found, .. }] if *found == figures));
+        assert!(ledger.open.is_empty());
+    }
+
+    /// What delta saves and what was there already are in one figure, and can be told apart; a file that
+    /// failed is in neither.
+    #[test]
+    fn savings_are_counted_when_their_file_is_settled() {
+        let mut ledger = Ledger::default();
+        ledger.unchanged(500);
+        for file in [1, 2] {
+            ledger.started(file, &path());
+            ledger.matched(file, 90);
+            ledger.skipped(file, 7);
+        }
+        assert_eq!(ledger.summary.saved_bytes, 500);
+        ledger.transferred(1, &path(), Action::Replaced, 97);
+        ledger.file_failed(2, &path(), ItemCode::Io);
+        let summary = &ledger.summary;
+        assert_eq!((summary.saved_bytes, summary.unchanged_bytes), (590, 500));
+        assert_eq!((summary.delta_saved_bytes(), summary.matched_bytes), (90, 97));
+        assert!(ledger.open.is_empty());
     }
 }

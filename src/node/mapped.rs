@@ -41,6 +41,11 @@ impl MappedContent {
         &self.file
     }
 
+    /// The file, when nothing is read any more.
+    pub(super) fn into_file(self) -> SourceFile {
+        self.file
+    }
+
     /// Whether `range` is in the view.
     fn holds(&self, offset: u64, length: usize) -> bool {
         let (start, held) = match &self.view {

@@ -12,6 +12,7 @@ mod choosing;
 mod client;
 mod client_node;
 mod commit;
+mod comparing;
 mod content;
 pub mod delta_file;
 mod deltas;
@@ -39,10 +40,11 @@ mod server;
 mod server_node;
 mod source_tree;
 mod status;
+mod target;
 mod verifying;
 
 pub use client::Client;
-pub use events::{Action, ClientEvent, JobError, Outcome, Progress, ServerEvent, Summary};
+pub use events::{Action, ClientEvent, Figures, JobError, Outcome, Progress, ServerEvent, Summary};
 #[cfg(feature = "tls")]
 pub use identity::stored_device;
 pub use options::{

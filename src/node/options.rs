@@ -133,6 +133,10 @@ pub struct TransferOptions {
     pub filters: Vec<FilterRule>,
     /// When the receiver may say "committed": for a pull here, for a push the server decides.
     pub durability: Durability,
+    /// Change files where they lie, instead of replacing them, when what they keep stays where it is.
+    pub in_place: bool,
+    /// Send changed files whole.
+    pub whole_file: bool,
 }
 
 impl Default for TransferOptions {
@@ -144,6 +148,8 @@ impl Default for TransferOptions {
             max_delete: MaxDelete::default(),
             filters: Vec::new(),
             durability: Durability::Barrier,
+            in_place: false,
+            whole_file: false,
         }
     }
 }

@@ -6,10 +6,12 @@
 
 use super::commit::Committer;
 use super::patching::{PatchError, Patched, Patching};
+use super::rebuilding::Staged;
+use super::target::Target;
 use super::verifying::CheckedChunk;
 use crate::model::{ContentId, Fault, ItemCode};
 use crate::reactor::ConnId;
-use crate::store::{PatchedFile, SidecarWriter};
+use crate::store::SidecarWriter;
 use crate::wire::Patch;
 use std::collections::VecDeque;
 
@@ -47,16 +49,26 @@ struct Finished {
 /// What became of a patch.
 pub(super) enum Outcome {
     /// The result is what it should be.
-    Sound(Patch, PatchedFile, ContentId, Option<SidecarWriter>),
+    Sound(Box<Sound>),
     /// It is not; this is what it is, if it could be read.
-    Unsound(u32),
+    Unsound(u32, Option<Box<Staged>>),
     /// It cannot be made here.
     Failed(u32, ItemCode),
+}
+
+/// A result that is what it should be.
+pub(super) struct Sound {
+    pub(super) patch: Patch,
+    pub(super) target: Target,
+    pub(super) id: ContentId,
+    pub(super) sidecar: Option<SidecarWriter>,
 }
 
 /// What a step did.
 #[derive(Default)]
 pub(super) struct Stepped {
+    /// The file that the figures are of.
+    pub(super) file: u32,
     /// Bytes of plans that are dealt with.
     pub(super) plan_bytes: u64,
     pub(super) literal_bytes: u64,
@@ -140,6 +152,7 @@ impl Patches {
         let Some(first) = self.queue.front_mut() else {
             return Ok(stepped);
         };
+        stepped.file = first.patch.file;
         if matches!(first.state, State::Waiting) {
             match open(&first.patch) {
                 Ok(Some(patching)) => first.state = State::Following(Box::new(patching)),
@@ -183,12 +196,12 @@ impl Patches {
             return Ok(());
         };
         match state {
-            State::Following(patching) => match patching.finish() {
+            State::Following(patching) => match patching.finish(&mut stepped.matched_bytes) {
                 Ok(patched) => self.followed.push(Finished { patch, root, patched }),
                 Err(PatchError::Peer(fault)) => return Err(fault),
                 Err(PatchError::File(code)) => stepped.outcomes.push(Outcome::Failed(patch.file, code)),
             },
-            State::Waiting | State::Useless => stepped.outcomes.push(Outcome::Unsound(patch.file)),
+            State::Waiting | State::Useless => stepped.outcomes.push(Outcome::Unsound(patch.file, None)),
         }
         self.collect(stepped);
         Ok(())
@@ -205,8 +218,22 @@ impl Patches {
             let Finished { patch, root, patched } = self.followed.swap_remove(at);
             let (target, found) = patched.identify();
             stepped.outcomes.push(match found {
-                Some((id, sidecar)) if id.root == root => Outcome::Sound(patch, target, id, sidecar),
-                _ => Outcome::Unsound(patch.file),
+                Some((id, sidecar)) if id.root == root => Outcome::Sound(Box::new(Sound {
+                    patch,
+                    target,
+                    id,
+                    sidecar,
+                })),
+                found => {
+                    let staged = found.and_then(|(id, sidecar)| {
+                        Some(Box::new(Staged {
+                            staged: target.into_staged()?,
+                            id,
+                            sidecar,
+                        }))
+                    });
+                    Outcome::Unsound(patch.file, staged)
+                }
             });
         }
     }

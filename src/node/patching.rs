@@ -9,6 +9,7 @@
 //! Invariant: a byte of the plan counts as dealt with, and makes room for another, when it was followed.
 
 use super::commit::Committer;
+use super::target::Target;
 use super::verifying::{CheckedChunk, Task, Verifying};
 use crate::delta::index::CHUNK_BYTES;
 use crate::delta::prefix::{PrefixDecoder, PrefixError};
@@ -17,12 +18,12 @@ use crate::delta::{Instruction, PlanDecoder, PlanError};
 use crate::model::limits::{LEAF_BYTES, plan_bytes_max};
 use crate::model::{ContentId, Fault, ItemCode};
 use crate::reactor::ConnId;
-use crate::store::{MappedSidecar, PatchedFile, SidecarWriter};
+use crate::store::{FileError, MappedSidecar, SidecarWriter};
 use crate::wire::{Patch, PatchForm};
 
 /// A patch that is being followed.
 pub(super) struct Patching {
-    target: PatchedFile,
+    target: Target,
     plan: Plan,
     /// Bytes of the result that are there.
     done: u64,
@@ -47,6 +48,8 @@ enum Plan {
     Prefix {
         decoder: Box<PrefixDecoder>,
         primed: u64,
+        /// Bytes of the plan that were followed.
+        followed: u64,
     },
 }
 
@@ -74,7 +77,7 @@ pub(super) enum PatchError {
 
 /// The result, complete but for its checks.
 pub(super) struct Patched {
-    pub(super) target: PatchedFile,
+    pub(super) target: Target,
     verifying: Verifying,
     leaves: Option<MappedSidecar>,
 }
@@ -86,7 +89,7 @@ const PRIME_BYTES: usize = 1 << 20;
 
 impl Patching {
     pub(super) fn new(
-        target: PatchedFile,
+        target: Target,
         patch: &Patch,
         verifying: Verifying,
         leaves: Option<MappedSidecar>,
@@ -100,7 +103,11 @@ impl Patching {
             ),
             PatchForm::Prefix => {
                 let decoder = Box::new(PrefixDecoder::new(from, to)?);
-                Plan::Prefix { decoder, primed: 0 }
+                Plan::Prefix {
+                    decoder,
+                    primed: 0,
+                    followed: 0,
+                }
             }
         };
         Ok(Patching {
@@ -130,12 +137,17 @@ impl Patching {
                 followed.more = true;
                 break;
             }
+            if self.target.is_moving() {
+                self.move_on(scratch)?;
+                followed.more = true;
+                break;
+            }
             if let Some(copied) = self.copy_on()? {
                 followed.matched_bytes += copied;
                 continue;
             }
             let went = match &mut self.plan {
-                Plan::Prefix { decoder, primed } if *primed < self.target.basis().size() => {
+                Plan::Prefix { decoder, primed, .. } if *primed < self.target.basis().size() => {
                     *primed += prime(decoder, &self.target, *primed, scratch)?;
                     followed.more = true;
                     break;
@@ -147,6 +159,11 @@ impl Patching {
             }
         }
         followed.plan_bytes = length - input.len();
+        if let Plan::Prefix { followed: all, .. } = &mut self.plan {
+            // Old and new bytes cannot be told apart here: new is what had to travel.
+            followed.literal_bytes = followed.plan_bytes as u64;
+            *all += followed.literal_bytes;
+        }
         Ok(followed)
     }
 
@@ -155,10 +172,10 @@ impl Patching {
         let Some(Copying { from, left }) = self.copying else {
             return Ok(None);
         };
-        let copied = self.target.copy(from, self.done, left).map_err(|error| {
-            log::warn!("{error}");
-            PatchError::File(error.code())
-        })?;
+        let copied = self
+            .target
+            .copy(from, self.done, left)
+            .map_err(|error| failed(&error))?;
         self.done += copied;
         self.copying = (copied < left).then_some(Copying {
             from: from + copied,
@@ -167,23 +184,30 @@ impl Patching {
         Ok(Some(copied))
     }
 
+    /// What was gathered for a change in place goes on to a staged file.
+    fn move_on(&mut self, scratch: &mut Vec<u8>) -> Result<(), PatchError> {
+        if let Some(staged) = self
+            .target
+            .move_on(self.done, scratch)
+            .map_err(|error| failed(&error))?
+        {
+            self.verifying.go_on_in(staged);
+        }
+        Ok(())
+    }
+
     /// Follows the next instruction, or takes more of the input.
     fn follow(&mut self, input: &mut &[u8], followed: &mut Followed) -> Result<Went, PatchError> {
-        let write = |target: &mut PatchedFile, at: u64, bytes: &[u8]| {
-            target.write_at(at, bytes).map_err(|error| {
-                log::warn!("{error}");
-                PatchError::File(error.code())
-            })
-        };
         let decoder = match &mut self.plan {
             Plan::Prefix { decoder, .. } => {
                 return match decoder.next(input)? {
                     None if input.is_empty() => Ok(Went::Dry),
                     None => Ok(Went::On),
                     Some(bytes) => {
-                        write(&mut self.target, self.done, bytes)?;
+                        self.target
+                            .write_changes(self.done, bytes)
+                            .map_err(|error| failed(&error))?;
                         self.done += bytes.len() as u64;
-                        followed.literal_bytes += bytes.len() as u64;
                         Ok(Went::On)
                     }
                 };
@@ -196,7 +220,7 @@ impl Patching {
                 return Ok(Went::On);
             }
             Some(Instruction::Literal(bytes)) => {
-                write(&mut self.target, self.done, bytes)?;
+                self.target.write_at(self.done, bytes).map_err(|error| failed(&error))?;
                 self.done += bytes.len() as u64;
                 followed.literal_bytes += bytes.len() as u64;
                 return Ok(Went::On);
@@ -243,14 +267,18 @@ impl Patching {
     }
 
     /// The sender says that the plan is complete, and all of it was followed.
-    pub(super) fn finish(self) -> Result<Patched, PatchError> {
+    /// What turns out only now to have been here is added to `matched_bytes`.
+    pub(super) fn finish(self, matched_bytes: &mut u64) -> Result<Patched, PatchError> {
         match &self.plan {
             Plan::Plain(decoder) => decoder.finish()?,
             Plan::Squeezed(unsqueezer, decoder) => {
                 unsqueezer.finish_early()?;
                 decoder.finish()?;
             }
-            Plan::Prefix { decoder, .. } => decoder.finish()?,
+            Plan::Prefix { decoder, followed, .. } => {
+                decoder.finish()?;
+                *matched_bytes += self.target.length().saturating_sub(*followed);
+            }
         }
         debug_assert_eq!(self.done, self.target.length());
         Ok(Patched {
@@ -273,7 +301,7 @@ impl Patched {
     }
 
     /// What the result contains, and its sidecar, when it can be read.
-    pub(super) fn identify(self) -> (PatchedFile, Option<(ContentId, Option<SidecarWriter>)>) {
+    pub(super) fn identify(self) -> (Target, Option<(ContentId, Option<SidecarWriter>)>) {
         let Patched {
             target,
             verifying,
@@ -306,24 +334,25 @@ enum Went {
 const PLAN_PIECE_BYTES: usize = 128 * 1024;
 
 /// How a chunk of the result is to be hashed.
-fn task_of(target: &PatchedFile, leaves: Option<&MappedSidecar>, chunk: usize) -> Task {
-    let Some(leaves) = leaves else {
-        return Task::Leaves;
+fn task_of(target: &Target, leaves: Option<&MappedSidecar>, chunk: usize) -> Task {
+    let view = leaves.map(MappedSidecar::view);
+    let start = chunk as u64 * CHUNK_BYTES as u64;
+    let end = target.length().min(start + CHUNK_BYTES as u64);
+    let known = |leaf: u64| {
+        let view = view.as_ref().filter(|_| target.is_kept(leaf));
+        view.map(|view| *view.leaf(leaf))
     };
-    let view = leaves.view();
-    let first = (chunk * (CHUNK_BYTES / LEAF_BYTES)) as u64;
-    let end = target.length().min((chunk as u64 + 1) * CHUNK_BYTES as u64);
-    let known = |leaf: u64| target.is_kept(leaf).then(|| *view.leaf(leaf));
-    Task::Patched((first..end.div_ceil(LEAF_BYTES as u64)).map(known).collect())
+    let leaves = start / LEAF_BYTES as u64..end.div_ceil(LEAF_BYTES as u64);
+    target.task(start..end, leaves.map(known).collect())
+}
+
+fn failed(error: &FileError) -> PatchError {
+    log::warn!("{error}");
+    PatchError::File(error.code())
 }
 
 /// Gives the next bytes of the basis to the decoder.
-fn prime(
-    decoder: &mut PrefixDecoder,
-    target: &PatchedFile,
-    primed: u64,
-    scratch: &mut Vec<u8>,
-) -> Result<u64, PatchError> {
+fn prime(decoder: &mut PrefixDecoder, target: &Target, primed: u64, scratch: &mut Vec<u8>) -> Result<u64, PatchError> {
     scratch.resize(PRIME_BYTES, 0);
     let count = target.basis().read_at(primed, scratch);
     let count = count.map_err(|error| PatchError::File(error.code()))?;

@@ -2,25 +2,32 @@
 //!
 //! Invariant: a patch is only applied to the very file whose content was named.
 
-use super::patches::{Outcome, Stepped};
+use super::patches::{Outcome, Sound, Stepped};
 use super::patching::Patching;
-use super::receiving::{Books, Receiving, Want};
+use super::questions::Named;
+use super::receiving::{Books, Receiving, ReceivingPlan, Want};
+use super::target::Target;
 use super::verifying::Verifying;
 use crate::conn::Receiver;
-use crate::delta::index::Parts;
-use crate::model::{Fault, ItemCode};
+use crate::model::limits::WHOLE_BYTES_MAX;
+use crate::model::{ContentId, Fault, ItemCode};
 use crate::reactor::Activity;
-use crate::store::Expected;
+use crate::store::{Expected, SidecarWriter, SourceFile, StagedFile};
 use crate::wire::{Ask, Patch, SettledResult};
 use std::sync::Arc;
 
 impl Receiving {
     /// A question about a basis.
     pub(crate) fn handle_ask(&mut self, ask: &Ask<'_>) {
-        if let Some(want) = self.wants.get(&ask.file)
-            && let (Expected::Present(identity), Some(id)) = (want.expected, want.basis)
-        {
-            self.questions.push(ask, want.path.clone(), identity, id);
+        let Some(want) = self.wants.get(&ask.file) else { return };
+        let Some(id) = want.basis else { return };
+        let named = match (&want.repair, want.expected) {
+            (Some(repair), _) => repair.source.share().ok().map(Named::Staged),
+            (None, Expected::Present(identity)) => Some(Named::InPlace(want.path.clone(), identity)),
+            (None, _) => None,
+        };
+        if let Some(named) = named {
+            self.questions.push(ask, named, id);
         }
     }
 
@@ -28,7 +35,7 @@ impl Receiving {
     pub(crate) fn handle_patch(&mut self, patch: Patch, books: &mut Books<'_>) {
         if let Some(want) = self.wants.get_mut(&patch.file) {
             want.size = patch.size;
-            books.ledger.progress.current = Some(want.path.clone());
+            books.ledger.started(patch.file, &want.path);
         }
         self.patches.push(patch);
     }
@@ -37,14 +44,15 @@ impl Receiving {
     pub(super) fn patch(&mut self, receiver: &mut Receiver, books: &mut Books<'_>) -> Result<Activity, Fault> {
         let mut patches = std::mem::take(&mut self.patches);
         self.started += 1;
-        let (serial, place, wants) = (self.started, &self.plan.place, &self.wants);
+        let (serial, plan, wants) = (self.started, &self.plan, &self.wants);
         let open = |patch: &Patch| {
             let want = wants.get(&patch.file).ok_or(ItemCode::Other)?;
-            open_patch(patch, want, place, serial)
+            open_patch(patch, want, plan, serial)
         };
         let stepped = patches.step(self.owner, books.committer, books.scratch, open);
         self.patches = patches;
         let Stepped {
+            file,
             plan_bytes,
             literal_bytes,
             matched_bytes,
@@ -52,8 +60,8 @@ impl Receiving {
             more,
         } = stepped?;
         receiver.consumed(plan_bytes);
-        books.ledger.moved(literal_bytes);
-        books.ledger.matched(matched_bytes);
+        books.ledger.moved(file, literal_bytes);
+        books.ledger.matched(file, matched_bytes);
         for outcome in outcomes {
             self.patched(outcome, receiver, books);
         }
@@ -63,13 +71,54 @@ impl Receiving {
 
     fn patched(&mut self, outcome: Outcome, receiver: &mut Receiver, books: &mut Books<'_>) {
         match outcome {
-            Outcome::Sound(patch, target, id, sidecar) => {
+            Outcome::Sound(sound) => {
+                let Sound {
+                    patch,
+                    target,
+                    id,
+                    sidecar,
+                } = *sound;
                 self.plan.place.deltas.keep(sidecar, &id);
-                self.commit(patch.file, target.seal(&patch.meta), Some(id), receiver, books);
+                let Some(expected) = self.wants.get(&patch.file).map(|want| want.expected) else {
+                    return;
+                };
+                match target.into_ready(&patch.meta, expected) {
+                    Ok(ready) => self.commit_ready(patch.file, ready, Some(id), books),
+                    Err(error) => {
+                        log::warn!("{error}");
+                        self.fail(patch.file, error.code(), receiver, books.ledger);
+                    }
+                }
             }
-            Outcome::Unsound(file) => receiver.settle(file, SettledResult::Resend),
+            Outcome::Unsound(file, found) => self.repair(file, found.map(|found| *found), receiver),
             Outcome::Failed(file, code) => self.fail(file, code, receiver, books.ledger),
         }
+    }
+
+    /// What has come is not what it should be. If it is known what it is, it becomes the basis of the next
+    /// attempt; else the file is sent again, whole.
+    pub(super) fn repair(&mut self, file: u32, found: Option<Staged>, receiver: &mut Receiver) {
+        let Some(want) = self.wants.get_mut(&file) else {
+            return;
+        };
+        let made = want.repair.take().map_or(0, |repair| repair.made);
+        let found = found.filter(|found| {
+            self.plan.delta && made < REPAIRS_MAX && found.id.length > WHOLE_BYTES_MAX && want.size > WHOLE_BYTES_MAX
+        });
+        let source = found.as_ref().and_then(|found| found.staged.as_source().ok());
+        let source = source.filter(|source| found.as_ref().is_some_and(|found| found.id.length == source.size()));
+        let (Some(Staged { staged, id, sidecar }), Some(source)) = (found, source) else {
+            return receiver.settle(file, SettledResult::Resend);
+        };
+        log::info!("{} is repaired: what was pieced together differs", want.path);
+        self.plan.place.deltas.keep(sidecar, &id);
+        want.basis = Some(id);
+        want.repair = Some(Repair {
+            staged,
+            source,
+            made: made + 1,
+        });
+        receiver.repair(file, id);
     }
 
     /// A file was committed: next time it is known what it contains.
@@ -82,28 +131,45 @@ impl Receiving {
     }
 }
 
+/// What was pieced together of a file and is not what it should be.
+pub(super) struct Staged {
+    pub(super) staged: StagedFile,
+    pub(super) id: ContentId,
+    pub(super) sidecar: Option<SidecarWriter>,
+}
+
+/// What the next attempt at a file is made from.
+pub(super) struct Repair {
+    /// Removed from the disk when this is dropped.
+    #[expect(dead_code, reason = "holds the file in staging")]
+    staged: StagedFile,
+    source: SourceFile,
+    /// Repairs of this file so far, with this one.
+    made: u32,
+}
+
+/// After so many repairs in vain a file is sent whole, in the last attempt that there is.
+const REPAIRS_MAX: u32 = 2;
+
 /// Begins a patch; `None` when its basis is not what was named any more.
-fn open_patch(
-    patch: &Patch,
-    want: &Want,
-    place: &super::place::Place,
-    serial: u64,
-) -> Result<Option<Patching>, ItemCode> {
-    let basis = place.root.open_file(&want.path).map_err(|error| error.code());
+fn open_patch(patch: &Patch, want: &Want, plan: &ReceivingPlan, serial: u64) -> Result<Option<Patching>, ItemCode> {
+    let place = &plan.place;
+    let basis = match &want.repair {
+        Some(repair) => repair.source.share(),
+        None => place.root.open_file(&want.path),
+    };
     let Ok(basis) = basis else { return Ok(None) };
-    if want.expected != Expected::Present(basis.identity()) || want.basis != Some(patch.basis) {
+    let is_named = want.repair.is_some() || want.expected == Expected::Present(basis.identity());
+    if !is_named || want.basis != Some(patch.basis) {
         return Ok(None);
     }
     let code = |error: crate::store::FileError| {
         log::warn!("{error}");
         error.code()
     };
-    let target = place
-        .staging
-        .create_patched(&want.path, basis, patch.size)
-        .map_err(code)?;
-    let file = target.staged().file().try_clone().map_err(|_| ItemCode::Other)?;
-    let sidecar = place.deltas.begin(patch.size, Parts::Leaves);
+    let target = Target::open(place, basis, &want.path, patch.size, plan.in_place).map_err(code)?;
+    let file = target.file().try_clone().map_err(|_| ItemCode::Other)?;
+    let sidecar = place.deltas.begin_patched(&patch.basis, patch.size);
     let verifying = Verifying::new(Arc::new(file), serial, sidecar);
     let leaves = place.deltas.open(&patch.basis);
     match Patching::new(target, patch, verifying, leaves) {

@@ -10,7 +10,7 @@
 
 use super::agreement::Agreement;
 use super::arriving::{Arrival, Ended, Finding};
-use super::commit::{Closing, Commit, Committer, Done};
+use super::commit::{Closing, Commit, Committer, Done, Ready};
 use super::events::Action;
 use super::examining::Examining;
 use super::ledger::Ledger;
@@ -19,6 +19,7 @@ use super::patches::Patches;
 use super::place::Place;
 use super::prune::{Offered, Prune, PruneContext, PruneLog, Pruned};
 use super::questions::Questions;
+use super::rebuilding::{Repair, Staged};
 use super::sending::action_of;
 use super::verifying::CheckedChunk;
 use crate::conn::{Machine, Receiver};
@@ -66,6 +67,8 @@ pub(crate) struct ReceivingPlan {
     pub(crate) dry_run: bool,
     /// Whether the sender understands bases.
     pub(crate) delta: bool,
+    /// Whether files are changed where they lie.
+    pub(crate) in_place: bool,
     pub(crate) delete: Option<DeletePlan>,
     /// The directory that the top of the source corresponds to; `None` is the root.
     pub(crate) top: Option<RelPath>,
@@ -88,6 +91,8 @@ pub(super) struct Want {
     pub(super) basis: Option<ContentId>,
     /// What was committed.
     pub(super) id: Option<ContentId>,
+    /// What was pieced together: then the basis is that.
+    pub(super) repair: Option<Repair>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -176,7 +181,7 @@ impl Receiving {
                 self.incoming = Some(Arrival::new(start, staged, self.started, sidecar));
                 if let Some(want) = self.wants.get_mut(&start.file) {
                     want.size = start.size;
-                    books.ledger.progress.current = Some(want.path.clone());
+                    books.ledger.started(start.file, &want.path);
                 }
             }
             Err(code) => self.fail(start.file, code, receiver, books.ledger),
@@ -208,7 +213,7 @@ impl Receiving {
             return;
         };
         match incoming.write(bytes, self.owner, books.committer) {
-            Ok(()) => books.ledger.moved(bytes.len() as u64),
+            Ok(()) => books.ledger.moved(file, bytes.len() as u64),
             Err(code) => self.fail(file, code, receiver, books.ledger),
         }
     }
@@ -216,7 +221,7 @@ impl Receiving {
     pub(crate) fn handle_hole(&mut self, hole: &Hole, ledger: &mut Ledger) {
         if let Some(incoming) = self.incoming.as_mut().filter(|incoming| incoming.file == hole.file) {
             incoming.hole(hole.length);
-            ledger.skipped(hole.length);
+            ledger.skipped(hole.file, hole.length);
         }
     }
 
@@ -230,7 +235,7 @@ impl Receiving {
             (EndOutcome::Failed(code), _) => {
                 receiver.consumed(self.patches.drop_file(end.file));
                 if let Some(want) = self.wants.remove(&end.file) {
-                    books.ledger.file_failed(&want.path, code);
+                    books.ledger.file_failed(end.file, &want.path, code);
                 }
             }
             (EndOutcome::Complete(root), Some(incoming)) => {
@@ -247,7 +252,11 @@ impl Receiving {
     fn conclude_file(&mut self, mut ended: Ended, receiver: &mut Receiver, books: &mut Books<'_>) {
         match ended.finding() {
             Finding::Pending => self.ended.push(ended),
-            Finding::Damaged => receiver.settle(ended.file, SettledResult::Resend),
+            Finding::Damaged(found) => {
+                let (file, staged) = (ended.file, ended.staged);
+                let found = found.map(|(id, sidecar)| Staged { staged, id, sidecar });
+                self.repair(file, found, receiver);
+            }
             Finding::Genuine(id, sidecar) => {
                 let Ended {
                     file,
@@ -295,8 +304,9 @@ impl Receiving {
             Ok(staged) => {
                 if let Some(want) = self.wants.get_mut(&file) {
                     want.size = bytes.len() as u64;
+                    books.ledger.started(file, &want.path);
                 }
-                books.ledger.moved(bytes.len() as u64);
+                books.ledger.moved(file, bytes.len() as u64);
                 let sealed = staged.seal(&inline.meta, bytes.len() as u64);
                 self.commit(file, sealed, None, receiver, books);
             }
@@ -316,24 +326,11 @@ impl Receiving {
         receiver: &mut Receiver,
         books: &mut Books<'_>,
     ) {
-        let Some(want) = self.wants.get_mut(&file) else {
+        let Some(expected) = self.wants.get(&file).map(|want| want.expected) else {
             return;
         };
-        want.id = id;
-        let (path, expected) = (want.path.clone(), want.expected);
         match sealed {
-            Ok(sealed) => {
-                self.touch_parent(&path);
-                books.committer.push(
-                    &self.plan.place,
-                    Commit {
-                        owner: self.owner,
-                        file,
-                        sealed,
-                        expected,
-                    },
-                );
-            }
+            Ok(sealed) => self.commit_ready(file, Ready::Staged(sealed, expected), id, books),
             Err(error) => {
                 log::warn!("{error}");
                 self.fail(file, error.code(), receiver, books.ledger);
@@ -341,12 +338,23 @@ impl Receiving {
         }
     }
 
+    pub(super) fn commit_ready(&mut self, file: u32, ready: Ready, id: Option<ContentId>, books: &mut Books<'_>) {
+        let Some(want) = self.wants.get_mut(&file) else {
+            return;
+        };
+        want.id = id;
+        let path = want.path.clone();
+        self.touch_parent(&path);
+        let owner = self.owner;
+        books.committer.push(&self.plan.place, Commit { owner, file, ready });
+    }
+
     pub(super) fn fail(&mut self, file: u32, code: ItemCode, receiver: &mut Receiver, ledger: &mut Ledger) {
         self.incoming.take_if(|incoming| incoming.file == file);
         receiver.consumed(self.patches.drop_file(file));
         self.questions.forget(file);
         if let Some(want) = self.wants.remove(&file) {
-            ledger.file_failed(&want.path, code);
+            ledger.file_failed(file, &want.path, code);
             if let Some(offered) = &mut self.offered {
                 offered.keep_beneath(&want.path);
             }
@@ -373,8 +381,7 @@ impl Receiving {
                     ledger.item(&copy, Action::Created, 0);
                 }
                 self.remember(&want);
-                ledger.transferred(want.size);
-                ledger.item(&want.path, action_of(want.verdict), want.size);
+                ledger.transferred(file, &want.path, action_of(want.verdict), want.size);
                 receiver.settle(file, SettledResult::Committed);
             }
             Done::File {

@@ -108,6 +108,7 @@ impl Sending {
                 outgoing.checked(&checked);
             }
         }
+        self.told.retain(|file, _| sender.basis_of(*file).is_some());
         let listing = self.list(sender, books.ledger, books.scratch);
         let reading = self.read(cx, machine, books);
         cx.send_owned(machine.take_output());
@@ -141,8 +142,10 @@ impl Sending {
                     opened += 1;
                     let flow = self.open(sender, (file, &origin, basis), credit, books);
                     cx.send_owned(machine.take_output());
-                    if flow == Flow::Waits {
-                        return Activity::Idle;
+                    match flow {
+                        Flow::Waits => return Activity::Idle,
+                        Flow::Compares => break,
+                        Flow::Goes => {}
                     }
                 }
                 ReadStep::Plan { credit, .. } => {
@@ -206,31 +209,40 @@ impl Sending {
             }
         };
         let basis = basis.filter(|_| file.size() > WHOLE_BYTES_MAX);
+        if basis.is_some() && !sender.may_ask() {
+            return Flow::Waits;
+        }
         let told = self.told.remove(&number);
+        let told = told.filter(|told| basis.is_some_and(|basis| told.is_about(&basis)));
         let choice = match basis {
             Some(basis) => choose(file, &basis, told, self.features, self.checksum, &self.deltas),
             None => Choice::Whole(file),
         };
         match choice {
-            Choice::Ask(topic, body) => {
-                if sender.ask(topic, &body) == Asked::Later {
-                    return Flow::Waits;
-                }
-                self.told.insert(number, Told::new(topic));
+            Choice::Ask(told, topic, body) => {
+                let asked = sender.ask(topic, &body);
+                debug_assert_eq!(asked, Asked::Sent);
+                self.told.retain(|number, _| sender.basis_of(*number).is_some());
+                self.told.insert(number, told);
+            }
+            Choice::Later(told) => {
+                self.told.insert(number, told);
+                return Flow::Compares;
             }
             Choice::Patch(changing) => {
                 let file = changing.file();
                 sender.patch(file.size(), &file.meta(), changing.form());
-                books.ledger.progress.current = Some(origin.path.clone());
+                books.ledger.started(number, &origin.path);
                 self.outgoing = Some(Leaving::Patch(changing));
             }
             Choice::Whole(file) if file.size() <= INLINE_BYTES_MAX.min(credit) => {
-                send_whole(sender, &file, &self.deltas, books);
+                books.ledger.started(number, &origin.path);
+                send_whole(sender, number, &file, &self.deltas, books);
             }
             Choice::Whole(file) => {
                 let sparse = self.features & features::HOLES != 0 && file.is_sparse();
                 sender.start(file.size(), sparse, &file.meta());
-                books.ledger.progress.current = Some(origin.path.clone());
+                books.ledger.started(number, &origin.path);
                 self.started += 1;
                 let outgoing = Outgoing::new(file, sparse, self.started, &self.deltas);
                 self.outgoing = Some(Leaving::Whole(Box::new(outgoing)));
@@ -254,8 +266,10 @@ impl Sending {
         };
         let changed = changing.step(credit as usize, &self.deltas);
         let (literal, matched) = changing.take_figures();
-        books.ledger.moved(literal);
-        books.ledger.matched(matched);
+        if let Some(file) = machine.sender().and_then(|sender| sender.current_file()) {
+            books.ledger.moved(file, literal);
+            books.ledger.matched(file, matched);
+        }
         let pending = machine.take_output();
         cx.send_owned(pending);
         let Some(sender) = machine.sender() else { return };
@@ -285,6 +299,10 @@ impl Sending {
             return Flow::Waits;
         };
         let holes = self.features & features::HOLES != 0;
+        let number = machine
+            .sender()
+            .and_then(|sender| sender.current_file())
+            .unwrap_or_default();
         let part = outgoing.next_part(offset, remaining, credit, holes, &self.deltas);
         let pending = machine.take_output();
         cx.send_owned(pending);
@@ -296,12 +314,12 @@ impl Sending {
                 let length = range.len();
                 cx.send(&sender.data(length));
                 cx.send_shared(bytes, range);
-                books.ledger.moved(length as u64);
+                books.ledger.moved(number, length as u64);
                 outgoing.hash_beside(offset + length as u64, cx.id(), books.committer);
             }
             Ok(Part::Hole(length)) => {
                 sender.hole(length);
-                books.ledger.skipped(length);
+                books.ledger.skipped(number, length);
             }
             Ok(Part::Wait) => return Flow::Waits,
             Ok(Part::End) => {
@@ -335,10 +353,12 @@ enum Flow {
     Goes,
     /// For the helper thread, which wakes the connection.
     Waits,
+    /// Not before more was done, in the next visit.
+    Compares,
 }
 
 /// A small file: read, hashed and sent at once. Mapping it would cost more than the copy.
-fn send_whole(sender: &mut Sender, file: &SourceFile, deltas: &Deltas, books: &mut Books<'_>) {
+fn send_whole(sender: &mut Sender, number: u32, file: &SourceFile, deltas: &Deltas, books: &mut Books<'_>) {
     books.scratch.resize(INLINE_BYTES_MAX as usize + 1, 0);
     let length = match file.read_at(0, books.scratch) {
         Ok(length) => length,
@@ -349,7 +369,7 @@ fn send_whole(sender: &mut Sender, file: &SourceFile, deltas: &Deltas, books: &m
             let bytes = &books.scratch[..length];
             let id = content_id(bytes);
             sender.inline(&file.meta(), id.root, bytes);
-            books.ledger.moved(length as u64);
+            books.ledger.moved(number, length as u64);
             if let Some(mut shadow) = deltas.begin_shadow(length as u64) {
                 deltas.append_shadow(&mut shadow, bytes);
                 deltas.keep_shadow(Some(shadow), id);
@@ -363,6 +383,7 @@ fn send_whole(sender: &mut Sender, file: &SourceFile, deltas: &Deltas, books: &m
 /// Enters what became of entries into the books.
 fn settle_reports(sender: &mut Sender, ledger: &mut Ledger) {
     while let Some(Report {
+        file,
         origin,
         size,
         is_file,
@@ -373,13 +394,11 @@ fn settle_reports(sender: &mut Sender, ledger: &mut Ledger) {
             Settlement::Wanted(verdict) => {
                 ledger.wanted(size);
                 if sender.is_dry_run() {
-                    ledger.transferred(size);
-                    ledger.item(&origin.path, action_of(verdict), size);
+                    ledger.transferred(file, &origin.path, action_of(verdict), size);
                 }
             }
             Settlement::Committed(verdict) => {
-                ledger.transferred(size);
-                ledger.item(&origin.path, action_of(verdict), size);
+                ledger.transferred(file, &origin.path, action_of(verdict), size);
             }
             Settlement::Answered(verdict) => {
                 if is_file {
@@ -389,7 +408,7 @@ fn settle_reports(sender: &mut Sender, ledger: &mut Ledger) {
                     ledger.item(&origin.path, action_of(verdict), size);
                 }
             }
-            Settlement::Failed(code) if is_file => ledger.file_failed(&origin.path, code),
+            Settlement::Failed(code) if is_file => ledger.file_failed(file, &origin.path, code),
             Settlement::Failed(code) => ledger.failed(origin.path.as_bytes(), code),
         }
     }

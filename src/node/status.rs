@@ -26,6 +26,9 @@ pub(crate) struct ShareStatus<'a> {
     pub(crate) transfers: u64,
     pub(crate) files: u64,
     pub(crate) bytes: u64,
+    /// Of these, what delta saved and what was there already.
+    pub(crate) saved_bytes: u64,
+    pub(crate) unchanged_bytes: u64,
     pub(crate) failed: u64,
 }
 
@@ -45,6 +48,8 @@ pub(crate) struct Totals {
     pub(crate) transfers: u64,
     pub(crate) files: u64,
     pub(crate) bytes: u64,
+    pub(crate) saved_bytes: u64,
+    pub(crate) unchanged_bytes: u64,
     pub(crate) failed: u64,
 }
 
@@ -53,6 +58,8 @@ impl Totals {
         self.transfers += 1;
         self.files += summary.files;
         self.bytes += summary.bytes;
+        self.saved_bytes += summary.saved_bytes;
+        self.unchanged_bytes += summary.unchanged_bytes;
         self.failed += summary.failed;
     }
 
@@ -64,6 +71,8 @@ impl Totals {
             transfers: self.transfers,
             files: self.files,
             bytes: self.bytes,
+            saved_bytes: self.saved_bytes,
+            unchanged_bytes: self.unchanged_bytes,
             failed: self.failed,
         }
     }

@@ -16,7 +16,7 @@ use crate::delta::TreeHasher;
 use crate::delta::index::{CHUNK_BYTES, ChunkIndex, Parts, leaves_of};
 use crate::model::ContentId;
 use crate::model::limits::LEAF_BYTES;
-use crate::store::{SidecarWriter, Window};
+use crate::store::{Laid, SidecarWriter, Window};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -46,6 +46,8 @@ pub(crate) enum Task {
     Leaves,
     /// The leaves; of some the hash is known, because they are where they were in the basis.
     Patched(Vec<Option<[u8; 32]>>),
+    /// The same for a file that is to be changed in place; `None` when that cannot be read.
+    Laid(Vec<Option<[u8; 32]>>, Option<Arc<Laid>>),
     /// Everything that a delta index holds.
     Index {
         /// Of the xxh3 hashes.
@@ -91,8 +93,20 @@ impl ChunkCheck {
         } = self;
         let offset = place.index as u64 * CHUNK_BYTES as u64;
         let index = match task {
-            Task::Leaves => read_and(&file, offset, length, |bytes| ChunkIndex::leaves_only(bytes)),
-            Task::Patched(known) => patched(&file, offset, length, known),
+            Task::Leaves => read_and(&file, offset, length, ChunkIndex::leaves_only),
+            Task::Patched(known) => patched(length, &known, |start, bytes, leaves| {
+                read_and(&file, offset + start, bytes, |bytes| leaves.extend(leaves_of(bytes)))
+            }),
+            Task::Laid(known, laid) => {
+                let mut buffer = Vec::new();
+                patched(length, &known, |start, bytes, leaves| {
+                    let laid = laid.as_ref().ok_or(io::ErrorKind::Other)?;
+                    buffer.resize(bytes, 0);
+                    laid.read_at(offset + start, &mut buffer)?;
+                    leaves.extend(leaves_of(&buffer));
+                    Ok(())
+                })
+            }
             Task::Index { seed, bits } => {
                 let before = offset.min(CONTEXT_BYTES as u64);
                 read_and(&file, offset - before, length + before as usize, |bytes| {
@@ -108,8 +122,13 @@ impl ChunkCheck {
     }
 }
 
-/// Leaves that are not known are read and hashed, in runs.
-fn patched(file: &File, offset: u64, length: usize, known: Vec<Option<[u8; 32]>>) -> io::Result<ChunkIndex> {
+/// Leaves that are not known are read and hashed, in runs: `hash` gets where in the chunk one begins, its
+/// bytes, and where its leaves go.
+fn patched(
+    length: usize,
+    known: &[Option<[u8; 32]>],
+    mut hash: impl FnMut(u64, usize, &mut Vec<[u8; 32]>) -> io::Result<()>,
+) -> io::Result<ChunkIndex> {
     let count = length.div_ceil(LEAF_BYTES);
     debug_assert_eq!(known.len(), count);
     let mut leaves = Vec::with_capacity(count);
@@ -122,9 +141,7 @@ fn patched(file: &File, offset: u64, length: usize, known: Vec<Option<[u8; 32]>>
         let run = known[at..].iter().take_while(|leaf| leaf.is_none()).count().max(1);
         let start = at * LEAF_BYTES;
         let bytes = (run * LEAF_BYTES).min(length - start);
-        read_and(file, offset + start as u64, bytes, |bytes| {
-            leaves.extend(leaves_of(bytes))
-        })?;
+        hash(start as u64, bytes, &mut leaves)?;
     }
     Ok(with_leaves(leaves))
 }
@@ -165,6 +182,11 @@ impl Verifying {
             failed: false,
             sidecar,
         }
+    }
+
+    /// From here on `file` is read instead, which holds what was checked already.
+    pub(crate) fn go_on_in(&mut self, file: Arc<File>) {
+        self.file = file;
     }
 
     pub(crate) fn serial(&self) -> u64 {

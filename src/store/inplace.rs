@@ -16,6 +16,7 @@
 use super::barrier::flush;
 use super::error::{FileError, Operation};
 use super::facts::{Found, Identity};
+use super::laid::Laid;
 use super::marks::Marks;
 use super::meta;
 use super::recovery::{open_in_place, roll_back};
@@ -188,6 +189,32 @@ impl InPlace {
         (run.start < end).then_some(run.start..end)
     }
 
+    /// The first run of bytes at or after `from` and before `end` that was written, in whole pages, of at
+    /// most 1 MiB.
+    #[must_use]
+    pub fn next_changed(&self, from: u64, end: u64) -> Option<Range<u64>> {
+        let run = self.changed.next_run(from / PAGE)?;
+        let start = from.max(run.start * PAGE);
+        let end = end.min(run.end * PAGE).min(start + RANGE_BYTES_MAX as u64);
+        (start < end).then_some(start..end)
+    }
+
+    /// The result in `range`, for another thread to read. What is written later is not in it.
+    ///
+    /// # Errors
+    /// When there are too many open files.
+    pub fn view(&self, range: Range<u64>) -> Result<Laid, FileError> {
+        let duplicate = |file: &File| file.try_clone().map_err(|error| self.failed(error));
+        let (old, changes) = (duplicate(self.old.file())?, duplicate(self.changes.file())?);
+        let mut changed = Vec::new();
+        let mut at = range.start;
+        while let Some(run) = self.next_changed(at, range.end.min(self.new_length)) {
+            at = run.end;
+            changed.push(run);
+        }
+        Ok(Laid::new(old, self.old.size(), changes, changed))
+    }
+
     /// Makes the changes, which the caller has verified, and sets mode and time as in `meta`. Blocks; for
     /// the helper thread.
     ///
@@ -253,15 +280,6 @@ impl InPlace {
     fn read_change(&self, at: u64, bytes: &mut [u8]) -> Result<(), FileError> {
         let read = self.changes.file().read_exact_at(bytes, at);
         read.map_err(|error| FileError::new(Operation::Read, &self.path, error))
-    }
-
-    /// The first run of bytes to change at or after `from` and before `end`; one range of a record at
-    /// most.
-    fn next_changed(&self, from: u64, end: u64) -> Option<Range<u64>> {
-        let run = self.changed.next_run(from / PAGE)?;
-        let start = from.max(run.start * PAGE);
-        let end = end.min(run.end * PAGE).min(start + RANGE_BYTES_MAX as u64);
-        (start < end).then_some(start..end)
     }
 
     /// Whether it is still the same file under the same name, in the same state.

@@ -194,6 +194,12 @@ impl PatchedFile {
         }
     }
 
+    /// The staged file alone: what it holds is the basis of another attempt.
+    #[must_use]
+    pub fn into_staged(self) -> StagedFile {
+        self.staged
+    }
+
     /// Ends the writing, with mode and times as in `meta`.
     ///
     /// # Errors

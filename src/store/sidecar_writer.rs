@@ -10,11 +10,11 @@
 //! 3. At the end the latter move down, in order, and the file is cut.
 
 use super::meta::times_of;
-use crate::delta::index::{ANCHOR_BYTES, ANCHORS_PER_LEAF_MAX, CHUNK_BYTES, ChunkIndex, Parts, Sidecar, Sums};
+use crate::delta::index::{ANCHOR_BYTES, ANCHORS_PER_LEAF_MAX, CHUNK_BYTES, ChunkIndex, Parts, Placed, Sidecar, Sums};
 use crate::model::limits::LEAF_BYTES;
 use crate::model::{ContentId, Timestamp};
 use rustix::fd::OwnedFd;
-use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, flock, futimens, openat, renameat, unlinkat};
+use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, flock, futimens, ioctl_ficlone, openat, renameat, unlinkat};
 use rustix::io::Errno;
 use std::fs::File;
 use std::io;
@@ -33,7 +33,16 @@ pub struct SidecarWriter {
     /// Chunks whose anchors are in their final places, and how many those are.
     settled: u64,
     settled_anchors: u64,
+    start: Start,
     state: WriterState,
+}
+
+/// What the file held before the first chunk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Start {
+    Empty,
+    /// Shared blocks of the sidecar of another version: what is equal is not written.
+    Clone,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,25 +56,48 @@ pub(super) const UNFINISHED: &str = ".part";
 /// Anchors that a chunk may have.
 const ANCHORS_PER_CHUNK_MAX: u64 = (ANCHORS_PER_LEAF_MAX * (CHUNK_BYTES / LEAF_BYTES)) as u64;
 
+/// A new file, with the name that it has until it is finished.
+pub(super) fn create_unfinished(directory: &OwnedFd) -> Result<(String, File), Errno> {
+    let mut random = [0; 8];
+    getrandom::fill(&mut random).map_err(|_| Errno::IO)?;
+    let name = format!("{:016x}{UNFINISHED}", u64::from_ne_bytes(random));
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let opened = openat(directory, name.as_str(), flags, Mode::RUSR | Mode::WUSR)?;
+    // So that others know it from what a crash left. Where there are no locks, nobody can sweep.
+    let _ = flock(&opened, FlockOperation::NonBlockingLockExclusive);
+    Ok((name, File::from(opened)))
+}
+
 impl SidecarWriter {
     pub(super) fn create(directory: Arc<OwnedFd>, sidecar: Sidecar) -> Result<SidecarWriter, Errno> {
-        let mut random = [0; 8];
-        getrandom::fill(&mut random).map_err(|_| Errno::IO)?;
-        let name = format!("{:016x}{UNFINISHED}", u64::from_ne_bytes(random));
-        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let opened = openat(&directory, name.as_str(), flags, Mode::RUSR | Mode::WUSR)?;
-        // So that others know it from what a crash left. Where there are no locks, nobody can sweep.
-        let _ = flock(&opened, FlockOperation::NonBlockingLockExclusive);
+        let (name, file) = create_unfinished(&directory)?;
         Ok(SidecarWriter {
             directory,
             name,
-            file: File::from(opened),
+            file,
             sidecar,
             sums: Sums::new(sidecar),
             settled: 0,
             settled_anchors: 0,
+            start: Start::Empty,
             state: WriterState::Good,
         })
+    }
+
+    /// Starts as a clone of `basis`, a sidecar of a file of the same length, where the file system can.
+    pub(super) fn clone_from(&mut self, basis: &File) {
+        debug_assert_eq!(self.settled, 0, "nothing is written yet");
+        if ioctl_ficlone(&self.file, basis).is_ok() {
+            self.start = Start::Clone;
+        }
+    }
+
+    /// Whether the file has these bytes already.
+    fn holds(&self, placed: &Placed) -> bool {
+        let mut there = vec![0; placed.bytes.len()];
+        self.start == Start::Clone
+            && self.file.read_exact_at(&mut there, placed.offset).is_ok()
+            && there == placed.bytes
     }
 
     /// What the chunks are indexed for: length, seed and density.
@@ -94,7 +126,9 @@ impl SidecarWriter {
         let placed = self.sidecar.place(number, chunk, anchors_before);
         self.sums.add(number, chunk, &placed).map_err(io::Error::other)?;
         for placed in placed {
-            self.file.write_all_at(&placed.bytes, placed.offset)?;
+            if !self.holds(&placed) {
+                self.file.write_all_at(&placed.bytes, placed.offset)?;
+            }
         }
         if number == self.settled {
             self.settled += 1;

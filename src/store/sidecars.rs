@@ -20,6 +20,7 @@ use super::meta::times_of;
 use super::private::{enter_private, make_and_enter, open_private, remove_private_if_empty};
 use super::resolve::enter;
 use super::root::Root;
+use super::sidecar_copy::SidecarCopy;
 use super::sidecar_table::{Kept, Table};
 use super::sidecar_writer::{SidecarWriter, UNFINISHED};
 use crate::delta::index::{HEAD_BYTES, IndexError, IndexHeader, IndexView, Parts, STAMP_BYTES, STAMP_OFFSET, Sidecar};
@@ -123,12 +124,54 @@ impl Sidecars {
         None
     }
 
-    /// Ends a sidecar: it is of the content `id` if its own leaves say so. Returns whether it is kept.
+    /// The same for a file of which most is that of `basis`, of the same length: blocks of the sidecar that
+    /// stay are shared, where the file system can.
+    #[must_use]
+    pub fn create_like(&self, basis: &ContentId, parts: Parts, seed: u64) -> Option<SidecarWriter> {
+        let mut writer = self.create(basis.length, parts, seed)?;
+        if let Some(file) = self.open_file(basis, OFlags::RDONLY) {
+            writer.clone_from(&file);
+        }
+        Some(writer)
+    }
+
+    /// Ends a sidecar: it is of the content `id` if its own leaves say so. Returns whether one is kept: one
+    /// with all sections that is there stays when the new one has only leaves.
     pub fn finish(&self, writer: SidecarWriter, id: &ContentId) -> bool {
+        if writer.sidecar().parts == Parts::Leaves && self.parts_of(id) == Some(Parts::Full) {
+            return true;
+        }
+        self.take_in(id, |name, used| writer.finish(id, name, used))
+    }
+
+    /// Starts to take a whole sidecar as it is; `None` where it could not be kept.
+    #[must_use]
+    pub fn receive(&self, bytes_max: u64) -> Option<SidecarCopy> {
+        let bytes_max = bytes_max.min(self.bounds.bytes).min(WINDOW_BYTES_MAX);
+        SidecarCopy::create(self.make_directory()?, bytes_max).ok()
+    }
+
+    /// Ends such a copy. Returns whether it is kept: nothing of it is believed before it is opened, when
+    /// everything is checked.
+    pub fn accept(&self, copy: SidecarCopy, id: &ContentId) -> bool {
+        self.take_in(id, |name, used| copy.finish(name, used)) && self.open(id).is_some()
+    }
+
+    /// Which sections the sidecar of `id` has, by its header.
+    fn parts_of(&self, id: &ContentId) -> Option<Parts> {
+        let file = self.open_file(id, OFlags::RDONLY)?;
+        let mut head = [0; HEAD_BYTES];
+        file.read_exact_at(&mut head, 0).ok()?;
+        let header = IndexHeader::parse(&head).ok()?;
+        (header.id() == *id).then_some(header.sidecar().parts)
+    }
+
+    /// Enters a file into the table that `finish` gives its name and returns the bytes of.
+    fn take_in(&self, id: &ContentId, finish: impl FnOnce(&str, Timestamp) -> Option<u64>) -> bool {
         let name = id.to_string();
         self.with_table(|table| {
             let used = table.next_use(now());
-            let Some(bytes) = writer.finish(id, &name, used) else {
+            let Some(bytes) = finish(&name, used) else {
                 return (false, false);
             };
             table.insert(
@@ -322,6 +365,20 @@ impl Drop for Sidecars {
 }
 
 impl MappedSidecar {
+    /// The sidecar of `id` in a file of its own, which no store keeps.
+    ///
+    /// # Errors
+    /// [`IndexError`] when it is damaged, or of another content; [`IndexError::Length`] also when it cannot
+    /// be mapped.
+    pub fn of_file(file: &File, id: &ContentId) -> Result<MappedSidecar, IndexError> {
+        let length = file.metadata().map_err(|_| IndexError::Length)?.len();
+        if length > WINDOW_BYTES_MAX {
+            return Err(IndexError::Length);
+        }
+        let window = Window::open(file, 0, length as usize).map_err(|_| IndexError::Length)?;
+        MappedSidecar::check(window, id)
+    }
+
     fn check(window: Window, id: &ContentId) -> Result<MappedSidecar, IndexError> {
         let view = IndexView::parse(window.as_ref())?;
         view.verify()?;

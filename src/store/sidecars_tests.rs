@@ -145,6 +145,38 @@ fn leaves_alone_can_be_kept_and_full_ones_replace_them() {
         Some(0),
         "one entry, counted once"
     );
+    let mut writer = sidecars.create(content.len() as u64, Parts::Leaves, 0).unwrap();
+    writer.put(0, &ChunkIndex::leaves_only(&content));
+    assert!(sidecars.finish(writer, &id));
+    let parts = sidecars.open(&id).unwrap().view().sidecar().parts;
+    assert_eq!(parts, Parts::Full, "leaves alone do not replace all sections");
+    assert_eq!(scene.names(), [id.to_string()]);
+}
+
+// A sidecar from a peer is worth what its checksums and its root say, whatever it has.
+#[test]
+fn a_copied_sidecar_is_kept_when_it_is_whole() {
+    let scene = Scene::new();
+    let sidecars = scene.open();
+    let content = random(100_000, 8);
+    let id = content_id(&content);
+    let bytes = build(&content, SEED);
+    let copied = |bytes: &[u8], bytes_max: u64| {
+        let mut copy = sidecars.receive(bytes_max).unwrap();
+        bytes.chunks(1000).for_each(|part| copy.push(part));
+        sidecars.accept(copy, &id)
+    };
+    for at in [3, 200, bytes.len() - 1] {
+        let mut damaged = bytes.clone();
+        damaged[at] ^= 1;
+        assert!(!copied(&damaged, u64::MAX), "damaged at {at}");
+    }
+    assert!(!copied(&bytes, bytes.len() as u64 - 1), "too long");
+    assert!(!copied(&build(&content[1..], SEED), u64::MAX), "of another content");
+    assert!(!copied(&[], u64::MAX));
+    assert_eq!(scene.names(), Vec::<String>::new(), "nothing of it stays");
+    assert!(copied(&bytes, u64::MAX));
+    assert_eq!(sidecars.open(&id).unwrap().bytes(), bytes);
 }
 
 // I8 and a power cut, where nothing is flushed: any tear or flip is found, and the sidecar goes.

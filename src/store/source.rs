@@ -53,7 +53,12 @@ impl SourceFile {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
         let opened =
             openat(parent, name, flags, Mode::empty()).map_err(|errno| FileError::new(Operation::Open, path, errno))?;
-        let stat = fstat(&opened).map_err(|errno| FileError::new(Operation::Examine, path, errno))?;
+        SourceFile::of(File::from(opened), path)
+    }
+
+    /// What is open already.
+    pub(super) fn of(file: File, path: &RelPath) -> Result<SourceFile, FileError> {
+        let stat = fstat(&file).map_err(|errno| FileError::new(Operation::Examine, path, errno))?;
         let found = Found::of(&stat);
         let size = match found.kind {
             FoundKind::File { size } => size,
@@ -65,7 +70,7 @@ impl SourceFile {
             }
         };
         Ok(SourceFile {
-            file: File::from(opened),
+            file,
             path: path.clone(),
             found,
             size,
@@ -101,6 +106,21 @@ impl SourceFile {
     #[must_use]
     pub fn file(&self) -> &File {
         &self.file
+    }
+
+    /// The same open file once more, with the state that it had when it was opened first.
+    ///
+    /// # Errors
+    /// When there are too many open files.
+    pub fn share(&self) -> Result<SourceFile, FileError> {
+        let file = self.file.try_clone();
+        Ok(SourceFile {
+            file: file.map_err(|error| FileError::new(Operation::Open, &self.path, error))?,
+            path: self.path.clone(),
+            found: self.found,
+            size: self.size,
+            layout: self.layout,
+        })
     }
 
     /// Whether size, times and inode are still those at opening.

@@ -5,6 +5,7 @@
 
 use super::error::{FileError, Operation};
 use super::meta;
+use super::source::SourceFile;
 use super::staging::Session;
 use crate::model::{Meta, RelPath};
 use rustix::fd::AsFd;
@@ -88,6 +89,16 @@ impl StagedFile {
     #[must_use]
     pub fn path(&self) -> &RelPath {
         &self.path
+    }
+
+    /// The file as it is now, for reading; as long as nothing is written to it, it stays the same.
+    ///
+    /// # Errors
+    /// When it cannot be shared or examined.
+    pub fn as_source(&self) -> Result<SourceFile, FileError> {
+        let shared = self.file.try_clone();
+        let shared = shared.map_err(|error| FileError::new(Operation::Open, &self.path, error))?;
+        SourceFile::of(shared, &self.path)
     }
 
     /// Writes all of `bytes` at `offset`. What is never written reads as zeros; in a sparse file it

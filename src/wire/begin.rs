@@ -24,6 +24,8 @@ pub struct BeginFlags {
     pub checksum: bool,
     /// Remove what the source does not have.
     pub delete: bool,
+    /// Change files where they lie, when what they keep stays where it is.
+    pub in_place: bool,
 }
 
 /// The limit on deletions, as it stands on the wire.
@@ -85,7 +87,10 @@ impl<'a> Message<'a> for Begin {
             Direction::Push => 0,
             Direction::Pull => 1,
         });
-        writer.u8(u8::from(flags.dry_run) | u8::from(flags.checksum) << 1 | u8::from(flags.delete) << 2);
+        writer.u8(u8::from(flags.dry_run)
+            | u8::from(flags.checksum) << 1
+            | u8::from(flags.delete) << 2
+            | u8::from(flags.in_place) << 3);
         let (tag, value) = match self.brake {
             Brake::Default => (0, 0),
             Brake::Count(count) => (1, count),
@@ -120,13 +125,14 @@ impl<'a> Message<'a> for Begin {
             _ => return Err(WireError::BadValue("direction")),
         };
         let bits = reader.u8()?;
-        if bits > 7 {
+        if bits > 15 {
             return Err(WireError::BadValue("flag"));
         }
         let flags = BeginFlags {
             dry_run: bits & 1 != 0,
             checksum: bits & 2 != 0,
             delete: bits & 4 != 0,
+            in_place: bits & 8 != 0,
         };
         let brake = decode_brake(reader)?;
         let target = reader.path_or_root()?;

@@ -94,6 +94,7 @@ fn begin() -> impl Strategy<Value = Vec<u8>> {
                 dry_run,
                 checksum,
                 delete,
+                in_place: delete,
             };
             sealed!(
                 Begin,

@@ -1,11 +1,11 @@
 //! What a receiver says of the files that it has: their content, and answers about it.
 //!
 //! Invariant: only files that are wanted and whose basis was named are asked about; at most
-//! [`ASKED_MAX`] at a time.
+//! [`ASKED_MAX`] at a time, and [`QUESTIONS_MAX`] times about one basis.
 
 use super::super::machine::Event;
 use super::{Current, Progress, Receiver};
-use crate::model::limits::{ASKED_MAX, plan_bytes_max};
+use crate::model::limits::{ASKED_MAX, QUESTIONS_MAX, plan_bytes_max};
 use crate::model::{CloseCode, ContentId, Fault};
 use crate::wire::{Ask, Basis, Message, Patch, SettledResult, Tell, Topic};
 
@@ -25,6 +25,7 @@ impl Receiver {
     pub fn repair(&mut self, file: u32, id: ContentId) {
         if let Some(wanted) = self.wanted.get_mut(&file).filter(|w| w.progress == Progress::Arrived) {
             wanted.basis = Some(id);
+            wanted.questions = 0;
             Basis { file, id }.encode(self.stream, &mut self.out);
             self.settle(file, SettledResult::Resend);
         }
@@ -57,9 +58,10 @@ impl Receiver {
             Progress::Wanted => {}
         }
         wanted.is_asked = true;
+        wanted.questions += 1;
         self.asked += 1;
-        if self.asked > ASKED_MAX {
-            return Err(Fault::new(CloseCode::Limit, "too many questions at once"));
+        if self.asked > ASKED_MAX || wanted.questions > QUESTIONS_MAX {
+            return Err(Fault::new(CloseCode::Limit, "too many questions"));
         }
         Ok(Event::Ask(ask))
     }

@@ -23,6 +23,12 @@ pub enum Asked {
 }
 
 impl Sender {
+    /// Whether a question would go out at once.
+    #[must_use]
+    pub fn may_ask(&self) -> bool {
+        self.asked < ASKED_MAX
+    }
+
     /// Asks about the basis of the file at the front, which waits aside until the answer is complete.
     pub fn ask(&mut self, topic: Topic, body: &[u8]) -> Asked {
         debug_assert!(self.current.is_none());
@@ -145,7 +151,8 @@ fn told_bytes_max(topic: Topic, size: u64) -> u64 {
         Topic::Signature => fixed + size / 32,
         Topic::Tree => fixed,
         Topic::Leaves => fixed + 16 * leaves,
-        Topic::Blocks => fixed + 80 * leaves,
+        // A hash of 32 bytes, one of 16, and 16 CRCs.
+        Topic::Blocks => fixed + 112 * leaves,
         // Two anchors at the most for every KiB.
         Topic::Index => fixed + 256 * leaves,
     }

@@ -6,14 +6,14 @@
 use super::container::{PatchHead, SIGNATURE_HEAD_BYTES, SignatureForm, SignatureHead, Summed};
 use super::sign::{INDEX_BYTES_MAX, index};
 use super::{DeltaFileError, Operand, Part};
-use crate::delta::index::{HEAD_BYTES, IndexHeader, IndexView};
+use crate::delta::index::{HEAD_BYTES, IndexHeader, build};
 use crate::delta::signature::{self, BLOCK_BYTES_MIN, SignatureBuilder};
 use crate::delta::{Comparison, content_id};
 use crate::model::ContentId;
 use crate::model::limits::MEDIUM_BYTES_MAX;
-use crate::node::changing::{Changed, Changing, Index};
+use crate::node::changing::{Changed, Changing};
 use crate::node::deltas::Deltas;
-use crate::store::{Window, scratch_file};
+use crate::store::{MappedSidecar, scratch_file};
 use crate::wire::{EndOutcome, PatchForm};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::FileExt;
@@ -27,7 +27,7 @@ pub struct Signature {
 
 enum Body {
     Blocks(signature::Signature),
-    Index(Window, IndexHeader),
+    Index(MappedSidecar),
 }
 
 /// A patch that was written.
@@ -83,10 +83,7 @@ impl Signature {
     fn of_file(old: &Operand) -> Result<Signature, DeltaFileError> {
         if old.file.size() > MEDIUM_BYTES_MAX {
             let (id, spool) = index(old)?;
-            let length = spool.metadata().map_err(|error| spool_failed(&error))?.len();
-            let window = Window::open(&spool, 0, length as usize).map_err(|error| spool_failed(&error))?;
-            let header = IndexHeader::parse(window.as_ref()).map_err(damaged)?;
-            let body = Body::Index(window, header);
+            let body = Body::Index(MappedSidecar::of_file(&spool, &id).map_err(damaged)?);
             return Ok(Signature { id, body });
         }
         let bytes = contents(old)?;
@@ -128,10 +125,7 @@ fn read_index(mut input: Summed<&mut dyn Read>, id: &ContentId) -> Result<Body, 
         at += buffer.len() as u64;
     }
     input.end()?;
-    let window = Window::open(&spool, 0, total as usize).map_err(failed)?;
-    let view = IndexView::parse(window.as_ref()).map_err(damaged)?;
-    view.verify().map_err(damaged)?;
-    Ok(Body::Index(window, header))
+    Ok(Body::Index(MappedSidecar::of_file(&spool, id).map_err(damaged)?))
 }
 
 /// Writes a patch to `out` that makes the file `new` of the one that `basis` is of.
@@ -147,16 +141,18 @@ pub fn diff(basis: Signature, new: &Path, out: &mut dyn Write) -> Result<Differi
         Body::Blocks(signature) if new.file.size() <= BLOCKS_NEW_BYTES_MAX => {
             Changing::against_signature(new.file, signature)
         }
-        Body::Blocks(_) => {
-            let nothing = Index::Told(crate::delta::index::build(&[], 0));
-            Changing::against_index(new.file, nothing, Comparison::Fast, &deltas)
-        }
-        Body::Index(window, header) => {
-            let index = Index::Spooled(window, header);
-            Changing::against_index(new.file, index, Comparison::Fast, &deltas)
-        }
+        Body::Blocks(_) => Changing::against_index(new.file, index_of_nothing()?, Comparison::Fast, &deltas),
+        Body::Index(index) => Changing::against_index(new.file, index, Comparison::Fast, &deltas),
     };
     write(changing.squeezed(), id, &shown, &deltas, out)
+}
+
+/// The index of a file without bytes.
+fn index_of_nothing() -> Result<MappedSidecar, DeltaFileError> {
+    let spool = scratch_file()?;
+    let written = spool.write_all_at(&build(&[], 0), 0);
+    written.map_err(|error| spool_failed(&error))?;
+    MappedSidecar::of_file(&spool, &content_id(&[])).map_err(damaged)
 }
 
 /// Writes a patch to `out` that makes the file `new` of the file `old`. When both have at most 16 MiB, the

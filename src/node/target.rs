@@ -1,0 +1,248 @@
+//! Where a patch is followed to: a staged file, or the basis itself, to be changed in place.
+//!
+//! 1. With in-place transfers the changes gather beside the basis, as long as all copies stay where they
+//!    are. These cost nothing then.
+//! 2. With the first copy from elsewhere (something was inserted or moved) what was gathered moves to a
+//!    staged file, piece by piece, and the plan goes on there. The sender is not asked again.
+//!
+//! Awkward cases: a file that cannot be changed in place (it has several names, may not be written, is
+//! too large) is staged from the start. Invariant: the basis is not written to here.
+
+use super::commit::Ready;
+use super::place::Place;
+use super::verifying::Task;
+use crate::model::{ItemCode, Meta, RelPath};
+use crate::store::{Expected, FileError, InPlace, Operation, PatchedFile, SourceFile, StagedFile};
+use std::fs::File;
+use std::ops::Range;
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// What becomes of a patch.
+pub(super) enum Target {
+    /// A file that will take the place of its basis.
+    Staged(Box<PatchedFile>),
+    /// The basis itself.
+    InPlace(Box<Gathering>),
+}
+
+/// Changes that gather beside their file.
+pub(super) struct Gathering {
+    work: InPlace,
+    place: Rc<Place>,
+    /// The staged file that they move to, and how far they have got.
+    moving: Option<(PatchedFile, u64)>,
+}
+
+/// Bytes that a call leaves in their place at most, so that the hashes of a loop's turn are bounded.
+const STEP_BYTES: u64 = 4 << 20;
+/// What new bytes are compared by with those that they would replace, as disks write.
+const PAGE_BYTES: u64 = 4096;
+
+impl Target {
+    /// For a new version of `basis`, which is at `path`, of `length` bytes.
+    pub(super) fn open(
+        place: &Rc<Place>,
+        basis: SourceFile,
+        path: &RelPath,
+        length: u64,
+        in_place: bool,
+    ) -> Result<Target, FileError> {
+        if in_place {
+            match InPlace::begin(&place.root, &place.staging, path, &basis.identity(), length) {
+                Ok(work) => {
+                    return Ok(Target::InPlace(Box::new(Gathering {
+                        work,
+                        place: Rc::clone(place),
+                        moving: None,
+                    })));
+                }
+                Err(error) => log::info!("{path} is replaced, not changed in place: {error}"),
+            }
+        }
+        let staged = place.staging.create_patched(path, basis, length)?;
+        Ok(Target::Staged(Box::new(staged)))
+    }
+
+    /// The version that is patched.
+    pub(super) fn basis(&self) -> &SourceFile {
+        match self {
+            Target::Staged(staged) => staged.basis(),
+            Target::InPlace(gathering) => gathering.work.basis(),
+        }
+    }
+
+    /// Bytes that the result has.
+    pub(super) fn length(&self) -> u64 {
+        match self {
+            Target::Staged(staged) => staged.length(),
+            Target::InPlace(gathering) => gathering.work.length(),
+        }
+    }
+
+    /// The file that most of the result is read from.
+    pub(super) fn file(&self) -> &File {
+        match self {
+            Target::Staged(staged) => staged.staged().file(),
+            Target::InPlace(gathering) => gathering.work.basis().file(),
+        }
+    }
+
+    /// Copies the first of `length` bytes at `from` in the basis to `to`. Returns how many: none when the
+    /// target has begun to move.
+    pub(super) fn copy(&mut self, from: u64, to: u64, length: u64) -> Result<u64, FileError> {
+        match self {
+            Target::Staged(staged) => staged.copy(from, to, length),
+            Target::InPlace(gathering) => gathering.copy(from, to, length),
+        }
+    }
+
+    /// Writes new bytes.
+    pub(super) fn write_at(&mut self, to: u64, bytes: &[u8]) -> Result<(), FileError> {
+        match self {
+            Target::Staged(staged) => staged.write_at(to, bytes),
+            Target::InPlace(gathering) => gathering.work.write_at(to, bytes),
+        }
+    }
+
+    /// Writes bytes that may be the old ones for the most part.
+    pub(super) fn write_changes(&mut self, to: u64, bytes: &[u8]) -> Result<(), FileError> {
+        match self {
+            Target::Staged(staged) => staged.write_at(to, bytes),
+            Target::InPlace(gathering) => gathering.write_changes(to, bytes),
+        }
+    }
+
+    /// Whether [`Target::move_on`] has to be called before anything else is done.
+    pub(super) fn is_moving(&self) -> bool {
+        matches!(self, Target::InPlace(gathering) if gathering.moving.is_some())
+    }
+
+    /// Moves a piece of the `done` bytes that were gathered to the staged file. Returns that when all of
+    /// them are there.
+    pub(super) fn move_on(&mut self, done: u64, scratch: &mut Vec<u8>) -> Result<Option<Arc<File>>, FileError> {
+        let Target::InPlace(gathering) = self else {
+            return Ok(None);
+        };
+        if gathering.move_on(done, scratch)? == Moved::Part {
+            return Ok(None);
+        }
+        if let Some((staged, _)) = gathering.moving.take() {
+            *self = Target::Staged(Box::new(staged));
+        }
+        let file = self.file().try_clone();
+        file.map(|file| Some(Arc::new(file)))
+            .map_err(|error| FileError::at(Operation::Stage, b"", error))
+    }
+
+    /// Whether a leaf stands where it stood in the basis, untouched.
+    pub(super) fn is_kept(&self, leaf: u64) -> bool {
+        match self {
+            Target::Staged(staged) => staged.is_kept(leaf),
+            Target::InPlace(gathering) => gathering.work.is_kept(leaf),
+        }
+    }
+
+    /// How the part of the result in `range` is hashed, where these leaves are `known`.
+    pub(super) fn task(&self, range: Range<u64>, known: Vec<Option<[u8; 32]>>) -> Task {
+        match self {
+            Target::InPlace(gathering) if known.contains(&None) => {
+                let laid = gathering.work.view(range);
+                let laid = laid.inspect_err(|error| log::warn!("{error}"));
+                Task::Laid(known, laid.ok().map(Arc::new))
+            }
+            _ => Task::Patched(known),
+        }
+    }
+
+    /// The staged file alone, whatever it holds; none when the changes were gathered beside the basis.
+    pub(super) fn into_staged(self) -> Option<StagedFile> {
+        match self {
+            Target::Staged(staged) => Some(staged.into_staged()),
+            Target::InPlace(_) => None,
+        }
+    }
+
+    /// Ends the writing: what is to be committed, with mode and time as in `meta`.
+    pub(super) fn into_ready(self, meta: &Meta, expected: Expected) -> Result<Ready, FileError> {
+        debug_assert!(!self.is_moving());
+        match self {
+            Target::Staged(staged) => staged.seal(meta).map(|sealed| Ready::Staged(sealed, expected)),
+            Target::InPlace(gathering) => Ok(Ready::InPlace(Box::new(gathering.work), *meta)),
+        }
+    }
+}
+
+/// How far a move is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Moved {
+    Part,
+    All,
+}
+
+impl Gathering {
+    fn copy(&mut self, from: u64, to: u64, length: u64) -> Result<u64, FileError> {
+        if from != to {
+            let staged = self.staged_instead()?;
+            self.moving = Some((staged, 0));
+            return Ok(0);
+        }
+        let end = self.work.basis().size().min(self.work.length());
+        match from.checked_add(length) {
+            Some(reach) if reach <= end => Ok(length.min(STEP_BYTES)),
+            _ => Err(self.found(ItemCode::Mismatch)),
+        }
+    }
+
+    /// A staged file with the same basis.
+    fn staged_instead(&self) -> Result<PatchedFile, FileError> {
+        let path = self.work.path();
+        log::debug!("{path} is replaced, not changed in place: parts of it move");
+        let basis = self.place.root.open_file(path)?;
+        if basis.identity() != self.work.basis().identity() {
+            return Err(self.found(ItemCode::Changing));
+        }
+        self.place.staging.create_patched(path, basis, self.work.length())
+    }
+
+    fn move_on(&mut self, done: u64, scratch: &mut Vec<u8>) -> Result<Moved, FileError> {
+        let Some((staged, at)) = &mut self.moving else {
+            return Ok(Moved::All);
+        };
+        if *at < done {
+            let changed = self.work.next_changed(*at, done);
+            let kept_to = changed.as_ref().map_or(done, |run| run.start);
+            *at += match changed {
+                Some(run) if run.start == *at => {
+                    scratch.resize((run.end - run.start) as usize, 0);
+                    let count = self.work.read_through(*at, scratch)?;
+                    staged.write_at(*at, &scratch[..count])?;
+                    count as u64
+                }
+                _ => staged.copy(*at, *at, kept_to - *at)?,
+            };
+        }
+        Ok(if *at < done { Moved::Part } else { Moved::All })
+    }
+
+    /// Pages that would become what they are already are left alone.
+    fn write_changes(&mut self, to: u64, bytes: &[u8]) -> Result<(), FileError> {
+        let mut old = [0; PAGE_BYTES as usize];
+        let mut done = 0;
+        while done < bytes.len() {
+            let at = to + done as u64;
+            let here = (PAGE_BYTES - at % PAGE_BYTES).min((bytes.len() - done) as u64) as usize;
+            let (new, old) = (&bytes[done..done + here], &mut old[..here]);
+            let count = self.work.basis().read_at(at, old)?;
+            if count < here || new != old {
+                self.work.write_at(at, new)?;
+            }
+            done += here;
+        }
+        Ok(())
+    }
+
+    fn found(&self, code: ItemCode) -> FileError {
+        FileError::found(Operation::Write, self.work.path().as_bytes(), code)
+    }
+}
