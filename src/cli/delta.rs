@@ -161,7 +161,7 @@ fn patch(session: &Session, flags: &PatchFlags) -> Result<Told, Complaint> {
     let patch = Patch::open(&flags.old, &mut *source)?;
     let mut output = Output::open(session, &flags.output, flags.force)?;
     if let (Output::File(file), Some(bytes)) = (&output, patch.room()) {
-        file.check_room(bytes).map_err(file_complaint)?;
+        file.check_room(bytes).map_err(|error| file_complaint(&error))?;
     }
     let made = patch.apply(&mut output)?;
     output.commit()?;
@@ -250,13 +250,13 @@ impl Output {
             return Ok(Output::Standard(io::stdout()));
         }
         let existing = if force { Existing::Replace } else { Existing::Keep };
-        let file = NewFile::create(path, existing).map_err(file_complaint)?;
+        let file = NewFile::create(path, existing).map_err(|error| file_complaint(&error))?;
         Ok(Output::File(Box::new(file)))
     }
 
     fn commit(self) -> Result<(), Complaint> {
         match self {
-            Output::File(file) => file.commit().map_err(file_complaint),
+            Output::File(file) => file.commit().map_err(|error| file_complaint(&error)),
             Output::Standard(mut out) => {
                 let flushed = out.flush();
                 flushed.map_err(|error| Complaint::io("write to standard output", &error))
@@ -278,7 +278,7 @@ impl Write for Output {
     }
 }
 
-fn file_complaint(error: FileError) -> Complaint {
+fn file_complaint(error: &FileError) -> Complaint {
     let name = plain(&String::from_utf8_lossy(error.path()));
     match error.code() {
         ItemCode::InTheWay if error.system().is_none() => Complaint::new(
@@ -308,7 +308,7 @@ fn file_complaint(error: FileError) -> Complaint {
 impl From<DeltaFileError> for Complaint {
     fn from(error: DeltaFileError) -> Complaint {
         let advice = match error {
-            DeltaFileError::File(error) => return file_complaint(error),
+            DeltaFileError::File(error) => return file_complaint(&error),
             DeltaFileError::Read { .. } => "check the disk or the pipe that it comes from",
             DeltaFileError::Write { .. } => "check the disk or the pipe that it goes to",
             DeltaFileError::Format(_) => "check the order of the names: `syncline delta --help` has examples",
