@@ -328,7 +328,7 @@ fn peak_kib(sandbox: &Sandbox, args: &[&str]) -> u64 {
     run.expect(0).out.trim().parse().unwrap()
 }
 
-// Protects bounded memory and holes: 2 GiB that are nearly all zeros take neither memory nor room.
+// Protects bounded memory and holes: 1 GiB that is nearly all zeros takes neither memory nor room.
 #[test]
 fn a_large_file_takes_little_memory_and_stays_sparse() {
     let sandbox = Sandbox::new();
