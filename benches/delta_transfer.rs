@@ -61,7 +61,7 @@ fn versions(edit: Edit, size: usize) -> (Vec<u8>, Vec<u8>) {
     let after = noise(size, 1);
     let before = match edit {
         Edit::InPlace => {
-            let at = size / 3 | 1;
+            let at = (size / 3) | 1;
             let mut before = after.clone();
             before[at..at + OVERWRITTEN_BYTES].copy_from_slice(&noise(OVERWRITTEN_BYTES, 2));
             before
