@@ -8,6 +8,7 @@ use harness::raw::{self, RawClient};
 use harness::{Run, World, offers, push_job};
 use std::fs;
 use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 use syncline::delta::PlanEncoder;
@@ -306,6 +307,35 @@ fn data(bytes: &[u8]) -> Vec<u8> {
     [&data_header(raw::STREAM, 0, bytes.len())[..], bytes].concat()
 }
 
+// The same when the server makes the plan.
+#[test]
+fn a_wrong_root_of_a_pull_is_repaired() {
+    let old = noise(24 * MIB, 16);
+    let mut world = World::new();
+    let target = world.path("target");
+    fs::create_dir(&target).unwrap();
+    let mut new = old.clone();
+    let at = 12 * MIB + 8192;
+    new[at..at + 8192].copy_from_slice(&noise(8192, 17));
+    with_times(&target.join("file"), &old, 1);
+    with_times(&world.share().join("file"), &new, 2);
+    let sidecars = world.share().join(".syncline/sidecars");
+    let mut private = fs::DirBuilder::new();
+    private.recursive(true).mode(0o700).create(&sidecars).unwrap();
+    fs::write(sidecars.join(content_id(&old).to_string()), forged(&old, &new, at)).unwrap();
+    let link = world.link("/file");
+    let run = world.pull(&link, &target, TransferOptions::default());
+    run.assert_clean();
+    assert!(fs::read(target.join("file")).unwrap() == new);
+    assert!(wire(&run) < 16_000, "{}", wire(&run));
+    let mut pieced = old;
+    pieced[at + 4096..at + 8192].copy_from_slice(&new[at + 4096..at + 8192]);
+    assert!(
+        sidecars.join(content_id(&pieced).to_string()).exists(),
+        "the lie was believed, and what came of it compared"
+    );
+}
+
 // A basis that is edited after it was named: the file arrives all the same, and the edit is kept.
 #[test]
 fn a_basis_that_changes_is_noticed() {
@@ -314,18 +344,21 @@ fn a_basis_that_changes_is_noticed() {
     with_times(&path, &overwritten(&old), 2);
     let share = world.share();
     let options = world.client_options("another-home");
+    // The first that is written there: with the answer to the first question.
+    let surveyed = world.path("another-home").join("sidecars");
     let job = push_job(&[&path], &world.link("/"));
     let client = Client::start(options, job, TransferOptions::default()).unwrap();
-    let mut turn = 0;
+    let mut edited = false;
     let run = world.drive(client, |_, _| {
-        turn += 1;
-        if turn == 12 {
+        if !edited && surveyed.exists() {
+            edited = true;
             with_times(&share.join("file"), b"edited here meanwhile", 3);
         }
     });
     run.assert_clean();
+    assert!(edited, "the basis was asked about");
     assert!(fs::read(share.join("file")).unwrap() == overwritten(&old));
     let names = || fs::read_dir(&share).unwrap().map(|entry| entry.unwrap().path());
-    let edited = names().filter(|path| fs::read(path).is_ok_and(|bytes| bytes == b"edited here meanwhile"));
-    assert!(edited.count() <= 1);
+    let kept = names().filter(|path| fs::read(path).is_ok_and(|bytes| bytes == b"edited here meanwhile"));
+    assert_eq!(kept.count(), 1, "as a conflict copy");
 }

@@ -74,7 +74,7 @@ fn answers(body: &[u8], basis: &[u8], new: &[u8]) {
     let length = basis.len() as u64;
     let index = build(new, 5);
     let view = IndexView::parse(&index).unwrap();
-    let mut cold = ColdCompare::new(length, 5, 12);
+    let mut cold = ColdCompare::new(length, 5, 12).unwrap();
     let mut parts = body.chunks(body.len() / 3 + 1);
     let question = TreeQuestion::parse(&cold.question(), length).unwrap();
     let mut tree = TreeAnswer::new(question, length);

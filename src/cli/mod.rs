@@ -21,6 +21,7 @@ mod complaint;
 mod completions;
 mod config;
 mod console;
+mod delta;
 mod demo;
 mod devices;
 mod doctor;

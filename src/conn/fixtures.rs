@@ -244,7 +244,7 @@ pub(super) fn frames() -> Vec<(FrameType, Vec<u8>)> {
         (FrameType::Ready, frame(&TargetKind::Absent)),
         (FrameType::Offer, offer_frame(0, &[file_entry("f", 1)])),
         (FrameType::Answer, answer_frame(&[Verdict::Have])),
-        (FrameType::Start, frame(&start)),
+        (FrameType::Start, frame(&start())),
         (FrameType::Data, data_frame(0, b"x")),
         (FrameType::Hole, frame(&Hole { file: 0, length: 1 })),
         (FrameType::End, frame(&end)),

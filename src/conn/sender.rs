@@ -292,6 +292,8 @@ impl Sender {
         if let Some(item) = self.wanted.get_mut(&file) {
             item.size = size;
             item.stage = Stage::Started;
+            // What led nowhere is not tried again, unless another basis is named.
+            item.basis = None;
         }
         self.current = Some(Current {
             file,

@@ -71,7 +71,9 @@ impl Comparing {
             None if getrandom::fill(&mut random).is_ok() => u64::from_le_bytes(random),
             None => return Step::Useless(file),
         };
-        let cold = ColdCompare::new(basis.length, seed, anchor_bits(file.size()));
+        let Ok(cold) = ColdCompare::new(basis.length, seed, anchor_bits(file.size())) else {
+            return Step::Useless(file);
+        };
         let question = cold.question();
         let stage = match own {
             Some(own) => Stage::Comparing(Box::new(Pair::new(file, own))),
@@ -91,12 +93,13 @@ impl Comparing {
         self.basis == *basis
     }
 
-    /// More of an answer; the machine has checked how much may come.
+    /// More of an answer. One that is too long is not kept, and so not taken in the end.
     pub(super) fn push(&mut self, bytes: &[u8]) {
         if let Stage::Copying { copy, .. } = &mut self.stage {
             copy.push(bytes);
         } else if let Some(answer) = &mut self.answer {
-            answer.extend_from_slice(bytes);
+            let left = self.cold.answer_bytes_max() + 1 - answer.len() as u64;
+            answer.extend_from_slice(&bytes[..bytes.len().min(left as usize)]);
         }
     }
 

@@ -29,6 +29,14 @@ impl Deltas {
         }
     }
 
+    /// Keeps nothing, and so makes nothing beside the files of `root`.
+    pub(crate) fn nowhere(root: &Root) -> Deltas {
+        Deltas {
+            sidecars: Sidecars::in_root(root, SidecarBounds { bytes: 0, count: 0 }),
+            shadows: RefCell::new(None),
+        }
+    }
+
     /// In the state directory of a client.
     pub(crate) fn in_home(home: &Home) -> Deltas {
         Deltas {

@@ -130,7 +130,7 @@ impl Receiving {
                             verdict,
                             size,
                             basis,
-                            id: None,
+                            committed: None,
                             repair: None,
                         },
                     );
@@ -285,7 +285,10 @@ impl Receiving {
     /// content has to be read first.
     fn name_basis(&mut self, path: &RelPath, found: Found, here: u64, size: u64) -> Option<Judged> {
         let worth = self.plan.delta && !self.plan.dry_run && here > BASIS_BYTES_MIN && size > WHOLE_BYTES_MAX;
-        let known = self.plan.place.deltas.content_of(&found.identity).filter(|_| worth);
+        // Who asks for checksums asks for everything to be read again.
+        let trusts_stat = worth && !self.plan.checksum;
+        let known = self.plan.place.deltas.content_of(&found.identity);
+        let known = known.filter(|_| trusts_stat);
         if worth && known.is_none() {
             return self.begin_examining(path, found, Purpose::Basis);
         }

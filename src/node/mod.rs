@@ -14,6 +14,7 @@ mod client_node;
 mod commit;
 mod comparing;
 mod content;
+pub mod delta_file;
 mod deltas;
 mod events;
 mod examining;

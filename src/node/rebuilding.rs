@@ -5,14 +5,14 @@
 use super::patches::{Outcome, Sound, Stepped};
 use super::patching::Patching;
 use super::questions::Named;
-use super::receiving::{Books, Receiving, ReceivingPlan, Want};
+use super::receiving::{Books, Committed, Receiving, ReceivingPlan, Want};
 use super::target::Target;
 use super::verifying::Verifying;
 use crate::conn::Receiver;
 use crate::model::limits::WHOLE_BYTES_MAX;
 use crate::model::{ContentId, Fault, ItemCode};
 use crate::reactor::Activity;
-use crate::store::{Expected, SidecarWriter, SourceFile, StagedFile};
+use crate::store::{Expected, FoundKind, SidecarWriter, SourceFile, StagedFile};
 use crate::wire::{Ask, Patch, SettledResult};
 use std::sync::Arc;
 
@@ -82,8 +82,9 @@ impl Receiving {
                 let Some(expected) = self.wants.get(&patch.file).map(|want| want.expected) else {
                     return;
                 };
+                let mtime = patch.meta.mtime;
                 match target.into_ready(&patch.meta, expected) {
-                    Ok(ready) => self.commit_ready(patch.file, ready, Some(id), books),
+                    Ok(ready) => self.commit_ready(patch.file, ready, Some(Committed { id, mtime }), books),
                     Err(error) => {
                         log::warn!("{error}");
                         self.fail(patch.file, error.code(), receiver, books.ledger);
@@ -121,10 +122,14 @@ impl Receiving {
         receiver.repair(file, id);
     }
 
-    /// A file was committed: next time it is known what it contains.
+    /// A file was committed: next time it is known what it contains. Unless somebody has written to it
+    /// since, which shows in its time: what is noted is believed later, without reading it again.
     pub(super) fn remember(&self, want: &Want) {
-        if let Some(id) = &want.id
+        if let Some(Committed { id, mtime }) = &want.committed
             && let Ok(Some(found)) = self.plan.place.root.probe(&want.path)
+            // Whoever has written to it since has changed its time.
+            && found.kind == (FoundKind::File { size: id.length })
+            && found.meta.mtime == *mtime
         {
             self.plan.place.deltas.note(id, &found.identity);
         }
@@ -167,11 +172,19 @@ fn open_patch(patch: &Patch, want: &Want, plan: &ReceivingPlan, serial: u64) -> 
         log::warn!("{error}");
         error.code()
     };
-    let target = Target::open(place, basis, &want.path, patch.size, plan.in_place).map_err(code)?;
+    let target = Target::open(
+        place,
+        basis,
+        &want.path,
+        patch.size,
+        plan.in_place && want.repair.is_none(),
+    )
+    .map_err(code)?;
     let file = target.file().try_clone().map_err(|_| ItemCode::Other)?;
     let sidecar = place.deltas.begin_patched(&patch.basis, patch.size);
     let verifying = Verifying::new(Arc::new(file), serial, sidecar);
-    let leaves = place.deltas.open(&patch.basis);
+    // Who asks for checksums has what stayed in place read again.
+    let leaves = (!plan.checksum).then(|| place.deltas.open(&patch.basis)).flatten();
     match Patching::new(target, patch, verifying, leaves) {
         Ok(patching) => Ok(Some(patching)),
         // What cannot be decoded here is sent whole.

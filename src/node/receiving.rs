@@ -25,7 +25,7 @@ use super::verifying::CheckedChunk;
 use crate::conn::{Machine, Receiver};
 use crate::delta::content_id;
 use crate::delta::index::Parts;
-use crate::model::{ContentId, Fault, ItemCode, Meta, RelPath};
+use crate::model::{ContentId, Fault, ItemCode, Meta, RelPath, Timestamp};
 use crate::reactor::{Activity, ConnId};
 use crate::store::{Expected, FileError, Published, Room, Sealed, StagedFile};
 use crate::wire::{End, EndOutcome, Finish, Hole, Inline, ListEnd, SettledResult, Start, Verdict};
@@ -90,9 +90,16 @@ pub(super) struct Want {
     /// What is there now, if it was named.
     pub(super) basis: Option<ContentId>,
     /// What was committed.
-    pub(super) id: Option<ContentId>,
+    pub(super) committed: Option<Committed>,
     /// What was pieced together: then the basis is that.
     pub(super) repair: Option<Repair>,
+}
+
+/// A content that gets a name here, with this time.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Committed {
+    pub(super) id: ContentId,
+    pub(super) mtime: Timestamp,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -266,7 +273,9 @@ impl Receiving {
                     ..
                 } = ended;
                 self.plan.place.deltas.keep(sidecar, &id);
-                self.commit(file, staged.seal(&meta, length), Some(id), receiver, books);
+                let mtime = meta.mtime;
+                let committed = Some(Committed { id, mtime });
+                self.commit(file, staged.seal(&meta, length), committed, receiver, books);
             }
         }
     }
@@ -322,7 +331,7 @@ impl Receiving {
         &mut self,
         file: u32,
         sealed: Result<Sealed, FileError>,
-        id: Option<ContentId>,
+        committed: Option<Committed>,
         receiver: &mut Receiver,
         books: &mut Books<'_>,
     ) {
@@ -330,7 +339,7 @@ impl Receiving {
             return;
         };
         match sealed {
-            Ok(sealed) => self.commit_ready(file, Ready::Staged(sealed, expected), id, books),
+            Ok(sealed) => self.commit_ready(file, Ready::Staged(sealed, expected), committed, books),
             Err(error) => {
                 log::warn!("{error}");
                 self.fail(file, error.code(), receiver, books.ledger);
@@ -338,11 +347,17 @@ impl Receiving {
         }
     }
 
-    pub(super) fn commit_ready(&mut self, file: u32, ready: Ready, id: Option<ContentId>, books: &mut Books<'_>) {
+    pub(super) fn commit_ready(
+        &mut self,
+        file: u32,
+        ready: Ready,
+        committed: Option<Committed>,
+        books: &mut Books<'_>,
+    ) {
         let Some(want) = self.wants.get_mut(&file) else {
             return;
         };
-        want.id = id;
+        want.committed = committed;
         let path = want.path.clone();
         self.touch_parent(&path);
         let owner = self.owner;

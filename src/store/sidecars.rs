@@ -365,6 +365,20 @@ impl Drop for Sidecars {
 }
 
 impl MappedSidecar {
+    /// The sidecar of `id` in a file of its own, which no store keeps.
+    ///
+    /// # Errors
+    /// [`IndexError`] when it is damaged, or of another content; [`IndexError::Length`] also when it cannot
+    /// be mapped.
+    pub fn of_file(file: &File, id: &ContentId) -> Result<MappedSidecar, IndexError> {
+        let length = file.metadata().map_err(|_| IndexError::Length)?.len();
+        if length > WINDOW_BYTES_MAX {
+            return Err(IndexError::Length);
+        }
+        let window = Window::open(file, 0, length as usize).map_err(|_| IndexError::Length)?;
+        MappedSidecar::check(window, id)
+    }
+
     fn check(window: Window, id: &ContentId) -> Result<MappedSidecar, IndexError> {
         let view = IndexView::parse(window.as_ref())?;
         view.verify()?;

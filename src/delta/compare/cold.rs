@@ -6,7 +6,8 @@
 use std::ops::Range;
 
 use super::bodies::{
-    CompareError, LEAF_HEAD_BYTES, NODE_BYTES, RangesQuestion, SHORT_BYTES, TreeQuestion, leaf_count, unit_count,
+    ANCHOR_BYTES, CompareError, LEAF_HEAD_BYTES, NODE_BYTES, RangesQuestion, SHORT_BYTES, SPOTS, TreeQuestion,
+    leaf_count, unit_count,
 };
 use super::shifts::{Kinship, Shifts};
 use super::units::{Origin, Run, Side, Units, bytes_of, push_range, push_run};
@@ -78,17 +79,21 @@ const ANCHORS_PER_STEP: usize = 1 << 17;
 impl ColdCompare {
     /// Of a basis of `basis_length` bytes; `seed` is that of the new file's index, `bits` the density of
     /// its anchors.
-    #[must_use]
-    pub fn new(basis_length: u64, seed: u64, bits: u32) -> ColdCompare {
-        ColdCompare {
+    ///
+    /// # Errors
+    /// When the basis is too long for questions about it.
+    pub fn new(basis_length: u64, seed: u64, bits: u32) -> Result<ColdCompare, CompareError> {
+        let question = TreeQuestion::new(basis_length, seed, bits);
+        TreeQuestion::parse(&question.encode(), basis_length)?;
+        Ok(ColdCompare {
             basis_length,
-            question: TreeQuestion::new(basis_length, seed, bits),
+            question,
             stage: Stage::AwaitTree,
             shifts: Shifts::default(),
             kinship: Kinship::Unknown,
             last: 0,
             runs: Vec::new(),
-        }
+        })
     }
 
     /// The first question.
@@ -101,6 +106,30 @@ impl ColdCompare {
     #[must_use]
     pub fn seed(&self) -> u64 {
         self.question.seed
+    }
+
+    /// Bytes that the answer to the last question has at most: more need not be kept.
+    #[must_use]
+    pub fn answer_bytes_max(&self) -> u64 {
+        match &self.stage {
+            Stage::AwaitTree => {
+                let nodes = unit_count(self.basis_length, self.question.height);
+                nodes * NODE_BYTES as u64 + SPOTS * ANCHOR_BYTES as u64
+            }
+            Stage::AwaitLeaves(question) => question.count() * SHORT_BYTES as u64,
+            Stage::AwaitBlocks(question) => self.told_bytes(question),
+            _ => 0,
+        }
+    }
+
+    /// Bytes of an answer about blocks.
+    fn told_bytes(&self, question: &RangesQuestion) -> u64 {
+        let told = |leaves: &Range<u64>| {
+            let bytes = bytes_of(leaves, self.basis_length);
+            let blocks = (bytes.end - bytes.start).div_ceil(BLOCK_BYTES as u64);
+            (leaves.end - leaves.start) * LEAF_HEAD_BYTES as u64 + 4 * blocks
+        };
+        question.ranges.iter().map(told).sum()
     }
 
     /// The answer to the last question.
@@ -131,12 +160,7 @@ impl ColdCompare {
                 Stage::Leaves(Units::new(question.height, question.ranges, answer, SHORT_BYTES))
             }
             Stage::AwaitBlocks(question) => {
-                let told = |leaves: &Range<u64>| {
-                    let bytes = bytes_of(leaves, self.basis_length);
-                    let blocks = (bytes.end - bytes.start).div_ceil(BLOCK_BYTES as u64);
-                    (leaves.end - leaves.start) * LEAF_HEAD_BYTES as u64 + 4 * blocks
-                };
-                if answer.len() as u64 != question.ranges.iter().map(told).sum::<u64>() {
+                if answer.len() as u64 != self.told_bytes(&question) {
                     return Err(CompareError("blocks"));
                 }
                 self.begin_assembling(question.ranges, answer)

@@ -31,7 +31,7 @@ fn compare(basis: &[u8], new: &[u8]) -> Cold {
     let old = IndexView::parse(&old_index).unwrap();
     let view = IndexView::parse(&new_index).unwrap();
     let length = basis.len() as u64;
-    let mut cold = ColdCompare::new(length, SEED, anchor_bits(new.len() as u64));
+    let mut cold = ColdCompare::new(length, SEED, anchor_bits(new.len() as u64)).unwrap();
     let body = cold.question();
     let mut tree = TreeAnswer::new(TreeQuestion::parse(&body, length).unwrap(), length);
     while !tree.hash(&old, 1000) {}
@@ -76,6 +76,7 @@ fn compare(basis: &[u8], new: &[u8]) -> Cold {
             }
         };
         questions += 1;
+        assert_eq!(answer.len() as u64, cold.answer_bytes_max());
         bytes += body.len() + answer.len();
         cold.take(answer).unwrap();
     }
@@ -163,10 +164,14 @@ fn what_is_strange_or_scattered_is_told_early() {
 #[test]
 fn answers_of_the_wrong_length_are_refused() {
     for bytes in [0, 1, 6 * 128 + 9, 6 * 128 + 1290] {
-        let mut cold = ColdCompare::new(64 << 20, SEED, 12);
+        let mut cold = ColdCompare::new(64 << 20, SEED, 12).unwrap();
         assert!(cold.take(vec![0; bytes]).is_err(), "{bytes}");
         assert!(cold.take(Vec::new()).is_err(), "it is over");
     }
+    assert!(
+        ColdCompare::new(u64::MAX, SEED, 12).is_err(),
+        "longer than can be asked about"
+    );
 }
 
 proptest! {
