@@ -7,11 +7,13 @@ mod harness;
 use harness::edits::noise;
 use harness::guard::{Guarded, holds};
 use harness::offers::{META, file, list_end, offer};
+use harness::push_job;
 use harness::raw::{Frame, RawClient, STREAM, push_begin};
 use std::fs;
 use syncline::delta::{PlanEncoder, content_id};
 use syncline::model::limits::ASKED_MAX;
 use syncline::model::{CloseCode, ContentId, Fault, ItemCode};
+use syncline::node::{Client, TransferOptions};
 use syncline::wire::{
     Ask, Basis, End, EndOutcome, Finish, FrameType, Message, Patch, PatchForm, SettledReader, SettledResult, Tell,
     Topic, data_header,
@@ -271,5 +273,39 @@ fn a_question_is_answered_and_the_file_may_still_come_whole() {
         assert_eq!(Finish::decode(&frame.payload).unwrap(), Finish::Done { deleted: 0 });
     });
     assert!(!holds(&world.share().join(".syncline"), b"CANARY"));
+    world.check();
+}
+
+/// I12: a file that has nothing in common with its basis is sent as a plan of its size, and what was sent
+/// of that is not kept.
+#[test]
+fn row_11_a_long_plan_takes_no_memory() {
+    const BYTES: usize = 40 << 20;
+    let mut world = Guarded::new();
+    let source = world.path("long");
+    let link = world.link("");
+    fs::write(&source, noise(BYTES, 21)).unwrap();
+    world.push(&[&source], &link, TransferOptions::default()).assert_clean();
+    fs::write(&source, noise(BYTES, 22)).unwrap();
+    let time = std::time::SystemTime::now() + std::time::Duration::from_secs(2);
+    fs::File::options()
+        .write(true)
+        .open(&source)
+        .unwrap()
+        .set_modified(time)
+        .unwrap();
+    let client = Client::start(
+        world.client_options("client-home"),
+        push_job(&[&source], &link),
+        TransferOptions::default(),
+    );
+    let before = harness::guard::resident_bytes();
+    let mut peak = 0;
+    let run = world.drive(client.unwrap(), |_, _| {
+        peak = peak.max(harness::guard::resident_bytes())
+    });
+    run.assert_clean();
+    let grown = peak.saturating_sub(before);
+    assert!(grown < BYTES as u64 / 2, "{grown} bytes for {BYTES}");
     world.check();
 }

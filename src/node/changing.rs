@@ -22,7 +22,6 @@ pub(super) struct Changing {
     squeezer: Option<Box<Squeezer>>,
     /// Bytes of the plan that are ready to be sent.
     ready: Vec<u8>,
-    sent: usize,
     hasher: TreeHasher,
     /// Operations of chunks that are done, not encoded yet; and where in the file they begin.
     ops: Vec<Op>,
@@ -114,7 +113,6 @@ impl Changing {
             encoder: PlanEncoder::new(),
             squeezer: None,
             ready: Vec::new(),
-            sent: 0,
             hasher: TreeHasher::new(),
             ops: Vec::new(),
             encoded: 0,
@@ -162,18 +160,13 @@ impl Changing {
 
     /// Works on for a bounded time; gives at most `credit` bytes of the plan.
     pub(super) fn step(&mut self, credit: usize, deltas: &Deltas) -> Changed {
-        let waiting = self.ready.len() - self.sent;
-        let due = self.ended || self.sent < self.released;
+        let waiting = self.ready.len();
+        let due = self.ended || self.released > 0;
         if waiting >= FRAME_BYTES || (due && waiting > 0) {
-            let end = self.sent + waiting.min(credit).min(2 * FRAME_BYTES);
-            let plan = self.ready[self.sent..end].to_vec();
-            self.sent = end;
-            if self.sent == self.ready.len() {
-                self.ready.clear();
-                self.sent = 0;
-                self.released = 0;
-            }
-            return Changed::Plan(plan);
+            let count = waiting.min(credit).min(2 * FRAME_BYTES);
+            let rest = self.ready.split_off(count);
+            self.released = self.released.saturating_sub(count);
+            return Changed::Plan(std::mem::replace(&mut self.ready, rest));
         }
         if self.ended {
             return Changed::End(self.outcome(deltas));
