@@ -347,7 +347,9 @@ fn a_large_file_takes_little_memory_and_stays_sparse() {
         let peak = peak_kib(&sandbox, args);
         assert!(peak < 100 * 1024, "{args:?} took {peak} KiB");
     }
-    assert!(fs::metadata(sandbox.path("patch")).unwrap().len() < 1024);
+    // Without compression the leaf around the text travels as it is, and so do its neighbours.
+    let most = if cfg!(feature = "zstd") { 1024 } else { 64 * 1024 };
+    assert!(fs::metadata(sandbox.path("patch")).unwrap().len() < most);
     let made = fs::metadata(sandbox.path("made")).unwrap();
     assert!(made.len() == 1 << 30 && made.blocks() * 512 < 16 << 20);
     let ids = sandbox.run(&["id", "new", "made"]).out;

@@ -10,7 +10,7 @@ use syncline::model::limits::PREAUTH_FRAME_BYTES_MAX;
 use syncline::model::{CloseCode, Entry, Fault, ItemCode, Kind, Meta, RelPath, Rights, Secret, ShareName, Timestamp};
 use syncline::wire::{
     Begin, BeginFlags, Brake, Decoder, Direction, Finish, FrameType, Open, Opened, Piece, SettledResult, TargetKind,
-    Verdict,
+    Verdict, features,
 };
 
 const CONTENT: &[u8] = b"hello\n";
@@ -73,7 +73,9 @@ fn example() -> String {
         secret: Some(Secret(std::array::from_fn(|index| index as u8))),
         wanted: Rights::READ_WRITE,
     };
-    let (mut client, mut server) = (Machine::client("laptop", open), Machine::server("nas"));
+    // What every build has: the example is the same in all of them.
+    let offered = features::HOLES | features::DELTA;
+    let (mut client, mut server) = (Machine::client_with("laptop", open, offered), Machine::server("nas"));
     log.pass(">", &mut client, &mut server, |_, _| {});
     log.pass("<", &mut server, &mut client, |_, _| {});
     let rights = Rights::READ_WRITE;
