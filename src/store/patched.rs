@@ -163,10 +163,29 @@ impl PatchedFile {
     pub fn write_at(&mut self, to: u64, bytes: &[u8]) -> Result<(), FileError> {
         let length = bytes.len() as u64;
         self.check(to, length, self.length)?;
+        let is_fresh = self.start == Start::Empty && to >= self.written_to;
         // Noted first: after a failure part of them may stand there.
         self.written_to = self.written_to.max(to + length);
         self.note_changed(to..to + length);
-        self.staged.write_at(to, bytes)
+        if !self.basis.is_sparse() {
+            return self.staged.write_at(to, bytes);
+        }
+        // A sparse file stays sparse: pages of zeros take no room.
+        let mut at = to;
+        for run in pages(to, bytes).chunk_by(|one, other| is_zero(one) == is_zero(other)) {
+            let length: usize = run.iter().map(|page| page.len()).sum();
+            if !is_zero(run[0]) || !(is_fresh || self.punch(at, length as u64)) {
+                self.staged.write_at(at, &bytes[(at - to) as usize..][..length])?;
+            }
+            at += length as u64;
+        }
+        Ok(())
+    }
+
+    /// Makes a hole of a range; `false` where the file system cannot.
+    fn punch(&self, from: u64, length: u64) -> bool {
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        fallocate(self.staged.file(), flags, from, length).is_ok()
     }
 
     /// Whether the leaf (16 KiB, counted from 0) is byte for byte the one that the basis has there, as
@@ -322,6 +341,21 @@ fn until_border(offset: u64, length: u64) -> u64 {
         _ => length.min(first),
     }
 }
+
+/// `bytes`, which stand at `offset`, cut at the borders of pages.
+fn pages(offset: u64, bytes: &[u8]) -> Vec<&[u8]> {
+    let head = ((PAGE_BYTES - offset % PAGE_BYTES) % PAGE_BYTES).min(bytes.len() as u64) as usize;
+    let (head, rest) = bytes.split_at(head);
+    let head = (!head.is_empty()).then_some(head);
+    head.into_iter().chain(rest.chunks(PAGE_BYTES as usize)).collect()
+}
+
+fn is_zero(page: &[u8]) -> bool {
+    page.iter().all(|byte| *byte == 0)
+}
+
+/// What file systems keep or leave out.
+const PAGE_BYTES: u64 = 4096;
 
 /// Makes `staged`, which is empty, a clone of `basis` where the file system can.
 fn clone(staged: &File, basis: &File) -> Result<Start, Errno> {

@@ -227,3 +227,27 @@ fn a_long_copy_proceeds_in_steps() {
     copy_all(&mut file, 1 + first, first, 3 * STEP_BYTES - 1 - first);
     assert!(content(&file)[..basis.len() - 1] == basis[1..]);
 }
+
+/// A sparse file stays sparse: zeros that come with the plan take no room, wherever they begin and end, also
+/// where the basis had data, and the bytes are those that were written.
+#[test]
+fn zeros_that_are_written_into_a_sparse_file_take_no_room() {
+    let dir = tempfile::tempdir().unwrap();
+    let length = 3 << 20;
+    let file = fs::File::create(dir.path().join("f")).unwrap();
+    file.write_all_at(&noise(50_000, 1), 100_000).unwrap();
+    file.set_len(length).unwrap();
+    let root = Root::open(dir.path()).unwrap();
+    let source = root.open_file(&path()).unwrap();
+    assert!(source.is_sparse(), "this file system has no holes");
+    let mut patched = Staging::new(&root).create_patched(&path(), source, length).unwrap();
+    let mut new = vec![0; length as usize];
+    new[5_000..5_010].copy_from_slice(&noise(10, 2));
+    new[200_000..212_345].copy_from_slice(&noise(12_345, 3));
+    for (from, to) in [(0, 4_999), (4_999, 5_005), (5_005, 100_001), (100_001, 206_000), (206_000, new.len())] {
+        patched.write_at(from as u64, &new[from..to]).unwrap();
+    }
+    assert!(content(&patched) == new);
+    let room = patched.staged().file().metadata().unwrap().blocks() * 512;
+    assert!(room <= 40_000, "{room} bytes of room for 12 KiB of data");
+}
