@@ -244,7 +244,13 @@ fn zeros_that_are_written_into_a_sparse_file_take_no_room() {
     let mut new = vec![0; length as usize];
     new[5_000..5_010].copy_from_slice(&noise(10, 2));
     new[200_000..212_345].copy_from_slice(&noise(12_345, 3));
-    for (from, to) in [(0, 4_999), (4_999, 5_005), (5_005, 100_001), (100_001, 206_000), (206_000, new.len())] {
+    for (from, to) in [
+        (0, 4_999),
+        (4_999, 5_005),
+        (5_005, 100_001),
+        (100_001, 206_000),
+        (206_000, new.len()),
+    ] {
         patched.write_at(from as u64, &new[from..to]).unwrap();
     }
     assert!(content(&patched) == new);
