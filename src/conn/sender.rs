@@ -319,6 +319,7 @@ impl Sender {
         if let Some(item) = self.wanted.get_mut(&file) {
             item.size = bytes.len() as u64;
             item.stage = Stage::Ended;
+            item.basis = None;
         }
         self.credit = self.credit.saturating_sub(bytes.len() as u64);
         Inline {
