@@ -288,6 +288,17 @@ fn what_was_sent_again_is_whole_unless_a_basis_is_named() {
     }
 }
 
+// Sender: a file that changes again and again is not asked about each time: questions are counted there.
+#[test]
+fn a_file_that_changed_while_it_was_read_whole_is_whole() {
+    let mut client = sending(2);
+    source(&mut client).ask(Topic::Signature, b"?");
+    give(&mut client, &tell(0, Topic::Signature, b"", true)).unwrap();
+    source(&mut client).changed();
+    source(&mut client).fail(ItemCode::Vanished);
+    assert_eq!(opens(&mut client), Some((0, None)));
+}
+
 // Receiver: only what is wanted and has a basis is asked about, and not once it has come.
 #[test]
 fn questions_about_what_has_no_basis_are_refused() {
