@@ -37,6 +37,8 @@ pub(super) enum Named {
     InPlace(RelPath, Identity),
     /// It was pieced together.
     Staged(SourceFile),
+    /// It cannot be read any more.
+    Gone,
 }
 
 /// The answer to the first question.
@@ -144,6 +146,7 @@ impl Question {
                 (source.identity() == *identity).then_some(source)
             }
             Named::Staged(source) => source.share().ok(),
+            Named::Gone => None,
         }
     }
 
