@@ -435,11 +435,11 @@ fn a_question_and_a_patch_that_cross_a_failure_are_settled() {
         source(&mut client).ask(Topic::Signature, b"?");
         if told_in_time {
             pump(&mut client, &mut server, |_, event| {
-                assert!(matches!(event, Event::Ask(_)))
+                assert!(matches!(event, Event::Ask(_)));
             });
             target(&mut server).tell(0, Topic::Signature, b"1", true);
             pump(&mut server, &mut client, |_, event| {
-                assert!(matches!(event, Event::Tell(_)))
+                assert!(matches!(event, Event::Tell(_)));
             });
             source(&mut client).patch(1000, &meta(), PatchForm::Squeezed);
         }
@@ -451,7 +451,7 @@ fn a_question_and_a_patch_that_cross_a_failure_are_settled() {
         assert_eq!(opens(&mut client), Some((1, None)));
         source(&mut client).inline(&meta(), [0; 32], b"x");
         pump(&mut client, &mut server, |_, event| {
-            assert!(matches!(event, Event::Inline(_)))
+            assert!(matches!(event, Event::Inline(_)));
         });
         target(&mut server).settle(1, SettledResult::Committed);
         pump(&mut server, &mut client, |_, _| {});
