@@ -10,7 +10,7 @@ use std::rc::Rc;
 use syncline::conn::{Check, Event, Machine, Receiver};
 use syncline::delta::{TreeHasher, content_id};
 use syncline::model::{ContentId, ItemCode, Kind, Meta, RelPath};
-use syncline::wire::{Begin, Brake, EndOutcome, Finish, Patch, SettledResult, Topic, Verdict};
+use syncline::wire::{Ask, Begin, Brake, End, EndOutcome, Finish, Patch, SettledResult, Topic, Verdict};
 
 pub(crate) struct TargetSide {
     disk: Rc<RefCell<Disk>>,
@@ -302,45 +302,12 @@ impl TargetSide {
             return false;
         };
         match event {
-            Event::Ask(ask) => {
-                let (file, topic) = (ask.file, ask.topic);
-                assert!(self.wants.contains_key(&file) && self.bases.contains_key(&file));
-                let (told, length) = (0, self.dice.pick(&[0, 1, 300, 300, 300, 5000, 60_000]));
-                let question = Question { topic, told, length };
-                assert!(self.questions.insert(file, question).is_none(), "one at a time");
-            }
+            Event::Ask(ask) => self.asked(ask),
             Event::Patch(patch) => {
-                let (file, hasher) = (patch.file, TreeHasher::new());
-                assert!(self.wants.contains_key(&file), "a patch of what is not wanted");
-                assert_eq!(self.bases.remove(&file), Some(patch.basis), "named and not used up");
-                assert!(!self.questions.contains_key(&file));
-                self.incoming = Some(Incoming {
-                    file,
-                    bytes: Vec::new(),
-                    hasher,
-                    meta: patch.meta,
-                    patch: Some(*patch),
-                });
-                if let Some(TargetTrouble::AtStart(code)) = self.trouble(file) {
-                    self.fail(receiver, file, code);
-                }
+                assert_eq!(self.bases.get(&patch.file), Some(&patch.basis), "named and not used up");
+                self.started(receiver, patch.file, patch.meta, Some(*patch));
             }
-            Event::Start(start) => {
-                let hasher = TreeHasher::new();
-                let (file, meta, bytes) = (start.file, start.meta, Vec::new());
-                assert!(self.wants.contains_key(&file), "a start of what is not wanted");
-                self.bases.remove(&file);
-                self.incoming = Some(Incoming {
-                    file,
-                    bytes,
-                    hasher,
-                    meta,
-                    patch: None,
-                });
-                if let Some(TargetTrouble::AtStart(code)) = self.trouble(file) {
-                    self.fail(receiver, file, code);
-                }
-            }
+            Event::Start(start) => self.started(receiver, start.file, start.meta, None),
             Event::Content { file, bytes } => {
                 self.unconsumed += bytes.len() as u64;
                 let incoming = self.arriving(*file);
@@ -355,38 +322,12 @@ impl TargetSide {
                 incoming.bytes.resize(length, 0);
                 self.midway(receiver, hole.file);
             }
-            Event::End(end) => {
-                let incoming = self.incoming.take_if(|incoming| incoming.file == end.file);
-                match (end.outcome, incoming) {
-                    (EndOutcome::Changed, _) => {}
-                    (EndOutcome::Failed(_), _) => {
-                        self.concluded(end.file);
-                    }
-                    (
-                        EndOutcome::Complete(root),
-                        Some(Incoming {
-                            file,
-                            bytes,
-                            hasher,
-                            meta,
-                            patch,
-                        }),
-                    ) => {
-                        let (bytes, own) = match patch {
-                            Some(patch) => patched(&patch, &bytes),
-                            None => (bytes, hasher.finish().root),
-                        };
-                        let matches = own == root;
-                        self.arrived(receiver, Staged { file, bytes, meta }, matches);
-                    }
-                    (EndOutcome::Complete(_), None) => panic!("an end of what did not start"),
-                }
-            }
+            Event::End(end) => self.ended(receiver, end),
             Event::Inline(inline) => {
                 self.unconsumed += inline.bytes.len() as u64;
                 let matches = content_id(inline.bytes).root == inline.root;
                 let (file, meta, bytes) = (inline.file, inline.meta, inline.bytes.to_vec());
-                self.bases.remove(&file);
+                self.use_up(file);
                 self.arrived(receiver, Staged { file, bytes, meta }, matches);
             }
             Event::ListEnd(end) => self.top = end.top,
@@ -395,6 +336,54 @@ impl TargetSide {
             _ => return false,
         }
         true
+    }
+
+    fn asked(&mut self, ask: &Ask<'_>) {
+        let (file, topic) = (ask.file, ask.topic);
+        assert!(self.wants.contains_key(&file) && self.bases.contains_key(&file));
+        let (told, length) = (0, self.dice.pick(&[0, 1, 300, 300, 300, 5000, 60_000]));
+        let question = Question { topic, told, length };
+        assert!(self.questions.insert(file, question).is_none(), "one at a time");
+    }
+
+    /// A basis is good for one attempt, and not before what was asked about it is told.
+    fn use_up(&mut self, file: u32) {
+        assert!(self.wants.contains_key(&file), "content of what is not wanted");
+        assert!(!self.questions.contains_key(&file), "content before the answer");
+        self.bases.remove(&file);
+    }
+
+    fn started(&mut self, receiver: &mut Receiver, file: u32, meta: Meta, patch: Option<Patch>) {
+        self.use_up(file);
+        self.incoming = Some(Incoming {
+            file,
+            bytes: Vec::new(),
+            hasher: TreeHasher::new(),
+            meta,
+            patch,
+        });
+        if let Some(TargetTrouble::AtStart(code)) = self.trouble(file) {
+            self.fail(receiver, file, code);
+        }
+    }
+
+    fn ended(&mut self, receiver: &mut Receiver, end: &End) {
+        let incoming = self.incoming.take_if(|incoming| incoming.file == end.file);
+        match (end.outcome, incoming) {
+            (EndOutcome::Changed, _) => {}
+            (EndOutcome::Failed(_), _) => {
+                self.concluded(end.file);
+            }
+            (EndOutcome::Complete(root), Some(incoming)) => {
+                let (file, meta) = (incoming.file, incoming.meta);
+                let (bytes, own) = match incoming.patch {
+                    Some(patch) => patched(&patch, &incoming.bytes),
+                    None => (incoming.bytes, incoming.hasher.finish().root),
+                };
+                self.arrived(receiver, Staged { file, bytes, meta }, own == root);
+            }
+            (EndOutcome::Complete(_), None) => panic!("an end of what did not start"),
+        }
     }
 
     fn arrived(&mut self, receiver: &mut Receiver, staged: Staged, matches: bool) {
