@@ -13,6 +13,8 @@ pub use receiver::{Check, Receiver};
 pub use sender::{Asked, Origin, ReadStep, Report, Sender, Settlement};
 
 #[cfg(test)]
+mod asking_tests;
+#[cfg(test)]
 mod fixtures;
 #[cfg(test)]
 mod machine_tests;

@@ -260,8 +260,7 @@ impl Receiver {
     }
 
     pub(super) fn handle_start<'a>(&mut self, start: Start) -> Result<Event<'a>, Fault> {
-        let progress = self.progress(start.file);
-        if self.current.is_some() || matches!(progress, None | Some(Progress::Arrived)) {
+        if self.current.is_some() || !self.may_come(start.file) {
             return Err(Fault::protocol("a start of a file that is not wanted now"));
         }
         self.current = Some(Current {
@@ -344,7 +343,7 @@ impl Receiver {
     pub(super) fn handle_inline<'a>(&mut self, inline: Inline<'a>) -> Result<Event<'a>, Fault> {
         let file = inline.file;
         let current = self.current.is_some_and(|current| current.file == file);
-        if current || matches!(self.progress(file), None | Some(Progress::Arrived)) {
+        if current || !self.may_come(file) {
             return Err(Fault::protocol("a file that is not wanted now"));
         }
         let length = inline.bytes.len() as u64;
@@ -367,6 +366,13 @@ impl Receiver {
             None => Ok(()),
             Some(_) => Err(Fault::protocol("a list that goes on after its end")),
         }
+    }
+
+    /// Whether content of a file may come. Who asked about it waits for the whole answer first; a file
+    /// that was given up here meanwhile has no question any more, and is dropped.
+    fn may_come(&self, file: u32) -> bool {
+        let wanted = self.wanted.get(&file);
+        wanted.is_some_and(|wanted| wanted.progress != Progress::Arrived && !wanted.is_asked)
     }
 
     fn is_void(&self, file: u32) -> bool {

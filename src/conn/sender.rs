@@ -319,6 +319,7 @@ impl Sender {
         if let Some(item) = self.wanted.get_mut(&file) {
             item.size = bytes.len() as u64;
             item.stage = Stage::Ended;
+            item.basis = None;
         }
         self.credit = self.credit.saturating_sub(bytes.len() as u64);
         Inline {
@@ -345,6 +346,10 @@ impl Sender {
         let Some(file) = self.queue.pop_front() else {
             return;
         };
+        if let Some(item) = self.wanted.get_mut(&file) {
+            // It was read whole: asking again led nowhere, and questions are counted.
+            item.basis = None;
+        }
         self.read_again(file, ItemCode::Changing);
     }
 

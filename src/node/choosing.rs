@@ -79,8 +79,11 @@ pub(super) fn choose(
     let step = match told {
         Some(Told::Signature(bytes)) => {
             return match Signature::parse(&bytes) {
-                Ok(signature) => squeeze(Changing::against_signature(file, signature)),
-                Err(_) => Choice::Whole(file),
+                // It may have grown since the question.
+                Ok(signature) if file.size() <= SIGNED_BYTES_MAX => {
+                    squeeze(Changing::against_signature(file, signature))
+                }
+                _ => Choice::Whole(file),
             };
         }
         Some(Told::Compare(comparing)) => comparing.step(deltas),
@@ -121,4 +124,44 @@ fn ask_for_signature(file: SourceFile) -> Choice {
         return Choice::Whole(file);
     }
     Choice::Ask(Told::Signature(Vec::new()), Topic::Signature, seed.to_vec())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::delta::content_id;
+    use crate::delta::signature::SignatureBuilder;
+    use crate::model::RelPath;
+    use crate::store::Root;
+
+    /// A file that grows while the signature of its basis is on its way is not mapped as a whole.
+    #[test]
+    fn a_file_that_grew_since_the_question_goes_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::open(dir.path()).unwrap();
+        let deltas = Deltas::nowhere(&root);
+        let path = RelPath::parse(b"f").unwrap();
+        let file = std::fs::File::create(dir.path().join("f")).unwrap();
+        let content = [7; 40_000];
+        let basis = content_id(&content);
+        let chosen = |told| {
+            let file = root.open_file(&path).unwrap();
+            choose(file, &basis, told, features::ALL, false, &deltas)
+        };
+        for (length, is_patch) in [(SIGNED_BYTES_MAX, true), (SIGNED_BYTES_MAX + 1, false)] {
+            file.set_len(20_000).unwrap();
+            let Choice::Ask(mut told, Topic::Signature, seed) = chosen(None) else {
+                panic!("it is asked about");
+            };
+            let mut builder = SignatureBuilder::new(u64::from_le_bytes(seed.try_into().unwrap()));
+            builder.push(&content);
+            told.push(&builder.finish());
+            file.set_len(length).unwrap();
+            match chosen(Some(told)) {
+                Choice::Patch(_) => assert!(is_patch, "{length} bytes"),
+                Choice::Whole(_) => assert!(!is_patch, "{length} bytes"),
+                _ => panic!("nothing more is asked"),
+            }
+        }
+    }
 }

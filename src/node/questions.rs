@@ -37,6 +37,8 @@ pub(super) enum Named {
     InPlace(RelPath, Identity),
     /// It was pieced together.
     Staged(SourceFile),
+    /// It cannot be read any more.
+    Gone,
 }
 
 /// The answer to the first question.
@@ -144,6 +146,7 @@ impl Question {
                 (source.identity() == *identity).then_some(source)
             }
             Named::Staged(source) => source.share().ok(),
+            Named::Gone => None,
         }
     }
 
@@ -325,4 +328,29 @@ fn tell(question: &Question, bytes: &[u8], mut told: usize, receiver: &mut Recei
         told = end;
     }
     Some(told)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::node::options::Durability;
+    use crate::store::Root;
+
+    /// A question is answered whatever has become of the file: the sender waits for it.
+    #[test]
+    fn what_is_gone_is_told_as_empty() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = Place::new(Root::open(dir.path()).unwrap(), Durability::None);
+        for (topic, length) in Topic::ALL.into_iter().flat_map(|topic| [(topic, 9), (topic, 1 << 30)]) {
+            let mut questions = Questions::default();
+            let id = ContentId { length, root: [1; 32] };
+            let (file, body) = (0, [0; 8].as_slice());
+            questions.push(&Ask { file, topic, body }, Named::Gone, id);
+            let telling = questions.queue[0].begin(&place, MayRead::Yes);
+            assert!(
+                matches!(telling, Telling::Bytes { bytes, told: 0 } if bytes.is_empty()),
+                "{topic:?}"
+            );
+        }
+    }
 }

@@ -26,9 +26,8 @@ impl Receiving {
             (None, Expected::Present(identity)) => Some(Named::InPlace(want.path.clone(), identity)),
             (None, _) => None,
         };
-        if let Some(named) = named {
-            self.questions.push(ask, named, id);
-        }
+        // Without an answer the file would wait for ever.
+        self.questions.push(ask, named.unwrap_or(Named::Gone), id);
     }
 
     /// A file starts as a patch.

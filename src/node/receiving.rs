@@ -241,6 +241,7 @@ impl Receiving {
             (EndOutcome::Changed, _) => receiver.consumed(self.patches.drop_file(end.file)),
             (EndOutcome::Failed(code), _) => {
                 receiver.consumed(self.patches.drop_file(end.file));
+                self.questions.forget(end.file);
                 if let Some(want) = self.wants.remove(&end.file) {
                     books.ledger.file_failed(end.file, &want.path, code);
                 }

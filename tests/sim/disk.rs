@@ -42,6 +42,8 @@ pub(crate) enum TargetTrouble {
     Early(ItemCode),
     AtStart(ItemCode),
     Midway(ItemCode),
+    /// While a question about it is open, or else when it is to be published.
+    WhenAsked(ItemCode),
     AtCommit(ItemCode),
 }
 
@@ -237,11 +239,12 @@ pub(crate) fn add_troubles(rng: &mut Rng, source: &mut Disk, target: &mut Disk, 
         }
         if rng.once_in(every) {
             let code = random_code(rng);
-            let trouble = match rng.below(6) {
+            let trouble = match rng.below(8) {
                 0 => TargetTrouble::Verdict(code),
                 1 | 2 => TargetTrouble::Early(code),
                 3 => TargetTrouble::AtStart(code),
                 4 => TargetTrouble::Midway(code),
+                5 | 6 => TargetTrouble::WhenAsked(code),
                 _ => TargetTrouble::AtCommit(code),
             };
             target.target_troubles.insert(path, trouble);

@@ -56,6 +56,12 @@ pub(crate) struct Outcome {
     pub(crate) was_cut: bool,
     pub(crate) starved: usize,
     pub(crate) crowded: usize,
+    /// Questions about bases, those that had to wait, patches, repairs, questions without an answer.
+    pub(crate) asked: usize,
+    pub(crate) held_back: usize,
+    pub(crate) patched: usize,
+    pub(crate) repaired: usize,
+    pub(crate) abandoned: usize,
     /// Files whose content was published.
     pub(crate) published: usize,
 }
@@ -166,7 +172,9 @@ impl Simulation {
         };
         self.trace.update(&[action as u8]);
         let reads = matches!(action, 0 | 2);
-        if output.len() >= if reads { room.max(ANSWERS_BYTES_MAX) } else { room } {
+        // A sender goes on reading: answers about bases may be longer than what the peer queues.
+        let is_source = matches!(end.session.half, Some(Half::Source(_)));
+        if !(reads && is_source) && output.len() >= if reads { room.max(ANSWERS_BYTES_MAX) } else { room } {
             return false;
         }
         if reads {
@@ -220,6 +228,11 @@ impl Simulation {
             was_cut,
             starved: 0,
             crowded: 0,
+            asked: 0,
+            held_back: 0,
+            patched: 0,
+            repaired: 0,
+            abandoned: 0,
             published: 0,
         };
         let disks = [&self.client, &self.server].map(|end| Rc::clone(&end.session.disk));
@@ -229,9 +242,14 @@ impl Simulation {
                 Half::Source(source) => {
                     outcome.starved += source.starved;
                     outcome.crowded += source.crowded;
+                    outcome.asked += source.asked;
+                    outcome.held_back += source.held_back;
+                    outcome.patched += source.patched;
                 }
                 Half::Target(target) => {
                     outcome.published += target.published.len();
+                    outcome.repaired += target.repaired;
+                    outcome.abandoned += target.abandoned;
                     // I8: whatever was published is what a source holds, cut or not.
                     for (path, body) in &target.published {
                         let whole = disks.iter().all(|disk| {
@@ -343,6 +361,10 @@ impl Session {
                     source.collect_reports(sender);
                 }
             }
+            Event::Tell(tell) => match &mut self.half {
+                Some(Half::Source(source)) => source.note_tell(&tell),
+                _ => panic!("an answer to nobody"),
+            },
             Event::Removed(payload) => match &mut self.half {
                 Some(Half::Source(source)) => source.note_removed(payload),
                 _ => panic!("deletions reported to nobody"),

@@ -6,11 +6,11 @@ use crate::rng::Rng;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::rc::Rc;
-use syncline::conn::{Machine, Origin, ReadStep, Sender, Settlement};
+use syncline::conn::{Asked, Machine, Origin, ReadStep, Sender, Settlement};
 use syncline::delta::TreeHasher;
-use syncline::model::limits::{INLINE_BYTES_MAX, OFFER_WINDOW};
-use syncline::model::{Meta, RelPath};
-use syncline::wire::{EndOutcome, Finish, RemovedReader};
+use syncline::model::limits::{INLINE_BYTES_MAX, OFFER_WINDOW, QUESTIONS_MAX};
+use syncline::model::{ContentId, Meta, RelPath};
+use syncline::wire::{EndOutcome, Finish, PatchForm, RemovedReader, Tell, Topic};
 
 pub(crate) struct SourceSide {
     disk: Rc<RefCell<Disk>>,
@@ -28,6 +28,14 @@ pub(crate) struct SourceSide {
     /// How often a started file had to wait for credit, and an entry for room in the window.
     pub(crate) starved: usize,
     pub(crate) crowded: usize,
+    /// Open questions, and how many bytes were told to each.
+    asking: HashMap<u32, (Topic, usize)>,
+    /// Questions so far about the basis of a file.
+    questions: HashMap<u32, (ContentId, u32)>,
+    /// How often a question went out, had to wait, and a patch followed.
+    pub(crate) asked: usize,
+    pub(crate) held_back: usize,
+    pub(crate) patched: usize,
 }
 
 struct Outgoing {
@@ -36,6 +44,8 @@ struct Outgoing {
     body: Rc<Body>,
     hasher: TreeHasher,
     attempt: u32,
+    /// The rest of the plan, when it goes as a patch.
+    plan: VecDeque<u8>,
 }
 
 impl SourceSide {
@@ -56,6 +66,11 @@ impl SourceSide {
             after: Disk::default(),
             starved: 0,
             crowded: 0,
+            asking: HashMap::new(),
+            questions: HashMap::new(),
+            asked: 0,
+            held_back: 0,
+            patched: 0,
         }
     }
 
@@ -76,11 +91,23 @@ impl SourceSide {
         pipe.send(machine.take_output());
         match step {
             None => return listing,
-            Some(ReadStep::Plan { .. }) => unreachable!("no basis is named"),
+            Some(ReadStep::Plan { credit, .. }) => {
+                let data = self.plan(machine.sender().unwrap(), credit, rng);
+                pipe.send(data);
+            }
             Some(ReadStep::Open {
-                file, origin, credit, ..
+                file,
+                origin,
+                credit,
+                basis,
             }) => {
-                self.open(machine.sender().unwrap(), file, &origin.path, credit, rng);
+                let sender = machine.sender().unwrap();
+                assert_eq!(sender.basis_of(file), basis);
+                match basis.map_or(Turn::Send, |basis| self.ask(sender, file, basis, rng)) {
+                    Turn::Asked => {}
+                    Turn::Waits => return listing,
+                    Turn::Send => self.open(sender, file, &origin.path, (credit, basis), rng),
+                }
             }
             Some(ReadStep::Content {
                 offset,
@@ -99,6 +126,9 @@ impl SourceSide {
 
     pub(crate) fn collect_reports(&mut self, sender: &mut Sender) {
         while let Some(report) = sender.poll_report() {
+            if matches!(report.settlement, Settlement::Failed(_)) {
+                self.asking.remove(&report.file);
+            }
             let path = report.origin.path;
             self.reports.entry(path).or_default().push(report.settlement);
         }
@@ -114,6 +144,7 @@ impl SourceSide {
     pub(crate) fn conclude(&mut self, sender: &mut Sender, finish: Finish) {
         self.collect_reports(sender);
         assert_eq!(sender.finished(), Some(finish));
+        assert!(self.asking.is_empty(), "a question stays open");
         self.finish = Some(finish);
         self.after = self.disk.borrow().clone();
     }
@@ -161,7 +192,53 @@ impl SourceSide {
         true
     }
 
-    fn open(&mut self, sender: &mut Sender, file: u32, path: &RelPath, credit: u64, rng: &mut Rng) {
+    /// Asks about a basis, or not, as the dice will.
+    fn ask(&mut self, sender: &mut Sender, file: u32, basis: ContentId, rng: &mut Rng) -> Turn {
+        let (about, count) = self.questions.entry(file).or_insert((basis, 0));
+        if *about != basis {
+            (*about, *count) = (basis, 0);
+        }
+        if *count >= QUESTIONS_MAX || rng.once_in(3) {
+            return Turn::Send;
+        }
+        let (topic, length) = (rng.pick(&Topic::ALL), rng.index(200));
+        let room = sender.may_ask();
+        match sender.ask(topic, &rng.bytes(length)) {
+            Asked::Sent => {
+                assert!(room);
+                *count += 1;
+                self.asked += 1;
+                let twice = self.asking.insert(file, (topic, 0));
+                assert_eq!(twice, None, "one question at a time");
+                Turn::Asked
+            }
+            Asked::Later => {
+                assert!(!room);
+                self.held_back += 1;
+                Turn::Waits
+            }
+        }
+    }
+
+    /// A piece of an answer.
+    pub(crate) fn note_tell(&mut self, tell: &Tell<'_>) {
+        let (topic, told) = self.asking.get_mut(&tell.file).expect("it was asked for");
+        assert_eq!(*topic, tell.topic);
+        assert_eq!(tell.body, answer_of(tell.file, tell.topic, *told, tell.body.len()));
+        *told += tell.body.len();
+        if tell.last {
+            self.asking.remove(&tell.file);
+        }
+    }
+
+    fn open(
+        &mut self,
+        sender: &mut Sender,
+        file: u32,
+        path: &RelPath,
+        (credit, basis): (u64, Option<ContentId>),
+        rng: &mut Rng,
+    ) {
         let attempt = self.attempts.entry(path.clone()).or_default();
         *attempt += 1;
         let attempt = *attempt;
@@ -171,6 +248,26 @@ impl SourceSide {
             return sender.fail(code);
         }
         let size = body.bytes.len() as u64;
+        if let Some(basis) = basis.filter(|_| rng.below(4) > 0) {
+            let form = rng.pick(&[PatchForm::Plan, PatchForm::Squeezed, PatchForm::Prefix]);
+            sender.patch(size, &meta, form);
+            self.patched += 1;
+            let mut plan = plan_of(&basis, form, &body.bytes);
+            if matches!(trouble, Some(SourceTrouble::Damaged(times)) if attempt <= times) && size > 0 {
+                let at = plan.len() - 1 - rng.index(body.bytes.len());
+                plan[at] ^= 1 << rng.below(8);
+            }
+            let (path, hasher, plan) = (path.clone(), TreeHasher::new(), plan.into());
+            self.outgoing = Some(Outgoing {
+                file,
+                path,
+                body,
+                hasher,
+                attempt,
+                plan,
+            });
+            return;
+        }
         if size <= INLINE_BYTES_MAX.min(credit) && rng.below(8) > 0 {
             return match trouble {
                 Some(SourceTrouble::ReadFails(code)) => sender.fail(code),
@@ -193,29 +290,57 @@ impl SourceSide {
             body,
             hasher: TreeHasher::new(),
             attempt,
+            plan: VecDeque::new(),
         });
+    }
+
+    /// Ends the started file early, if it is time for its trouble.
+    fn interrupt(&mut self, sender: &mut Sender, remaining: u64, rng: &mut Rng) -> bool {
+        let outgoing = self.outgoing.as_ref().expect("a started file is open");
+        let trouble = self.disk.borrow().source_trouble(&outgoing.path);
+        let outcome = match trouble {
+            Some(SourceTrouble::ReadFails(code)) if remaining == 0 || rng.once_in(3) => EndOutcome::Failed(code),
+            Some(SourceTrouble::Changes(times)) if outgoing.attempt <= times && (remaining == 0 || rng.once_in(3)) => {
+                self.change(&outgoing.path.clone(), rng);
+                EndOutcome::Changed
+            }
+            _ => return false,
+        };
+        self.outgoing = None;
+        sender.end(outcome);
+        true
+    }
+
+    /// The next part of the plan of the started patch.
+    fn plan(&mut self, sender: &mut Sender, credit: u64, rng: &mut Rng) -> Vec<u8> {
+        let remaining = self.outgoing.as_ref().map_or(0, |outgoing| outgoing.plan.len());
+        if self.interrupt(sender, remaining as u64, rng) {
+            return Vec::new();
+        }
+        if remaining == 0 {
+            let outgoing = self.outgoing.take().expect("checked above");
+            let trouble = self.disk.borrow().source_trouble(&outgoing.path);
+            let damage = matches!(trouble, Some(SourceTrouble::Damaged(times)) if outgoing.attempt <= times);
+            let mut root = outgoing.body.root();
+            root[0] ^= u8::from(damage && outgoing.body.bytes.is_empty());
+            sender.end(EndOutcome::Complete(root));
+            return Vec::new();
+        }
+        let frame = 1 + rng.index(64 * 1024);
+        let length = remaining.min(frame).min(credit as usize);
+        let outgoing = self.outgoing.as_mut().expect("checked above");
+        let header = sender.data(length);
+        header.into_iter().chain(outgoing.plan.drain(..length)).collect()
     }
 
     /// The next part of the started file. What has to follow the machine's own output comes back.
     fn content(&mut self, sender: &mut Sender, offset: usize, remaining: u64, credit: u64, rng: &mut Rng) -> Vec<u8> {
-        let outgoing = self.outgoing.as_mut().expect("a started file is open");
+        if self.interrupt(sender, remaining, rng) {
+            return Vec::new();
+        }
+        let outgoing = self.outgoing.as_mut().expect("it goes on");
         let trouble = self.disk.borrow().source_trouble(&outgoing.path);
         let attempt = outgoing.attempt;
-        match trouble {
-            Some(SourceTrouble::ReadFails(code)) if remaining == 0 || rng.once_in(3) => {
-                self.outgoing = None;
-                sender.end(EndOutcome::Failed(code));
-                return Vec::new();
-            }
-            Some(SourceTrouble::Changes(times)) if attempt <= times && (remaining == 0 || rng.once_in(3)) => {
-                let path = outgoing.path.clone();
-                self.outgoing = None;
-                self.change(&path, rng);
-                sender.end(EndOutcome::Changed);
-                return Vec::new();
-            }
-            _ => {}
-        }
         let damage = matches!(trouble, Some(SourceTrouble::Damaged(times)) if attempt <= times);
         if remaining == 0 {
             let outgoing = self.outgoing.take().expect("checked above");
@@ -259,6 +384,25 @@ impl SourceSide {
         *node = Node::File(body);
         meta.mtime.seconds += 1;
     }
+}
+
+/// What comes of a file whose basis is known.
+enum Turn {
+    Asked,
+    /// Too many questions are open.
+    Waits,
+    Send,
+}
+
+/// The plan of these simulations: what it is for, and the whole content.
+fn plan_of(basis: &ContentId, form: PatchForm, bytes: &[u8]) -> Vec<u8> {
+    [&basis.root[..], &[form as u8], bytes].concat()
+}
+
+/// The `length` bytes from `offset` on of the answer of these simulations.
+pub(crate) fn answer_of(file: u32, topic: Topic, offset: usize, length: usize) -> Vec<u8> {
+    let byte = |at: usize| (at * 7 + file as usize * 31 + topic as usize * 101) as u8;
+    (offset..offset + length).map(byte).collect()
 }
 
 pub(crate) fn top_meta() -> Meta {

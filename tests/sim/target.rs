@@ -3,13 +3,14 @@
 
 use crate::disk::{Body, Disk, Node, TargetTrouble, Tree};
 use crate::rng::Rng;
+use crate::source::answer_of;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::rc::Rc;
 use syncline::conn::{Check, Event, Machine, Receiver};
 use syncline::delta::{TreeHasher, content_id};
-use syncline::model::{ItemCode, Kind, Meta, RelPath};
-use syncline::wire::{Begin, Brake, EndOutcome, Finish, SettledResult, Verdict};
+use syncline::model::{ContentId, ItemCode, Kind, Meta, RelPath};
+use syncline::wire::{Ask, Begin, Brake, End, EndOutcome, Finish, Patch, SettledResult, Topic, Verdict};
 
 pub(crate) struct TargetSide {
     disk: Rc<RefCell<Disk>>,
@@ -30,6 +31,21 @@ pub(crate) struct TargetSide {
     pub(crate) top: Option<Meta>,
     pub(crate) removed: Vec<RelPath>,
     pub(crate) finish: Option<Finish>,
+    /// What was named and is still good for a patch.
+    bases: HashMap<u32, ContentId>,
+    /// Questions that are not answered yet.
+    questions: BTreeMap<u32, Question>,
+    /// For what is decided when a message comes.
+    dice: Rng,
+    pub(crate) repaired: usize,
+    /// Questions whose file failed before they were answered.
+    pub(crate) abandoned: usize,
+}
+
+struct Question {
+    topic: Topic,
+    told: usize,
+    length: usize,
 }
 
 struct Incoming {
@@ -37,6 +53,8 @@ struct Incoming {
     bytes: Vec<u8>,
     hasher: TreeHasher,
     meta: Meta,
+    /// What comes is the plan of it.
+    patch: Option<Patch>,
 }
 
 struct Staged {
@@ -65,6 +83,11 @@ impl TargetSide {
             top: None,
             removed: Vec::new(),
             finish: None,
+            bases: HashMap::new(),
+            questions: BTreeMap::new(),
+            dice: Rng::new(0),
+            repaired: 0,
+            abandoned: 0,
         }
     }
 
@@ -76,12 +99,13 @@ impl TargetSide {
         if receiver.is_finished() {
             return false;
         }
+        self.dice = Rng::new(rng.next());
         if receiver.next_check().is_some() {
             for _ in 0..=rng.below(40) {
                 let Some(check) = receiver.next_check().cloned() else {
                     break;
                 };
-                self.judge(receiver, &check);
+                self.judge(receiver, &check, rng);
             }
             return true;
         }
@@ -92,6 +116,9 @@ impl TargetSide {
             return true;
         }
         if self.refuse_early(receiver, rng) {
+            return true;
+        }
+        if rng.once_in(3) && self.tell(receiver, rng) {
             return true;
         }
         if !self.staged.is_empty() {
@@ -109,12 +136,58 @@ impl TargetSide {
             receiver.consumed(std::mem::take(&mut self.unconsumed));
             return true;
         }
-        false
+        self.tell(receiver, rng)
     }
 
-    fn judge(&mut self, receiver: &mut Receiver, check: &Check) {
+    /// A piece of the answer to one of the questions.
+    fn tell(&mut self, receiver: &mut Receiver, rng: &mut Rng) -> bool {
+        let files: Vec<u32> = self.questions.keys().copied().collect();
+        if files.is_empty() {
+            return false;
+        }
+        let file = rng.pick(&files);
+        let question = self.questions.get_mut(&file).expect("it is one of them");
+        let (topic, told) = (question.topic, question.told);
+        let length = match rng.below(3) {
+            0 => question.length - told,
+            _ => rng.index(question.length - told + 1),
+        };
+        question.told += length;
+        let trouble = self.wants.contains_key(&file).then(|| self.trouble(file));
+        if let Some(Some(TargetTrouble::WhenAsked(code))) = trouble
+            && rng.once_in(2)
+        {
+            self.fail(receiver, file, code);
+            return true;
+        }
+        let question = self.questions.get_mut(&file).expect("it stays");
+        let last = question.told == question.length && rng.once_in(2);
+        if last {
+            self.questions.remove(&file);
+        }
+        // Of a file that has failed meanwhile, nothing of this is said.
+        receiver.tell(file, topic, &answer_of(file, topic, told, length), last);
+        true
+    }
+
+    /// Names what it has of a file before the verdict on it, as the dice will.
+    fn name(&mut self, receiver: &mut Receiver, check: &Check, rng: &mut Rng) {
+        let here = self.disk.borrow().file(&check.entry.path);
+        if let (Kind::File { .. }, Some((body, _))) = (&check.entry.kind, here)
+            && rng.below(4) > 0
+        {
+            let id = content_id(&body.bytes);
+            receiver.basis(id);
+            self.bases.insert(check.file, id);
+        }
+    }
+
+    fn judge(&mut self, receiver: &mut Receiver, check: &Check, rng: &mut Rng) {
         let path = check.entry.path.clone();
         let verdict = self.verdict(check);
+        if matches!(verdict, Verdict::WantReplace | Verdict::Failed(_)) {
+            self.name(receiver, check, rng);
+        }
         assert_eq!(receiver.answer(verdict).as_ref(), Some(check));
         self.offered.insert(path.clone());
         self.verdicts.insert(path.clone(), verdict);
@@ -197,6 +270,7 @@ impl TargetSide {
     fn fail(&mut self, receiver: &mut Receiver, file: u32, code: ItemCode) {
         self.staged.retain(|staged| staged.file != file);
         self.incoming.take_if(|incoming| incoming.file == file);
+        self.abandoned += usize::from(self.questions.contains_key(&file));
         self.concluded(file);
         receiver.settle(file, SettledResult::Failed(code));
     }
@@ -209,7 +283,9 @@ impl TargetSide {
 
     fn commit(&mut self, receiver: &mut Receiver, staged: Staged) {
         let trouble = self.trouble(staged.file);
-        if let Some(TargetTrouble::AtCommit(code) | TargetTrouble::Early(code)) = trouble {
+        if let Some(TargetTrouble::AtCommit(code) | TargetTrouble::Early(code) | TargetTrouble::WhenAsked(code)) =
+            trouble
+        {
             return self.fail(receiver, staged.file, code);
         }
         let path = self.concluded(staged.file);
@@ -226,20 +302,12 @@ impl TargetSide {
             return false;
         };
         match event {
-            Event::Start(start) => {
-                let hasher = TreeHasher::new();
-                let (file, meta, bytes) = (start.file, start.meta, Vec::new());
-                assert!(self.wants.contains_key(&file), "a start of what is not wanted");
-                self.incoming = Some(Incoming {
-                    file,
-                    bytes,
-                    hasher,
-                    meta,
-                });
-                if let Some(TargetTrouble::AtStart(code)) = self.trouble(file) {
-                    self.fail(receiver, file, code);
-                }
+            Event::Ask(ask) => self.asked(ask),
+            Event::Patch(patch) => {
+                assert_eq!(self.bases.get(&patch.file), Some(&patch.basis), "named and not used up");
+                self.started(receiver, patch.file, patch.meta, Some(*patch));
             }
+            Event::Start(start) => self.started(receiver, start.file, start.meta, None),
             Event::Content { file, bytes } => {
                 self.unconsumed += bytes.len() as u64;
                 let incoming = self.arriving(*file);
@@ -254,32 +322,12 @@ impl TargetSide {
                 incoming.bytes.resize(length, 0);
                 self.midway(receiver, hole.file);
             }
-            Event::End(end) => {
-                let incoming = self.incoming.take_if(|incoming| incoming.file == end.file);
-                match (end.outcome, incoming) {
-                    (EndOutcome::Changed, _) => {}
-                    (EndOutcome::Failed(_), _) => {
-                        self.concluded(end.file);
-                    }
-                    (
-                        EndOutcome::Complete(root),
-                        Some(Incoming {
-                            file,
-                            bytes,
-                            hasher,
-                            meta,
-                        }),
-                    ) => {
-                        let matches = hasher.finish().root == root;
-                        self.arrived(receiver, Staged { file, bytes, meta }, matches);
-                    }
-                    (EndOutcome::Complete(_), None) => panic!("an end of what did not start"),
-                }
-            }
+            Event::End(end) => self.ended(receiver, end),
             Event::Inline(inline) => {
                 self.unconsumed += inline.bytes.len() as u64;
                 let matches = content_id(inline.bytes).root == inline.root;
                 let (file, meta, bytes) = (inline.file, inline.meta, inline.bytes.to_vec());
+                self.use_up(file);
                 self.arrived(receiver, Staged { file, bytes, meta }, matches);
             }
             Event::ListEnd(end) => self.top = end.top,
@@ -290,6 +338,54 @@ impl TargetSide {
         true
     }
 
+    fn asked(&mut self, ask: &Ask<'_>) {
+        let (file, topic) = (ask.file, ask.topic);
+        assert!(self.wants.contains_key(&file) && self.bases.contains_key(&file));
+        let (told, length) = (0, self.dice.pick(&[0, 1, 300, 300, 300, 5000, 60_000]));
+        let question = Question { topic, told, length };
+        assert!(self.questions.insert(file, question).is_none(), "one at a time");
+    }
+
+    /// A basis is good for one attempt, and not before what was asked about it is told.
+    fn use_up(&mut self, file: u32) {
+        assert!(self.wants.contains_key(&file), "content of what is not wanted");
+        assert!(!self.questions.contains_key(&file), "content before the answer");
+        self.bases.remove(&file);
+    }
+
+    fn started(&mut self, receiver: &mut Receiver, file: u32, meta: Meta, patch: Option<Patch>) {
+        self.use_up(file);
+        self.incoming = Some(Incoming {
+            file,
+            bytes: Vec::new(),
+            hasher: TreeHasher::new(),
+            meta,
+            patch,
+        });
+        if let Some(TargetTrouble::AtStart(code)) = self.trouble(file) {
+            self.fail(receiver, file, code);
+        }
+    }
+
+    fn ended(&mut self, receiver: &mut Receiver, end: &End) {
+        let incoming = self.incoming.take_if(|incoming| incoming.file == end.file);
+        match (end.outcome, incoming) {
+            (EndOutcome::Changed, _) => {}
+            (EndOutcome::Failed(_), _) => {
+                self.concluded(end.file);
+            }
+            (EndOutcome::Complete(root), Some(incoming)) => {
+                let (file, meta) = (incoming.file, incoming.meta);
+                let (bytes, own) = match incoming.patch {
+                    Some(patch) => patched(&patch, &incoming.bytes),
+                    None => (incoming.bytes, incoming.hasher.finish().root),
+                };
+                self.arrived(receiver, Staged { file, bytes, meta }, own == root);
+            }
+            (EndOutcome::Complete(_), None) => panic!("an end of what did not start"),
+        }
+    }
+
     fn arrived(&mut self, receiver: &mut Receiver, staged: Staged, matches: bool) {
         let file = staged.file;
         match self.trouble(file) {
@@ -297,6 +393,12 @@ impl TargetSide {
                 self.fail(receiver, file, code);
             }
             _ if matches => self.staged.push(staged),
+            _ if self.dice.once_in(2) => {
+                let id = content_id(&staged.bytes);
+                receiver.repair(file, id);
+                self.bases.insert(file, id);
+                self.repaired += 1;
+            }
             _ => receiver.settle(file, SettledResult::Resend),
         }
     }
@@ -347,4 +449,15 @@ impl TargetSide {
         }
         Finish::Done { deleted: deletions }
     }
+}
+
+/// What comes of a plan of these simulations, and its root.
+fn patched(patch: &Patch, plan: &[u8]) -> (Vec<u8>, [u8; 32]) {
+    let (basis, rest) = plan.split_at(32);
+    assert_eq!(basis, patch.basis.root, "the plan is for this basis");
+    assert_eq!(rest[0], patch.form as u8);
+    let bytes = rest[1..].to_vec();
+    assert_eq!(bytes.len() as u64, patch.size);
+    let root = content_id(&bytes).root;
+    (bytes, root)
 }

@@ -31,12 +31,14 @@ impl Receiver {
         }
     }
 
-    /// A piece of the answer to an ask.
+    /// A piece of the answer to an ask. Nothing is said of a file that was settled or given up meanwhile.
     pub fn tell(&mut self, file: u32, topic: Topic, body: &[u8], last: bool) {
-        if let Some(wanted) = self.wanted.get_mut(&file)
-            && last
-            && std::mem::take(&mut wanted.is_asked)
-        {
+        let wanted = self.wanted.get_mut(&file);
+        let Some(wanted) = wanted.filter(|wanted| wanted.is_asked) else {
+            return;
+        };
+        if last {
+            wanted.is_asked = false;
             self.asked -= 1;
         }
         Tell {
