@@ -66,20 +66,22 @@ const FRAME_BYTES: usize = 512 * 1024;
 
 impl Outgoing {
     /// Sends `file`; `serial` tells its checks from those of others.
-    pub(super) fn new(file: SourceFile, sparse: bool, serial: u64, deltas: &Deltas) -> Outgoing {
+    pub(super) fn new(file: SourceFile, sparse: bool, serial: u64, deltas: Option<&Deltas>) -> Outgoing {
         let large = file.size() >= BESIDE_BYTES_MIN && !sparse;
         let file_length = file.size();
         let shared = || file.file().try_clone().ok().map(Arc::new);
         let beside = large.then(shared).flatten();
         let digest = match beside {
             Some(file) => {
-                let sidecar = deltas.begin(file_length, Parts::Full);
+                let sidecar = deltas.and_then(|deltas| deltas.begin(file_length, Parts::Full));
                 Digest::Beside(Verifying::new(file, serial, sidecar))
             }
             None => Digest::Inline(Box::default()),
         };
         Outgoing {
-            shadow: deltas.begin_shadow(file.size()).filter(|_| !sparse),
+            shadow: deltas
+                .filter(|_| !sparse)
+                .and_then(|deltas| deltas.begin_shadow(file.size())),
             file,
             digest,
             extent_end: 0,

@@ -237,18 +237,23 @@ impl Sending {
             }
             Choice::Whole(file) if file.size() <= INLINE_BYTES_MAX.min(credit) => {
                 books.ledger.started(number, &origin.path);
-                send_whole(sender, number, &file, &self.deltas, books);
+                send_whole(sender, number, &file, self.remembered(), books);
             }
             Choice::Whole(file) => {
                 let sparse = self.features & features::HOLES != 0 && file.is_sparse();
                 sender.start(file.size(), sparse, &file.meta());
                 books.ledger.started(number, &origin.path);
                 self.started += 1;
-                let outgoing = Outgoing::new(file, sparse, self.started, &self.deltas);
+                let outgoing = Outgoing::new(file, sparse, self.started, self.remembered());
                 self.outgoing = Some(Leaving::Whole(Box::new(outgoing)));
             }
         }
         Flow::Goes
+    }
+
+    /// Where what is sent is remembered, if the receiver could take a patch of it next time.
+    fn remembered(&self) -> Option<&Deltas> {
+        (self.features & features::DELTA != 0).then_some(&*self.deltas)
     }
 
     /// A piece of an answer about a basis came.
@@ -358,7 +363,7 @@ enum Flow {
 }
 
 /// A small file: read, hashed and sent at once. Mapping it would cost more than the copy.
-fn send_whole(sender: &mut Sender, number: u32, file: &SourceFile, deltas: &Deltas, books: &mut Books<'_>) {
+fn send_whole(sender: &mut Sender, number: u32, file: &SourceFile, deltas: Option<&Deltas>, books: &mut Books<'_>) {
     books.scratch.resize(INLINE_BYTES_MAX as usize + 1, 0);
     let length = match file.read_at(0, books.scratch) {
         Ok(length) => length,
@@ -370,7 +375,9 @@ fn send_whole(sender: &mut Sender, number: u32, file: &SourceFile, deltas: &Delt
             let id = content_id(bytes);
             sender.inline(&file.meta(), id.root, bytes);
             books.ledger.moved(number, length as u64);
-            if let Some(mut shadow) = deltas.begin_shadow(length as u64) {
+            if let Some(deltas) = deltas
+                && let Some(mut shadow) = deltas.begin_shadow(length as u64)
+            {
                 deltas.append_shadow(&mut shadow, bytes);
                 deltas.keep_shadow(Some(shadow), id);
             }
