@@ -234,7 +234,7 @@ fn a_long_copy_proceeds_in_steps() {
 fn zeros_that_are_written_into_a_sparse_file_take_no_room() {
     let dir = tempfile::tempdir().unwrap();
     let length = 3 << 20;
-    let file = fs::File::create(dir.path().join("f")).unwrap();
+    let file = File::create(dir.path().join("f")).unwrap();
     file.write_all_at(&noise(50_000, 1), 100_000).unwrap();
     file.set_len(length).unwrap();
     let root = Root::open(dir.path()).unwrap();
