@@ -302,7 +302,7 @@ fn row_11_a_long_plan_takes_no_memory() {
     let before = harness::guard::resident_bytes();
     let mut peak = 0;
     let run = world.drive(client.unwrap(), |_, _| {
-        peak = peak.max(harness::guard::resident_bytes())
+        peak = peak.max(harness::guard::resident_bytes());
     });
     run.assert_clean();
     let grown = peak.saturating_sub(before);
