@@ -6,7 +6,7 @@
 //!
 //! 1. Blocks of [`BLOCK_BYTES`] go through one zstd stream, so that later ones refer to earlier ones.
 //! 2. A block that did not shrink counts as incompressible. After the first the next block goes raw,
-//!    after the second two, then four, up to [`RAW_RUN_MAX`]: then one is tried again.
+//!    after the second two, then four, up to `RAW_RUN_MAX`: then one is tried again.
 //!
 //! Awkward cases: a block that was tried is part of the history and goes as zstd made it, even when it
 //! grew (by 14 bytes at most); raw blocks are not part of the history. Contexts are made at the first
