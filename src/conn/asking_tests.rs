@@ -441,7 +441,7 @@ fn a_question_and_a_patch_that_cross_a_failure_are_settled() {
             pump(&mut server, &mut client, |_, event| {
                 assert!(matches!(event, Event::Tell(_)));
             });
-            source(&mut client).patch(1000, &meta(), PatchForm::Squeezed);
+            source(&mut client).patch(1000, &meta(), PatchForm::Plan);
         }
         target(&mut server).settle(0, FAILED);
         pump(&mut client, &mut server, |_, event| assert_eq!(event, Event::Nothing));

@@ -10,7 +10,7 @@ use syncline::conn::{Asked, Machine, Origin, ReadStep, Sender, Settlement};
 use syncline::delta::TreeHasher;
 use syncline::model::limits::{INLINE_BYTES_MAX, OFFER_WINDOW, QUESTIONS_MAX};
 use syncline::model::{ContentId, Meta, RelPath};
-use syncline::wire::{EndOutcome, Finish, PatchForm, RemovedReader, Tell, Topic};
+use syncline::wire::{EndOutcome, Finish, PatchForm, RemovedReader, Tell, Topic, features};
 
 pub(crate) struct SourceSide {
     disk: Rc<RefCell<Disk>>,
@@ -249,7 +249,9 @@ impl SourceSide {
         }
         let size = body.bytes.len() as u64;
         if let Some(basis) = basis.filter(|_| rng.below(4) > 0) {
-            let form = rng.pick(&[PatchForm::Plan, PatchForm::Squeezed, PatchForm::Prefix]);
+            let forms = [PatchForm::Plan, PatchForm::Squeezed, PatchForm::Prefix];
+            let agreed = if features::ALL & features::ZSTD == 0 { 1 } else { 3 };
+            let form = rng.pick(&forms[..agreed]);
             sender.patch(size, &meta, form);
             self.patched += 1;
             let mut plan = plan_of(&basis, form, &body.bytes);
