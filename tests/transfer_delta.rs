@@ -133,6 +133,23 @@ fn edits_of_a_medium_file_cost_little() {
     assert!(again < length / 50, "{again} of {length} for a byte");
 }
 
+/// A version that was sent as a patch is remembered like one that was sent whole: edit after edit costs
+/// little, and no signature of 33 KB is asked for, but where nothing was remembered before.
+#[cfg(feature = "zstd")]
+#[test]
+fn every_version_that_was_sent_is_the_basis_of_the_next() {
+    let mut pair = Pair::new(&plain(), noise(2 << 20, 31));
+    for at in [100_000, 900_000, 1_700_000] {
+        let warm = pair.push(|content| content[at..at + 100].copy_from_slice(&noise(100, at as u32)));
+        assert!(warm < 8 * 1024, "{warm} for 100 B at {at}");
+    }
+    fs::remove_dir_all(pair.world.client_options("client-home").home.join("shadows")).unwrap();
+    let asked = pair.push(|content| content[5] ^= 1);
+    assert!(asked > 32 * 1024, "{asked} for a signature");
+    let warm = pair.push(|content| content[6] ^= 1);
+    assert!(warm < 8 * 1024, "{warm} after a signature");
+}
+
 /// Without a word about the past on the client's side, the receiver is asked.
 #[test]
 fn a_client_that_remembers_nothing_asks_for_a_signature() {

@@ -11,7 +11,7 @@ use crate::delta::signature::{Matching, Signature, SignatureMatcher};
 use crate::delta::squeeze::Squeezer;
 use crate::delta::{Comparison, Content, Matcher, Op, PlanEncoder, Progress, Torn, TreeHasher};
 use crate::model::ContentId;
-use crate::store::{MappedSidecar, SidecarWriter, SourceFile};
+use crate::store::{Insertion, MappedSidecar, SidecarWriter, SourceFile};
 use crate::wire::{EndOutcome, PatchForm};
 
 /// A file that is sent as a patch.
@@ -23,6 +23,8 @@ pub(super) struct Changing {
     /// Bytes of the plan that are ready to be sent.
     ready: Vec<u8>,
     hasher: TreeHasher,
+    /// Its content is kept, for the next time; of a file that is not large.
+    shadow: Option<Insertion>,
     /// Operations of chunks that are done, not encoded yet; and where in the file they begin.
     ops: Vec<Op>,
     encoded: u64,
@@ -94,16 +96,40 @@ impl Changing {
     }
 
     /// Against a signature.
-    pub(super) fn against_signature(file: SourceFile, signature: Signature) -> Changing {
-        Changing::new(file, Work::Signature(Box::new(SignatureMatcher::new(signature))))
+    pub(super) fn against_signature(file: SourceFile, signature: Signature, deltas: &Deltas) -> Changing {
+        let work = Work::Signature(Box::new(SignatureMatcher::new(signature)));
+        Changing::new(file, work).remembered(deltas)
     }
 
     /// Against the contents of the basis; the file is given back where that cannot be.
-    pub(super) fn against_contents(file: SourceFile, basis: Vec<u8>) -> Result<Changing, Box<SourceFile>> {
+    pub(super) fn against_contents(
+        file: SourceFile,
+        basis: Vec<u8>,
+        deltas: &Deltas,
+    ) -> Result<Changing, Box<SourceFile>> {
         match PrefixEncoder::new(basis, file.size()) {
-            Ok(encoder) => Ok(Changing::new(file, Work::Prefix(Some(Box::new(encoder))))),
+            Ok(encoder) => {
+                let work = Work::Prefix(Some(Box::new(encoder)));
+                Ok(Changing::new(file, work).remembered(deltas))
+            }
             Err(_) => Err(Box::new(file)),
         }
+    }
+
+    /// Keeps the content on its way, as the basis of the next version.
+    fn remembered(mut self, deltas: &Deltas) -> Changing {
+        self.shadow = deltas.begin_shadow(self.content.length());
+        self
+    }
+
+    /// Takes the next `length` bytes of the file into its root, and into what is kept of it.
+    fn digest(&mut self, length: usize, deltas: &Deltas) -> Result<(), Torn> {
+        let bytes = self.content.bytes(self.encoded, length)?;
+        self.hasher.update(bytes);
+        if let Some(shadow) = &mut self.shadow {
+            deltas.append_shadow(shadow, bytes);
+        }
+        Ok(())
     }
 
     fn new(file: SourceFile, work: Work) -> Changing {
@@ -114,6 +140,7 @@ impl Changing {
             squeezer: None,
             ready: Vec::new(),
             hasher: TreeHasher::new(),
+            shadow: None,
             ops: Vec::new(),
             encoded: 0,
             told: 0,
@@ -171,15 +198,15 @@ impl Changing {
         if self.ended {
             return Changed::End(self.outcome(deltas));
         }
-        match self.work_on() {
+        match self.work_on(deltas) {
             Ok(()) => Changed::Working,
             Err(Torn) => Changed::End(EndOutcome::Changed),
         }
     }
 
-    fn work_on(&mut self) -> Result<(), Torn> {
+    fn work_on(&mut self, deltas: &Deltas) -> Result<(), Torn> {
         if self.at_op < self.ops.len() {
-            return self.encode();
+            return self.encode(deltas);
         }
         self.ops.clear();
         self.at_op = 0;
@@ -214,20 +241,20 @@ impl Changing {
                 let matching = matcher.step(bytes, STEP_BYTES, &mut |op| ops.push(op));
                 self.found = matching == Matching::Done;
             }
-            Work::Prefix(_) => return self.compress(),
+            Work::Prefix(_) => return self.compress(deltas),
         }
         Ok(())
     }
 
     /// Compresses the next piece of the file against the basis itself.
-    fn compress(&mut self) -> Result<(), Torn> {
+    fn compress(&mut self, deltas: &Deltas) -> Result<(), Torn> {
+        let length = self.content.length();
+        let piece = (length - self.encoded).min(PREFIX_STEP_BYTES);
+        self.digest(piece as usize, deltas)?;
         let Work::Prefix(encoder) = &mut self.work else {
             return Ok(());
         };
-        let length = self.content.length();
-        let piece = (length - self.encoded).min(PREFIX_STEP_BYTES);
         let bytes = self.content.bytes(self.encoded, piece as usize)?;
-        self.hasher.update(bytes);
         let before = self.ready.len();
         if let Some(open) = encoder {
             open.push(bytes, &mut self.ready).map_err(|_| Torn)?;
@@ -250,7 +277,7 @@ impl Changing {
     }
 
     /// Encodes operations that were found, a bounded number of new bytes at a time.
-    fn encode(&mut self) -> Result<(), Torn> {
+    fn encode(&mut self, deltas: &Deltas) -> Result<(), Torn> {
         let hashes = matches!(self.work, Work::Signature(_));
         let mut left = match self.squeezer {
             Some(_) => SQUEEZE_STEP_BYTES,
@@ -265,8 +292,7 @@ impl Changing {
                 rest.min(CHUNK_BYTES as u64).min(left as u64)
             };
             if hashes {
-                let bytes = self.content.bytes(self.encoded, now as usize)?;
-                self.hasher.update(bytes);
+                self.digest(now as usize, deltas)?;
             }
             match op {
                 Op::Copy { from, .. } => {
@@ -328,9 +354,11 @@ impl Changing {
         }
         let root = std::mem::take(&mut self.hasher).finish().root;
         let length = self.content.length();
+        let id = ContentId { length, root };
         if let Work::Index { sidecar, .. } = &mut self.work {
-            deltas.keep(sidecar.take().map(|sidecar| *sidecar), &ContentId { length, root });
+            deltas.keep(sidecar.take().map(|sidecar| *sidecar), &id);
         }
+        deltas.keep_shadow(self.shadow.take(), id);
         EndOutcome::Complete(root)
     }
 }

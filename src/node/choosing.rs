@@ -81,7 +81,7 @@ pub(super) fn choose(
             return match Signature::parse(&bytes) {
                 // It may have grown since the question.
                 Ok(signature) if file.size() <= SIGNED_BYTES_MAX => {
-                    squeeze(Changing::against_signature(file, signature))
+                    squeeze(Changing::against_signature(file, signature, deltas))
                 }
                 _ => Choice::Whole(file),
             };
@@ -92,7 +92,7 @@ pub(super) fn choose(
                 && squeezes
                 && let Some(contents) = deltas.shadow(basis)
             {
-                match Changing::against_contents(file, contents) {
+                match Changing::against_contents(file, contents, deltas) {
                     Ok(changing) => return Choice::Patch(Box::new(changing)),
                     Err(back) => file = *back,
                 }

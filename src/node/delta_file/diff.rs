@@ -139,7 +139,7 @@ pub fn diff(basis: Signature, new: &Path, out: &mut dyn Write) -> Result<Differi
     let shown = new.shown;
     let changing = match body {
         Body::Blocks(signature) if new.file.size() <= BLOCKS_NEW_BYTES_MAX => {
-            Changing::against_signature(new.file, signature)
+            Changing::against_signature(new.file, signature, &deltas)
         }
         Body::Blocks(_) => Changing::against_index(new.file, index_of_nothing()?, Comparison::Fast, &deltas),
         Body::Index(index) => Changing::against_index(new.file, index, Comparison::Fast, &deltas),
@@ -168,8 +168,9 @@ pub fn diff_files(old: &Path, new: &Path, out: &mut dyn Write) -> Result<Differi
     }
     let bytes = contents(&basis)?;
     let id = content_id(&bytes);
-    match Changing::against_contents(target.file, bytes) {
-        Ok(changing) => write(changing, id, &target.shown, &Deltas::nowhere(&target.root), out),
+    let deltas = Deltas::nowhere(&target.root);
+    match Changing::against_contents(target.file, bytes, &deltas) {
+        Ok(changing) => write(changing, id, &target.shown, &deltas, out),
         // Without zstd.
         Err(_) => diff(Signature::of_file(&basis)?, new, out),
     }
