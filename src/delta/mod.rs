@@ -14,6 +14,8 @@ mod edits;
 pub mod index;
 mod lookup;
 mod matcher;
+#[cfg(test)]
+mod noise;
 mod pairs;
 mod plan;
 pub mod prefix;

@@ -1,20 +1,10 @@
 //! `patch(basis, match(signature(basis), new)) == new`, whatever they are; and hostile signatures.
 
+use super::super::noise::random;
 use super::*;
 use proptest::prelude::*;
 
 const SEED: u64 = 0x5EED;
-
-fn random(seed: u64, length: usize) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
-    let next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 32) as u8
-    };
-    std::iter::repeat_with(next).take(length).collect()
-}
 
 fn sign(basis: &[u8], step: usize) -> Vec<u8> {
     let mut builder = SignatureBuilder::new(SEED);

@@ -1,17 +1,7 @@
 //! What is squeezed comes back; what pays is compressed, what does not costs little; hostile streams.
 
+use super::super::noise::random;
 use super::*;
-
-fn random(seed: u64, length: usize) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
-    let next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 32) as u8
-    };
-    std::iter::repeat_with(next).take(length).collect()
-}
 
 #[cfg(feature = "zstd")]
 fn text(seed: u64, length: usize) -> Vec<u8> {

@@ -61,7 +61,7 @@ pub(super) enum Part {
 const WINDOW_BYTES: usize = 4 << 20;
 /// Bytes read at a time where nothing can be mapped.
 const READ_BYTES: usize = 128 * 1024;
-/// Content bytes of one data frame: hashed while they are in the second-level cache, then sent.
+/// Content bytes of one data frame. What is hashed on the loop is sent from the second-level cache then.
 const FRAME_BYTES: usize = 512 * 1024;
 
 impl Outgoing {

@@ -222,7 +222,6 @@ impl Sending {
             Choice::Ask(told, topic, body) => {
                 let asked = sender.ask(topic, &body);
                 debug_assert_eq!(asked, Asked::Sent);
-                self.told.retain(|number, _| sender.basis_of(*number).is_some());
                 self.told.insert(number, told);
             }
             Choice::Later(told) => {
