@@ -8,7 +8,7 @@ use super::place::Place;
 use super::receiving::{DeletePlan, Receiving, ReceivingPlan};
 use super::sending::{Sending, SendingPlan};
 use super::source_tree::SourceTree;
-use crate::model::{CloseCode, Fault, Meta, RelPath};
+use crate::model::{CloseCode, DeviceId, Fault, Meta, RelPath};
 use crate::reactor::ConnId;
 use crate::store::{Filter, FilterError, FoundKind, Root, Rule};
 use crate::wire::{Begin, Brake, PullSource, TargetKind, features};
@@ -53,6 +53,7 @@ fn check_present(root: &Root) -> Result<(), Fault> {
 
 pub(super) fn receive(
     owner: ConnId,
+    peer: Option<DeviceId>,
     place: Rc<Place>,
     begin: Begin,
     filter: Filter,
@@ -72,6 +73,7 @@ pub(super) fn receive(
     };
     let plan = ReceivingPlan {
         place,
+        peer,
         agreement: Agreement::new(Scope::Below(begin.target.clone()), filter),
         checksum: begin.flags.checksum,
         dry_run: begin.flags.dry_run,

@@ -357,7 +357,7 @@ impl ClientNode {
                 };
                 let plan = target.plan(links, kind, filter)?;
                 let delta = session.machine.features() & features::DELTA != 0;
-                session.transfer = Some(self.receive(cx.id(), plan, delta)?);
+                session.transfer = Some(self.receive(cx.id(), session.device, plan, delta)?);
                 self.core.committer.register(cx.id());
             }
             Job::Status { .. } => {}
@@ -365,7 +365,13 @@ impl ClientNode {
         Ok(())
     }
 
-    fn receive(&mut self, owner: ConnId, plan: PullPlan, delta: bool) -> Result<Transfer, JobError> {
+    fn receive(
+        &mut self,
+        owner: ConnId,
+        peer: Option<DeviceId>,
+        plan: PullPlan,
+        delta: bool,
+    ) -> Result<Transfer, JobError> {
         self.tell_mappings(plan.mappings);
         let delete = match self.transfer.delete {
             false => None,
@@ -385,6 +391,7 @@ impl ClientNode {
         place.deltas = Rc::clone(&self.deltas);
         let plan = ReceivingPlan {
             place: Rc::new(place),
+            peer,
             agreement: plan.agreement,
             checksum: self.transfer.checksum,
             dry_run: self.transfer.dry_run,

@@ -389,6 +389,7 @@ mod tests {
     fn receiving(place: &Rc<Place>, dry_run: bool) -> Receiving {
         let plan = ReceivingPlan {
             place: Rc::clone(place),
+            peer: None,
             agreement: Agreement::new(Scope::Below(None), Filter::new(&[]).unwrap()),
             checksum: false,
             dry_run,

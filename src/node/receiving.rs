@@ -25,7 +25,7 @@ use super::verifying::CheckedChunk;
 use crate::conn::{Machine, Receiver};
 use crate::delta::content_id;
 use crate::delta::index::Parts;
-use crate::model::{ContentId, Fault, ItemCode, Meta, RelPath, Timestamp};
+use crate::model::{ContentId, DeviceId, Fault, ItemCode, Meta, RelPath, Timestamp};
 use crate::reactor::{Activity, ConnId};
 use crate::store::{Expected, FileError, Published, Room, Sealed, StagedFile};
 use crate::wire::{End, EndOutcome, Finish, Hole, Inline, ListEnd, SettledResult, Start, Verdict};
@@ -62,6 +62,8 @@ pub(crate) struct Receiving {
 /// What a receiver is set up with.
 pub(crate) struct ReceivingPlan {
     pub(crate) place: Rc<Place>,
+    /// The device that sends, if it has a key.
+    pub(crate) peer: Option<DeviceId>,
     pub(crate) agreement: Agreement,
     pub(crate) checksum: bool,
     pub(crate) dry_run: bool,

@@ -297,7 +297,7 @@ impl ServerNode {
         let kind = match begin.direction {
             Direction::Push => {
                 let kind = target_kind(&place.root, begin.target.as_ref())?;
-                session.transfer = Some(receive(cx.id(), place, begin, filter, features)?);
+                session.transfer = Some(receive(cx.id(), session.device, place, begin, filter, features)?);
                 self.core.committer.register(cx.id());
                 kind
             }
