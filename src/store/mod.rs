@@ -14,6 +14,7 @@ mod filter;
 mod glob;
 mod home;
 mod inplace;
+mod kept;
 mod laid;
 mod lock;
 mod map;
