@@ -108,3 +108,9 @@ pub const UNSQUEEZE_MEMORY_BYTES_MAX: usize = 8 << 20;
 pub const MEDIUM_BYTES_MAX: u64 = 16 << 20;
 /// Contents in the shadow store; of each the index keeps some 80 bytes.
 pub const SHADOWS_MAX: usize = 65_536;
+/// Unfinished transfers in one journal.
+pub const JOURNAL_ENTRIES_MAX: usize = 16_384;
+/// Bytes of a journal.
+pub const JOURNAL_BYTES_MAX: u64 = 16 << 20;
+/// Runs of changed pages that a journal keeps of one file that is changed in place.
+pub const JOURNAL_RUNS_MAX: usize = 64;
