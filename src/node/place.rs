@@ -4,8 +4,9 @@ use super::deltas::Deltas;
 use super::options::Durability;
 use super::resumes::Resumes;
 use crate::model::{DeviceId, RelPath};
-use crate::store::{Root, Staging, recover};
+use crate::store::{FileError, Root, Staging, Sweep, recover};
 use std::collections::HashSet;
+use std::fmt;
 use std::rc::Rc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -32,12 +33,46 @@ impl Place {
         }
     }
 
-    /// Removes what unfinished transfers have staged that nobody will go on with.
-    pub(crate) fn collect(&self) {
+    /// The file at `path` is complete: what an earlier transfer by `peer` left of it is of no use.
+    pub(crate) fn forget_partial(&self, path: &RelPath, peer: Option<&DeviceId>) {
+        if let Some(id) = self.resumes.idle(path, peer) {
+            self.staging.discard_kept(id);
+            self.resumes.end(id);
+        }
+    }
+
+    /// Tidies up after a run that ended in the middle of its work: undoes what it left half changed in place,
+    /// keeps what unfinished transfers can go on with, removes the rest. Before anything else uses the place,
+    /// and safe to be cut short itself.
+    pub(crate) fn recover(&self) -> Recovered {
+        let mut recovered = Recovered::default();
+        match recover(&self.root, self.durability.flush()) {
+            Ok(recovery) => {
+                recovered.rolled_back = recovery.rolled_back.len();
+                for path in &recovery.rolled_back {
+                    log::info!("{path} was left half changed by an earlier run and is as it was before");
+                }
+                for kept in &recovery.kept {
+                    log::error!("{kept}");
+                }
+            }
+            Err(error) => log::error!("{error}"),
+        }
+        recovered.removed = counted(self.staging.sweep());
+        recovered.unfinished = self.collect(&mut recovered.removed);
+        recovered
+    }
+
+    /// Removes what unfinished transfers have staged that nobody will go on with; how many are left. Without
+    /// the journal nobody can tell, and nothing is touched.
+    fn collect(&self, removed: &mut u64) -> usize {
+        if !self.resumes.is_open() {
+            return 0;
+        }
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let now_seconds = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
-        for expired in self.resumes.expire(now_seconds) {
+        for expired in self.resumes.expire(i64::try_from(now.as_secs()).unwrap_or(i64::MAX)) {
             self.staging.discard_kept(expired);
+            *removed += 1;
         }
         let mut needed = HashSet::new();
         for id in self.resumes.arrivals() {
@@ -48,32 +83,44 @@ impl Place {
                 self.resumes.end(id);
             }
         }
-        match self.staging.sweep_kept(|name| needed.contains(name)) {
-            Ok(swept) if swept.removed > 0 => log::info!("removed {} files that nobody goes on with", swept.removed),
-            Ok(_) => {}
-            Err(error) => log::warn!("{error}"),
-        }
+        *removed += counted(self.staging.sweep_kept(|name| needed.contains(name)));
+        needed.len()
     }
+}
 
-    /// The file at `path` is complete: what an earlier transfer by `peer` left of it is of no use.
-    pub(crate) fn forget_partial(&self, path: &RelPath, peer: Option<&DeviceId>) {
-        if let Some(id) = self.resumes.idle(path, peer) {
-            self.staging.discard_kept(id);
-            self.resumes.end(id);
-        }
+fn counted(swept: Result<Sweep, FileError>) -> u64 {
+    // Staging itself says so again when nothing can be written there.
+    swept
+        .inspect_err(|error| log::info!("{error}"))
+        .map_or(0, |swept| swept.removed)
+}
+
+/// What a recovery found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Recovered {
+    rolled_back: usize,
+    unfinished: usize,
+    removed: u64,
+}
+
+impl fmt::Display for Recovered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Recovered {
+            rolled_back,
+            unfinished,
+            removed,
+        } = self;
+        write!(
+            f,
+            "{rolled_back} files half changed in place are as they were before, {unfinished} unfinished transfers \
+             can go on, {removed} leftovers removed"
+        )
     }
+}
 
-    /// Undoes what an earlier run left half changed in place. Before anything else uses the place.
-    pub(crate) fn recover(&self) {
-        let recovery = match recover(&self.root, self.durability.flush()) {
-            Ok(recovery) => recovery,
-            Err(error) => return log::error!("{error}"),
-        };
-        for path in &recovery.rolled_back {
-            log::warn!("{path} was left half changed by an earlier run and is as it was before");
-        }
-        for kept in &recovery.kept {
-            log::error!("{kept}");
-        }
+impl Recovered {
+    /// Whether there was anything.
+    pub(crate) fn is_something(&self) -> bool {
+        *self != Recovered::default()
     }
 }

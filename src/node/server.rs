@@ -14,8 +14,8 @@ use super::status::Totals;
 use crate::model::limits::{DRAIN_TIMEOUT_MS, PREAUTH_CONNECTIONS_MAX};
 use crate::model::{DeviceId, ShareName, system_reason};
 use crate::reactor::{Counters, Reactor, ReactorOptions, Security};
-use crate::store::Journal;
 use crate::store::{Home, LockError, Root, RunFile, RunningServer, ShareLock, StateError, inspect};
+use crate::store::{Journal, JournalError};
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
@@ -295,9 +295,9 @@ fn open_share(wanted: &ShareOptions, options: &ServerOptions) -> Result<Share, S
         reason,
     };
     let root = Root::open(path).map_err(|error| broken(error.reason()))?;
-    let (lock, writable) = match ShareLock::acquire(&root) {
-        Ok(lock) => (Some(lock), true),
-        Err(LockError::ReadOnly) => (None, false),
+    let lock = match ShareLock::acquire(&root) {
+        Ok(lock) => Some(lock),
+        Err(LockError::ReadOnly) => None,
         Err(LockError::Held { holder }) => {
             return Err(ServerError::Locked {
                 path: path.clone(),
@@ -307,25 +307,32 @@ fn open_share(wanted: &ShareOptions, options: &ServerOptions) -> Result<Share, S
         Err(error) => return Err(broken(error.to_string())),
     };
     let mut place = Place::new(root, options.durability);
-    if writable {
-        place.recover();
-        place.resumes = Resumes::of(Journal::open(&place.root));
-        place.collect();
-        match place.staging.sweep() {
-            Ok(swept) if swept.removed > 0 => {
-                log::info!("removed {} unfinished files of an earlier run", swept.removed);
-            }
-            Ok(_) => {}
-            Err(error) => log::warn!("{error}"),
-        }
-    } else {
+    let mut read_only = None;
+    if lock.is_none() {
         log::warn!("{} cannot be written to: it is served for reading only", path.display());
+        read_only = Some("this share is read-only on its server");
+    } else {
+        place.resumes = match Journal::open(&place.root) {
+            Err(error @ (JournalError::Damaged { .. } | JournalError::Version(_))) => {
+                let path = path.display();
+                log::error!(
+                    "{path} is served for reading only: {error}; stop the server and run: syncline doctor --repair {path}"
+                );
+                read_only = Some("this share is read-only until its server has repaired its journal");
+                Resumes::new(None)
+            }
+            opened => Resumes::of(opened),
+        };
+        let recovered = place.recover();
+        if recovered.is_something() {
+            log::warn!("{}: after an earlier run, {recovered}", path.display());
+        }
     }
     Ok(Share {
         name: wanted.name.clone(),
         place: Rc::new(place),
         open: wanted.open,
-        writable,
+        read_only,
         totals: Totals::default(),
         _lock: lock,
     })

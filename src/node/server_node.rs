@@ -25,7 +25,8 @@ pub(super) struct Share {
     pub(super) name: ShareName,
     pub(super) place: Rc<Place>,
     pub(super) open: Rights,
-    pub(super) writable: bool,
+    /// Why nothing may be written there.
+    pub(super) read_only: Option<&'static str>,
     pub(super) totals: Totals,
     pub(super) _lock: Option<ShareLock>,
 }
@@ -248,7 +249,7 @@ impl ServerNode {
             device: session.device,
             name: &name,
             open_rights: index.map(|index| self.shares[index].open),
-            writable: index.is_some_and(|index| self.shares[index].writable),
+            read_only: index.and_then(|index| self.shares[index].read_only),
         };
         let opened = self.access.decide(open, &visitor, cx.now())?;
         if let (true, Some(device), Some(share)) = (opened.paired, session.device, open.share.clone()) {
