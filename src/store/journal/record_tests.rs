@@ -6,6 +6,9 @@ use crate::model::limits::PATH_BYTES_MAX;
 
 const STAMP: Stamp = Stamp { epoch: 2, sequence: 3 };
 
+/// Something that is done to the content of a record.
+type Change<'a> = &'a dyn Fn(&mut Vec<u8>);
+
 fn sealed(content: &[u8]) -> Vec<u8> {
     [content, &crc32fast::hash(content).to_le_bytes()].concat()
 }
@@ -119,7 +122,7 @@ fn row_10_numbers_that_cannot_be_are_no_record() {
     let entry = unfinished(1, incoming("a", None), reached(3));
     let position = reach(STAMP, &entry);
     let payload = HEAD_BYTES + 8;
-    let altered = |bytes: &[u8], change: &dyn Fn(&mut Vec<u8>)| {
+    let altered = |bytes: &[u8], change: Change<'_>| {
         let mut content = bytes[..bytes.len() - 4].to_vec();
         change(&mut content);
         let length = (content.len() + 4) as u16;
@@ -128,7 +131,7 @@ fn row_10_numbers_that_cannot_be_are_no_record() {
     };
     assert!(altered(&position, &|_| {}).is_some());
     let runs = position.len() - 5;
-    let wrong: [&dyn Fn(&mut Vec<u8>); 9] = [
+    let wrong: [Change<'_>; 9] = [
         &|bytes| bytes[15] = 0,                                  // no id
         &|bytes| bytes[payload + 5] = 1,                         // an unknown flag
         &|bytes| bytes[payload + 6] = 7,                         // one root too few

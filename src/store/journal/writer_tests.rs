@@ -68,7 +68,7 @@ fn a_position_that_cannot_be_kept_leaves_the_last_one() {
             ..reached(7)
         },
         Reached {
-            changed: vec![3..3],
+            changed: vec![0..1, 3..3],
             ..reached(7)
         },
         Reached {
@@ -300,46 +300,33 @@ fn row_49_half_a_record_is_cut_off_or_the_last_one() {
     journal.reach(id, &reached(1));
     let before = length(dir.path());
     for part in 0..27 {
-        let mut ended = open_copy(dir.path(), |faults| faults.full_at = Some(before + part));
-        ended.end(id);
-        assert!(ended.find(id).is_none(), "{part}: what is in memory holds");
-        assert_eq!(length(&ended_dir(&ended)), before, "{part}");
+        let (copy, mut journal) = copy_of(dir.path());
+        journal.log.as_mut().unwrap().faults.full_at = Some(before + part);
+        journal.end(id);
+        assert!(journal.find(id).is_none(), "{part}: what is in memory holds");
+        assert_eq!(length(copy.path()), before, "{part}");
     }
-    let mut silent = open_copy(dir.path(), |faults| {
-        faults.full_at = Some(before + 5);
-        faults.cannot_cut = true;
-    });
+    let (copy, mut silent) = copy_of(dir.path());
+    let faults = &mut silent.log.as_mut().unwrap().faults;
+    (faults.full_at, faults.cannot_cut) = (Some(before + 5), true);
     silent.end(id);
-    let place = ended_dir(&silent);
-    assert_eq!(length(&place), before + 5);
+    assert_eq!(length(copy.path()), before + 5);
     silent.log.as_mut().unwrap().faults = Default::default();
     assert_eq!(silent.begin(&incoming("b", None)), None);
-    assert_eq!(length(&place), before + 5);
-    std::mem::forget(silent);
+    assert_eq!(length(copy.path()), before + 5);
     // The next process cuts it.
+    let (next, journal) = copy_of(copy.path());
+    assert_eq!(journal.find(id).unwrap().reached, reached(1));
+    assert_eq!(length(next.path()), before);
+}
+
+/// A journal with the content of the one below `dir`.
+fn copy_of(dir: &Path) -> (tempfile::TempDir, Journal) {
     let copy = tempfile::tempdir().unwrap();
     fs::create_dir(copy.path().join(".syncline")).unwrap();
-    fs::copy(file(&place), file(copy.path())).unwrap();
-    assert_eq!(open(copy.path()).find(id).unwrap().reached, reached(1));
-    assert_eq!(length(copy.path()), before);
-}
-
-/// A journal with the content of the one below `dir`, on a disk with faults.
-fn open_copy(dir: &Path, faults: impl FnOnce(&mut super::super::log::Faults)) -> Journal {
-    let copy = tempfile::tempdir().unwrap().keep();
-    fs::create_dir(copy.join(".syncline")).unwrap();
-    fs::copy(file(dir), file(&copy)).unwrap();
-    let mut journal = open(&copy);
-    faults(&mut journal.log.as_mut().unwrap().faults);
-    journal
-}
-
-fn ended_dir(journal: &Journal) -> std::path::PathBuf {
-    let Place::Root(root) = &journal.place else {
-        unreachable!()
-    };
-    use std::os::fd::AsRawFd;
-    fs::read_link(format!("/proc/self/fd/{}", root.as_raw_fd())).unwrap()
+    fs::copy(file(dir), file(copy.path())).unwrap();
+    let journal = open(copy.path());
+    (copy, journal)
 }
 
 /// Rows 3 and 6: what somebody put in the place of the journal is not written to, and nothing hangs.
