@@ -6,7 +6,7 @@
 //! are attached to the finished command tree, in [`command`].
 
 use super::config::Settings;
-use super::{completions, delta, demo, doctor, id, invite, pull, push, revoke, serve, status};
+use super::{completions, delta, demo, doctor, id, invite, journal, pull, push, revoke, serve, status};
 use clap::builder::{BoolishValueParser, OsStr};
 use clap::{Arg, ArgAction, Args, Command, CommandFactory, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
@@ -42,6 +42,8 @@ pub(crate) enum Verb {
     Status(status::Flags),
     /// Print the content ids of files
     Id(id::Flags),
+    /// List the transfers that are unfinished
+    Journal(journal::Flags),
     /// Make and apply patches of local files
     Delta(delta::Flags),
     /// Check this machine for what could get in the way, and say the fix

@@ -30,6 +30,7 @@ mod filters;
 mod flags;
 mod id;
 mod invite;
+mod journal;
 mod progress;
 mod pull;
 mod push;
