@@ -2,7 +2,8 @@
 
 use super::deltas::Deltas;
 use super::options::Durability;
-use crate::store::{Root, Staging, recover};
+use crate::model::DeviceId;
+use crate::store::{Author, Keeping, Root, Staging, Versions, recover};
 use std::rc::Rc;
 
 /// The receiving end of transfers: a share of a server, or the target of a pull.
@@ -12,6 +13,8 @@ pub(crate) struct Place {
     pub(crate) staging: Staging,
     pub(crate) durability: Durability,
     pub(crate) deltas: Rc<Deltas>,
+    /// Where what gives way is kept; `None`: it goes.
+    pub(crate) versions: Option<Versions>,
 }
 
 impl Place {
@@ -23,7 +26,20 @@ impl Place {
             staging,
             durability,
             deltas,
+            versions: None,
         }
+    }
+
+    /// The same place, where what is replaced and deleted is kept.
+    pub(crate) fn keeping_versions(mut self) -> Place {
+        self.versions = Some(Versions::new(&self.root));
+        self
+    }
+
+    /// How something gives way to what `peer` sends.
+    pub(crate) fn keeping(&self, peer: Option<DeviceId>) -> Option<Keeping<'_>> {
+        let author = Author::from(peer);
+        self.versions.as_ref().map(|versions| Keeping { versions, author })
     }
 
     /// Undoes what an earlier run left half changed in place. Before anything else uses the place.

@@ -96,6 +96,16 @@ impl Identity {
         self.ino
     }
 
+    /// Length in bytes.
+    pub(super) fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// The modification time.
+    pub(super) fn mtime(&self) -> Timestamp {
+        self.mtime
+    }
+
     /// Whether both are states of one inode.
     #[must_use]
     pub fn same_inode(&self, other: &Identity) -> bool {
