@@ -36,6 +36,7 @@ mod pull;
 mod push;
 mod quantity;
 mod report;
+mod restore;
 mod revoke;
 mod sample;
 mod scratch;
@@ -43,6 +44,8 @@ mod serve;
 mod session;
 mod status;
 mod transfer;
+mod trash;
+mod versions;
 mod welcome;
 
 pub(crate) use session::main;

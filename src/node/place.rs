@@ -4,7 +4,7 @@ use super::deltas::Deltas;
 use super::options::Durability;
 use super::resumes::Resumes;
 use crate::model::{DeviceId, RelPath};
-use crate::store::{FileError, Root, Staging, Sweep, recover};
+use crate::store::{Author, FileError, Keeping, Root, Staging, Sweep, Versions, recover};
 use std::collections::HashSet;
 use std::fmt;
 use std::rc::Rc;
@@ -18,6 +18,8 @@ pub(crate) struct Place {
     pub(crate) durability: Durability,
     pub(crate) deltas: Rc<Deltas>,
     pub(crate) resumes: Rc<Resumes>,
+    /// Where what gives way is kept; `None`: it goes.
+    pub(crate) versions: Option<Versions>,
 }
 
 impl Place {
@@ -30,7 +32,20 @@ impl Place {
             durability,
             deltas,
             resumes: Resumes::new(None),
+            versions: None,
         }
+    }
+
+    /// The same place, where what is replaced and deleted is kept.
+    pub(crate) fn keeping_versions(mut self) -> Place {
+        self.versions = Some(Versions::new(&self.root));
+        self
+    }
+
+    /// How something gives way to what `peer` sends.
+    pub(crate) fn keeping(&self, peer: Option<DeviceId>) -> Option<Keeping<'_>> {
+        let author = Author::from(peer);
+        self.versions.as_ref().map(|versions| Keeping { versions, author })
     }
 
     /// The file at `path` is complete: what an earlier transfer by `peer` left of it is of no use.

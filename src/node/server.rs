@@ -11,6 +11,7 @@ use super::place::Place;
 use super::resumes::Resumes;
 use super::server_node::{DRAIN_TIMER, Draining, REVOKE_INTERVAL_MS, REVOKE_TIMER, ServerNode, Share};
 use super::status::Totals;
+use super::tidying::{TIDY_TIMER, Tidier};
 use crate::model::limits::{DRAIN_TIMEOUT_MS, PREAUTH_CONNECTIONS_MAX};
 use crate::model::{DeviceId, ShareName, system_reason};
 use crate::reactor::{Counters, Reactor, ReactorOptions, Security};
@@ -122,6 +123,9 @@ impl Server {
         };
         let run_file = home.announce(&running).map_err(state)?;
         let name = home.device_name();
+        let tidier = options
+            .keep_versions
+            .map(|retention| Tidier::new(retention, shares.iter().map(|share| &share.place)));
         let node = ServerNode {
             name,
             shares,
@@ -138,8 +142,12 @@ impl Server {
             connections: 0,
             recheck: false,
             cut: false,
+            tidier,
         };
         let now = reactor.shared().now();
+        if let Some(first) = node.tidier.as_ref().and_then(|tidier| tidier.first(now)) {
+            reactor.shared().set_timer(TIDY_TIMER, first);
+        }
         reactor.shared().set_timer(REVOKE_TIMER, now + REVOKE_INTERVAL_MS);
         Ok(Server {
             reactor,
@@ -192,8 +200,12 @@ impl Server {
         self.reactor.turn(timeout, &mut self.node)?;
         for share in &self.node.shares {
             share.place.root.forget_parents();
+            if let Some(versions) = &share.place.versions {
+                versions.forget_parents();
+            }
             // No transfer holds the place: nothing of ours has to stay in the folder.
-            if Rc::strong_count(&share.place) == 1 {
+            let idle = 1 + usize::from(self.node.tidier.is_some() && share.place.versions.is_some());
+            if Rc::strong_count(&share.place) == idle {
                 share.place.staging.retire();
             }
         }
@@ -307,6 +319,9 @@ fn open_share(wanted: &ShareOptions, options: &ServerOptions) -> Result<Share, S
         Err(error) => return Err(broken(error.to_string())),
     };
     let mut place = Place::new(root, options.durability);
+    if lock.is_some() && options.keep_versions.is_some() {
+        place = place.keeping_versions();
+    }
     let mut read_only = None;
     if lock.is_none() {
         log::warn!("{} cannot be written to: it is served for reading only", path.display());
