@@ -1,0 +1,134 @@
+//! A crash point and its name: which process of which operation fails how, at which call.
+//! Invariant: the name of a point parses to the same point, so one line repeats what was found.
+
+use crate::operation::{Actor, Operation};
+use std::fmt;
+
+/// `push.server.kill.durable.fsync.3`: the third `fsync` of the server's helper thread.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Point {
+    pub operation: Operation,
+    pub actor: Actor,
+    pub fault: Fault,
+    pub at: Call,
+}
+
+/// What happens right before the call, or to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// SIGKILL before the call.
+    Kill,
+    /// The call is not done and returns this.
+    Error(&'static str),
+    /// SIGKILL before the call, and all that the file system had not written by then is gone.
+    Power(Disk),
+}
+
+/// A file system that can be shut down without flushing its log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Disk {
+    Xfs,
+    Ext4,
+}
+
+/// Whose calls are counted, from when on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Thread {
+    /// The first thread, from exec until it is ready (server) or connects (client).
+    Start,
+    /// The loop, from then on.
+    Loop,
+    /// The helper thread that flushes and renames, from then on.
+    Durable,
+}
+
+/// The `number`th call (from 1) of this name in a thread.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Call {
+    pub thread: Thread,
+    pub name: String,
+    pub number: u32,
+}
+
+pub const ERRORS: [&str; 4] = ["ENOSPC", "EDQUOT", "EIO", "EINTR"];
+
+impl Point {
+    pub fn parse(text: &str) -> Option<Point> {
+        let parts: Vec<&str> = text.split('.').collect();
+        let [operation, actor, fault, thread, name, number] = parts[..] else {
+            return None;
+        };
+        Some(Point {
+            operation: Operation::parse(operation)?,
+            actor: [Actor::Server, Actor::Client]
+                .into_iter()
+                .find(|one| one.name() == actor)?,
+            fault: Fault::parse(fault)?,
+            at: Call {
+                thread: [Thread::Start, Thread::Loop, Thread::Durable]
+                    .into_iter()
+                    .find(|one| one.name() == thread)?,
+                name: name.to_owned(),
+                number: number.parse().ok()?,
+            },
+        })
+    }
+}
+
+impl fmt::Display for Point {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Call { thread, name, number } = &self.at;
+        write!(
+            f,
+            "{}.{}.{}.{}.{name}.{number}",
+            self.operation.name(),
+            self.actor.name(),
+            self.fault.name(),
+            thread.name()
+        )
+    }
+}
+
+impl Actor {
+    pub fn name(self) -> &'static str {
+        match self {
+            Actor::Server => "server",
+            Actor::Client => "client",
+        }
+    }
+}
+
+impl Thread {
+    pub fn name(self) -> &'static str {
+        match self {
+            Thread::Start => "start",
+            Thread::Loop => "loop",
+            Thread::Durable => "durable",
+        }
+    }
+}
+
+impl Fault {
+    pub fn name(self) -> &'static str {
+        match self {
+            Fault::Kill => "kill",
+            Fault::Error(errno) => errno,
+            Fault::Power(Disk::Xfs) => "power-xfs",
+            Fault::Power(Disk::Ext4) => "power-ext4",
+        }
+    }
+
+    fn parse(text: &str) -> Option<Fault> {
+        let errors = ERRORS.into_iter().map(Fault::Error);
+        let others = [Fault::Kill, Fault::Power(Disk::Xfs), Fault::Power(Disk::Ext4)];
+        errors.chain(others).find(|fault| fault.name() == text)
+    }
+
+    /// What the tracer is told to do.
+    pub fn injection(self) -> String {
+        match self {
+            Fault::Kill | Fault::Power(_) => "signal=KILL".to_owned(),
+            Fault::Error(errno) => format!("error={errno}"),
+        }
+    }
+}
