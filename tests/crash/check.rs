@@ -143,8 +143,8 @@ pub fn with_ours(top: &Path) -> Tree {
     tree
 }
 
-/// What is left below `.syncline` once all is done, and may not: anything but indexes, versions and the
-/// journal, each with a name of its form.
+/// What is left below `.syncline` once all is done, and may not: anything but the lock, indexes, versions
+/// and the journal, each with a name of its form.
 pub fn leftovers(top: &Path) -> String {
     let is_hex = |text: &str, digits: usize| {
         text.len() == digits && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
@@ -152,7 +152,7 @@ pub fn leftovers(top: &Path) -> String {
     let may_stay = |path: &Path| {
         let parts: Vec<&str> = path.iter().map(|part| part.to_str().unwrap_or_default()).collect();
         match parts[..] {
-            ["sidecars" | "versions" | "journal"] | ["versions", ..] => true,
+            ["lock" | "sidecars" | "versions" | "journal"] | ["versions", ..] => true,
             ["sidecars", name] => name
                 .split_once('-')
                 .is_some_and(|(length, root)| length.parse::<u64>().is_ok() && is_hex(root, 64)),

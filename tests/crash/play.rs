@@ -273,8 +273,8 @@ fn recover_twice(site: &mut Site<'_>, promises: &Promises, tally: &mut Tally) ->
     twice
 }
 
-/// Runs the client again, without faults; then stops the server.
-fn resume(site: &mut Site<'_>, mut server: Server, tally: &mut Tally) {
+/// Runs the client again, without faults.
+fn resume(site: &mut Site<'_>, server: Server, tally: &mut Tally) {
     if !server.is_ready() {
         return tally.note(Invariant::Resumed, "no server to resume with");
     }
@@ -285,13 +285,8 @@ fn resume(site: &mut Site<'_>, mut server: Server, tally: &mut Tally) {
         code => format!("the next run ended with {code:?}: {}", client.complaints()),
     };
     tally.note(Invariant::Resumed, &fault);
-    server.process.signal("TERM");
-    let ended = server.process.wait();
-    let fault = if ended.is_some() {
-        check::leftovers(&site.received())
-    } else {
-        "the server does not stop".to_owned()
-    };
+    settle(server.process.id(), 2);
+    let fault = check::leftovers(&site.received());
     tally.note(Invariant::Tidy, &fault);
     let fault = if site.is_confined() {
         ""
