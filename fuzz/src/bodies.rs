@@ -14,9 +14,9 @@ use syncline::model::{ContentId, Entry, Fault, Kind, Link, Meta, RelPath, Rights
 use syncline::store::{Filter, PathKind, Rule};
 use syncline::wire::{
     Answers, Ask, Basis, Begin, BeginFlags, Brake, Decoder, Direction, End, EndOutcome, EntriesReader, EntriesWriter,
-    FRAME_HEADER_BYTES, Finish, FrameType, Hello, Hole, Inline, ListEnd, Message, Open, Opened, Patch, PatchForm,
-    Piece, RemovedReader, RemovedWriter, SettledReader, SettledResult, SettledWriter, SourceFailed, Start, TargetKind,
-    Tell, Topic, Verdict, VerdictRun, WireError,
+    FRAME_HEADER_BYTES, Finish, FrameType, Hello, Hole, Inline, ListEnd, Message, Open, Opened, Partial, Patch,
+    PatchForm, Piece, RemovedReader, RemovedWriter, Resume, SettledReader, SettledResult, SettledWriter, SourceFailed,
+    Start, TargetKind, Tell, Topic, Verdict, VerdictRun, WireError,
 };
 
 /// Everything: the first byte picks a body, the rest is for it.
@@ -169,6 +169,8 @@ pub fn payload_of(kind: FrameType, payload: &[u8]) {
         FrameType::Ask => same_bytes!(Ask<'_>, payload),
         FrameType::Tell => same_bytes!(Tell<'_>, payload),
         FrameType::Patch => same_bytes!(Patch, payload),
+        FrameType::Partial => same_bytes!(Partial, payload),
+        FrameType::Resume => same_bytes!(Resume, payload),
         // Numbers and raw content have no decoder of their own; the machine reads them.
         FrameType::Ping
         | FrameType::Pong

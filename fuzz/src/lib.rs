@@ -2,5 +2,5 @@
 
 pub mod bodies;
 pub mod compares;
-pub mod streams;
 pub mod plans;
+pub mod streams;

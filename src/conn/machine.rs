@@ -84,6 +84,8 @@ pub enum Event<'a> {
     Offered,
     /// Receiver: a file starts.
     Start(Start),
+    /// Receiver: a file starts behind what was named of it with [`Receiver::partial`].
+    Resume(Start),
     /// Receiver: content of the started file.
     Content {
         /// Its number.
@@ -300,6 +302,17 @@ impl Machine {
                 self.receiving()?.handle_list_end(end).map(|()| Event::ListEnd(end))
             }
             FrameType::Basis | FrameType::Ask | FrameType::Tell | FrameType::Patch => self.handle_delta(kind, payload),
+            FrameType::Partial | FrameType::Resume if self.features & features::RESUME == 0 => {
+                Err(Fault::protocol("a resumption that was not negotiated"))
+            }
+            FrameType::Partial => {
+                let partial = decode(payload)?;
+                self.sending()?.handle_partial(partial).map(|()| Event::Progress)
+            }
+            FrameType::Resume => {
+                let resume = decode(payload)?;
+                self.receiving()?.handle_resume(resume).map(|()| Event::Nothing)
+            }
             FrameType::Answer => self.sending()?.handle_answers(payload).map(|()| Event::Progress),
             FrameType::Settled => self.sending()?.handle_settled(payload).map(|()| Event::Progress),
             FrameType::Credit => {

@@ -34,6 +34,10 @@ pub struct Receiver {
     current: Option<Current>,
     /// The basis of the entry that is judged now.
     named: Option<ContentId>,
+    /// What is staged of the entry that is judged now, in bytes.
+    named_partial: u64,
+    /// The file whose start is of the rest.
+    resuming: Option<u32>,
     /// Questions that are not answered yet.
     asked: usize,
     results: SettledWriter,
@@ -63,6 +67,8 @@ struct Wanted {
     weight: usize,
     /// What was named as its basis.
     basis: Option<ContentId>,
+    /// Bytes that were named as staged; none once a start has come.
+    partial: u64,
     /// A question about it is open.
     is_asked: bool,
     /// Questions about that basis so far.
@@ -107,6 +113,8 @@ impl Receiver {
             open_bytes: 0,
             current: None,
             named: None,
+            named_partial: 0,
+            resuming: None,
             asked: 0,
             results: SettledWriter::default(),
             removed: RemovedWriter::default(),
@@ -128,6 +136,7 @@ impl Receiver {
         let check = self.checks.pop_front()?;
         let weight = check.entry.weight();
         let basis = self.named.take();
+        let partial = std::mem::take(&mut self.named_partial);
         if verdict.is_want() && !self.dry_run {
             let progress = Progress::Wanted;
             let is_asked = false;
@@ -135,6 +144,7 @@ impl Receiver {
                 progress,
                 weight,
                 basis,
+                partial,
                 is_asked,
                 questions: 0,
             };
@@ -263,17 +273,18 @@ impl Receiver {
         if self.current.is_some() || !self.may_come(start.file) {
             return Err(Fault::protocol("a start of a file that is not wanted now"));
         }
+        let resumed = self.resumed(start.file, start.size)?;
         self.current = Some(Current {
             file: start.file,
             size: start.size,
-            received: 0,
+            received: resumed.unwrap_or(0),
             sparse: start.sparse,
             is_plan: false,
         });
-        Ok(if self.is_void(start.file) {
-            Event::Nothing
-        } else {
-            Event::Start(start)
+        Ok(match resumed {
+            _ if self.is_void(start.file) => Event::Nothing,
+            Some(_) => Event::Resume(start),
+            None => Event::Start(start),
         })
     }
 

@@ -13,6 +13,7 @@
 //! result that is committed or failed, and each side forgets the file when both were said.
 
 mod asking;
+mod settling;
 
 pub use asking::Asked;
 pub(super) use asking::Told;
@@ -23,8 +24,8 @@ use crate::model::limits::{
 };
 use crate::model::{ContentId, Entry, Fault, ItemCode, Kind, Meta, RelPath};
 use crate::wire::{
-    Answers, End, EndOutcome, EntriesWriter, Finish, Hole, Inline, ListEnd, Message, RemovedReader, SettledReader,
-    SettledResult, SourceFailed, Start, Topic, Verdict, WireError, data_header,
+    End, EndOutcome, EntriesWriter, Finish, Hole, Inline, ListEnd, Message, RemovedReader, Resume, SourceFailed, Start,
+    Topic, Verdict, WireError, data_header,
 };
 use std::collections::{HashMap, VecDeque};
 
@@ -75,6 +76,8 @@ struct Item {
     weight: usize,
     /// What the receiver has there.
     basis: Option<ContentId>,
+    /// What the receiver has staged of it.
+    partial: Option<ContentId>,
 }
 
 /// How far a wanted file is.
@@ -114,6 +117,8 @@ pub enum ReadStep {
         credit: u64,
         /// What the receiver has there; [`Sender::ask`] and [`Sender::patch`] are answers too then.
         basis: Option<ContentId>,
+        /// What the receiver has staged of it, perhaps; [`Sender::resume`] is an answer too then.
+        partial: Option<ContentId>,
     },
     /// Read the started file from `offset` on; answer with [`Sender::data`], [`Sender::hole`] or
     /// [`Sender::end`].
@@ -218,6 +223,7 @@ impl Sender {
             stage: Stage::Queued,
             weight: entry.weight(),
             basis: None,
+            partial: None,
         });
         self.open_bytes += entry.weight();
         self.next_file += 1;
@@ -280,11 +286,28 @@ impl Sender {
             origin: item.origin.clone(),
             credit: self.credit,
             basis: item.basis,
+            partial: item.partial,
         })
     }
 
     /// The file at the front is open: its content follows.
     pub fn start(&mut self, size: u64, sparse: bool, meta: &Meta) {
+        self.start_behind(0, size, sparse, meta);
+    }
+
+    /// The file at the front, which begins with what is staged of it: its content follows from there.
+    pub fn resume(&mut self, size: u64, sparse: bool, meta: &Meta) {
+        let front = self.queue.front().and_then(|file| self.wanted.get(file));
+        let Some((file, partial)) = front.and_then(|item| Some((item.file, item.partial?))) else {
+            debug_assert!(false, "only what is staged is resumed");
+            return;
+        };
+        debug_assert!(partial.length <= size);
+        Resume { file }.encode(self.stream, &mut self.out);
+        self.start_behind(partial.length, size, sparse, meta);
+    }
+
+    fn start_behind(&mut self, sent: u64, size: u64, sparse: bool, meta: &Meta) {
         debug_assert!(self.current.is_none());
         let Some(file) = self.queue.pop_front() else {
             return;
@@ -294,11 +317,12 @@ impl Sender {
             item.stage = Stage::Started;
             // What led nowhere is not tried again, unless another basis is named.
             item.basis = None;
+            item.partial = None;
         }
         self.current = Some(Current {
             file,
             size,
-            sent: 0,
+            sent,
             is_plan: false,
         });
         Start {
@@ -394,95 +418,6 @@ impl Sender {
                 self.read_again(file, ItemCode::Changing);
             }
             EndOutcome::Failed(code) => self.give_up(file, code),
-        }
-    }
-
-    /// Answers of the receiver, in the order of the offers.
-    pub(super) fn handle_answers(&mut self, payload: &[u8]) -> Result<(), Fault> {
-        for run in Answers::decode(payload).map_err(fault_of)? {
-            for _ in 0..run.count {
-                let item = self.unanswered.pop_front();
-                let item = item.ok_or_else(|| Fault::protocol("an answer without an offer"))?;
-                let file = self.answered;
-                self.answered += 1;
-                if self.answered > self.next_file - self.batch.count() as u32 {
-                    return Err(Fault::protocol("an answer before its offer"));
-                }
-                self.answer(file, item, run.verdict)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// The entry is settled: it makes room in the window.
-    fn forget(&mut self, file: u32) -> Option<Item> {
-        let item = self.wanted.remove(&file)?;
-        self.open_bytes -= item.weight;
-        Some(item)
-    }
-
-    fn answer(&mut self, file: u32, mut item: Item, verdict: Verdict) -> Result<(), Fault> {
-        let settlement = match verdict {
-            Verdict::Failed(code) => Settlement::Failed(code),
-            want if want.is_want() => Settlement::Wanted(want),
-            other => Settlement::Answered(other),
-        };
-        if verdict.is_want() && !item.is_file {
-            return Err(Fault::protocol("content wanted of what is not a file"));
-        }
-        self.report(&item, settlement);
-        if verdict.is_want() && !self.dry_run {
-            item.verdict = verdict;
-            self.wanted.insert(file, item);
-            self.queue.push_back(file);
-        } else {
-            self.open_bytes -= item.weight;
-        }
-        Ok(())
-    }
-
-    /// Results of files whose content was sent.
-    pub(super) fn handle_settled(&mut self, payload: &[u8]) -> Result<(), Fault> {
-        let mut results = SettledReader::new(payload);
-        while let Some((file, result)) = results.next_result().map_err(fault_of)? {
-            let Some(item) = self.wanted.get(&file) else {
-                return Err(Fault::protocol("a result for an unknown file"));
-            };
-            match (result, item.stage) {
-                (SettledResult::Failed(code), stage) => self.settle_failed(file, stage, code),
-                (_, Stage::Queued | Stage::Asked { .. } | Stage::Started | Stage::GivenUp) => {
-                    return Err(Fault::protocol("a result for a file before its end"));
-                }
-                (SettledResult::Committed, Stage::Ended) => {
-                    if let Some(item) = self.forget(file) {
-                        self.report(&item, Settlement::Committed(item.verdict));
-                    }
-                }
-                (SettledResult::Resend, Stage::Ended) => {
-                    self.read_again(file, ItemCode::Mismatch);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// The receiver gave a file up, perhaps while it is on its way.
-    fn settle_failed(&mut self, file: u32, stage: Stage, code: ItemCode) {
-        match stage {
-            Stage::Ended | Stage::GivenUp => {}
-            Stage::Queued => self.queue.retain(|queued| *queued != file),
-            Stage::Asked { .. } => self.forget_question(stage),
-            Stage::Started => self.current = None,
-        }
-        if matches!(stage, Stage::Queued | Stage::Asked { .. } | Stage::Started) {
-            // The receiver waits for a last word, because a start may have crossed its result.
-            let outcome = EndOutcome::Failed(code);
-            End { file, outcome }.encode(self.stream, &mut self.out);
-        }
-        if let Some(item) = self.forget(file)
-            && stage != Stage::GivenUp
-        {
-            self.report(&item, Settlement::Failed(code));
         }
     }
 

@@ -46,6 +46,30 @@ impl TreeHasher {
         }
     }
 
+    /// Goes on behind `leaves` whole leaves, of which the `frontier` is known: as [`frontier`](Self::frontier)
+    /// gave it. `None` when it does not have one root for each bit set in the number of leaves.
+    #[must_use]
+    pub fn behind(leaves: u64, frontier: &[[u8; 32]]) -> Option<TreeHasher> {
+        (frontier.len() == leaves.count_ones() as usize).then(|| TreeHasher {
+            leaves,
+            subtrees: frontier.to_vec(),
+            leaf: Message::new(),
+        })
+    }
+
+    /// The roots of the complete subtrees so far, the largest and leftmost first: all that has to be kept
+    /// to go on from here. An unfinished leaf is not in it.
+    #[must_use]
+    pub fn frontier(&self) -> &[[u8; 32]] {
+        &self.subtrees
+    }
+
+    /// Complete leaves so far.
+    #[must_use]
+    pub fn leaves(&self) -> u64 {
+        self.leaves
+    }
+
     /// Bytes so far, holes included.
     #[must_use]
     pub fn length(&self) -> u64 {

@@ -79,6 +79,9 @@ pub const WHOLE_BYTES_MAX: u64 = 8 * 1024;
 pub const INLINE_BYTES_MAX: u64 = 16 * 1024;
 /// Bytes per leaf of the content tree (BEP 52).
 pub const LEAF_BYTES: usize = 16 * 1024;
+/// Bytes of a file from which on an interrupted transfer of it goes on where it broke off. Less is sent
+/// again as fast.
+pub const RESUME_BYTES_MIN: u64 = 1 << 20;
 /// Times that a file which changes while it is read is read again.
 pub const CHANGED_RETRIES_MAX: u32 = 3;
 
@@ -105,3 +108,9 @@ pub const UNSQUEEZE_MEMORY_BYTES_MAX: usize = 8 << 20;
 pub const MEDIUM_BYTES_MAX: u64 = 16 << 20;
 /// Contents in the shadow store; of each the index keeps some 80 bytes.
 pub const SHADOWS_MAX: usize = 65_536;
+/// Unfinished transfers in one journal.
+pub const JOURNAL_ENTRIES_MAX: usize = 16_384;
+/// Bytes of a journal.
+pub const JOURNAL_BYTES_MAX: u64 = 16 << 20;
+/// Runs of changed pages that a journal keeps of one file that is changed in place.
+pub const JOURNAL_RUNS_MAX: usize = 64;

@@ -1,9 +1,12 @@
 //! A file on its way into staging: written as it comes, checked on the loop or beside it.
 //!
+//! When it is dropped before its end, what came of a kept file stays, and another transfer goes on with it.
 //! Knows nothing of the transfer that it is part of. Invariant: [`Arrival::into_ended`] is asked for
 //! its finding before anything is committed, and a verdict needs every check.
 
 use super::commit::Committer;
+use super::partial::Partial;
+use super::resumes::Lease;
 use super::verifying::{BESIDE_BYTES_MIN, CheckedChunk, Verifying};
 use crate::delta::TreeHasher;
 use crate::model::{ContentId, ItemCode, Meta};
@@ -19,6 +22,8 @@ pub(super) struct Arrival {
     check: Check,
     offset: u64,
     meta: Meta,
+    /// The right to a kept file.
+    lease: Option<Lease>,
 }
 
 /// How the content is checked.
@@ -35,6 +40,7 @@ pub(super) struct Ended {
     pub(super) staged: StagedFile,
     pub(super) length: u64,
     pub(super) meta: Meta,
+    pub(super) lease: Option<Lease>,
     check: Check,
     root: [u8; 32],
 }
@@ -52,7 +58,13 @@ pub(super) enum Finding {
 
 impl Arrival {
     /// The file of `start`, to be written to `staged`; `serial` tells its checks from those of others.
-    pub(super) fn new(start: &Start, staged: StagedFile, serial: u64, sidecar: Option<SidecarWriter>) -> Arrival {
+    pub(super) fn new(
+        start: &Start,
+        staged: StagedFile,
+        lease: Option<Lease>,
+        serial: u64,
+        sidecar: Option<SidecarWriter>,
+    ) -> Arrival {
         let large = start.size >= BESIDE_BYTES_MIN && !start.sparse;
         let shared = || staged.file().try_clone().ok().map(Arc::new);
         let beside = large
@@ -67,11 +79,44 @@ impl Arrival {
             check,
             offset: 0,
             meta,
+            lease,
+        }
+    }
+
+    /// The rest of the file of `start`, behind what is there of it.
+    pub(super) fn behind(start: &Start, partial: Partial, serial: u64) -> Arrival {
+        let Partial { staged, lease, hasher } = partial;
+        let offset = hasher.length();
+        let large = start.size - offset >= BESIDE_BYTES_MIN && !start.sparse;
+        let shared = || staged.file().try_clone().ok().map(Arc::new);
+        let check = match large.then(shared).flatten() {
+            Some(file) => Check::Beside(Verifying::behind(hasher, file, serial)),
+            None => Check::Inline(Box::new(hasher)),
+        };
+        Arrival {
+            file: start.file,
+            staged,
+            check,
+            offset,
+            meta: start.meta,
+            lease: Some(lease),
+        }
+    }
+
+    /// What came is of no use: it is removed.
+    pub(super) fn discard(self) {
+        self.staged.discard();
+        if let Some(lease) = self.lease {
+            lease.end();
         }
     }
 
     /// Writes the next bytes, and has complete chunks checked.
     pub(super) fn write(&mut self, bytes: &[u8], owner: ConnId, committer: &mut Committer) -> Result<(), ItemCode> {
+        if self.lease.as_ref().is_some_and(Lease::is_revoked) {
+            log::info!("{}: another transfer of it goes on", self.staged.path());
+            return Err(ItemCode::Changing);
+        }
         self.staged.write_at(self.offset, bytes).map_err(|error| {
             log::warn!("{error}");
             error.code()
@@ -87,6 +132,12 @@ impl Arrival {
                     }
                 }
             }
+        }
+        if let Some(lease) = &mut self.lease {
+            lease.moved(match &self.check {
+                Check::Inline(hasher) => hasher,
+                Check::Beside(verifying) => verifying.checked_so_far(),
+            });
         }
         Ok(())
     }
@@ -113,12 +164,14 @@ impl Arrival {
             check,
             offset,
             meta,
+            lease,
         } = self;
         Ended {
             file,
             staged,
             length: offset,
             meta,
+            lease,
             check,
             root,
         }

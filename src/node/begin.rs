@@ -1,7 +1,6 @@
 //! The server's side of a transfer's beginning: from the request to a sending or receiving end.
 
 use super::agreement::{Agreement, Scope};
-use super::deltas::Deltas;
 use super::options::MaxDelete;
 use super::peer::Transfer;
 use super::place::Place;
@@ -79,6 +78,7 @@ pub(super) fn receive(
         dry_run: begin.flags.dry_run,
         delta: features & features::DELTA != 0,
         in_place: begin.flags.in_place,
+        resume: features & features::RESUME != 0,
         delete,
         top: begin.target,
     };
@@ -86,12 +86,12 @@ pub(super) fn receive(
 }
 
 pub(super) fn send(
-    root: &Rc<Root>,
+    place: &Place,
     begin: &Begin,
     filter: Filter,
-    deltas: &Rc<Deltas>,
     features: u64,
 ) -> Result<(Transfer, TargetKind), Fault> {
+    let root = &Rc::new(place.root.share());
     check_present(root)?;
     let (mut trees, mut missing) = (Vec::new(), Vec::new());
     let mut kind = TargetKind::Directory;
@@ -136,7 +136,8 @@ pub(super) fn send(
         filter,
         checksum: begin.flags.checksum,
         features,
-        deltas: Rc::clone(deltas),
+        deltas: Rc::clone(&place.deltas),
+        resumes: Rc::clone(&place.resumes),
         top: top.filter(|_| alone),
         complete: missing.is_empty(),
         missing,

@@ -10,9 +10,11 @@ use super::ledger::Audience;
 use super::local::{Sources, pull_names, refuse_duplicates};
 use super::options::{ClientOptions, FilterRule, Job, TransferOptions};
 use super::peer::{Core, Peer};
+use super::resumes::Resumes;
 use crate::conn::Machine;
 use crate::model::{DeviceId, Link, Tick, system_reason};
 use crate::reactor::{ClientSecurity, Reactor, ReactorOptions};
+use crate::store::Journal;
 use crate::store::{Filter, Home, Rule};
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -60,12 +62,17 @@ impl Client {
         let reactor = Reactor::new(&reactor_options).map_err(|error| JobError::State {
             reason: format!("no event loop: {error}"),
         })?;
+        let resumes = match &job {
+            Job::Push { .. } if !transfer.dry_run => Resumes::of(Journal::open_home(&home)),
+            _ => Resumes::new(None),
+        };
         let node = ClientNode {
             options,
             job,
             transfer,
             filter,
             deltas: Rc::new(Deltas::in_home(&home)),
+            resumes,
             home,
             security,
             addresses,

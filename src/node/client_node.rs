@@ -10,11 +10,13 @@ use super::local::{PullPlan, PullTarget, Sources, pull_sources};
 use super::options::{ClientOptions, FilterRule, Job, Mapping, MaxDelete, TransferOptions};
 use super::peer::{Core, Peer, Pulse, Session, Transfer};
 use super::receiving::{DeletePlan, Receiving, ReceivingPlan};
+use super::resumes::Resumes;
 use super::sending::{Sending, SendingPlan};
 use crate::conn::Event;
 use crate::model::limits::HANDSHAKE_TIMEOUT_MS;
 use crate::model::{CloseCode, DeviceId, Fault, Rights, Tick, system_reason};
 use crate::reactor::{Activity, ClientSecurity, Closed, ConnId, Context, Handler, Shared};
+use crate::store::Journal;
 use crate::store::{Filter, Home};
 use crate::wire::{Begin, BeginFlags, Brake, Direction, Finish, Open, Opened, RemovedReader, TargetKind, features};
 use std::io;
@@ -29,6 +31,8 @@ pub(super) struct ClientNode {
     pub(super) filter: Filter,
     pub(super) home: Home,
     pub(super) deltas: Rc<Deltas>,
+    /// What broke off: of what is pushed, or in the target of a pull.
+    pub(super) resumes: Rc<Resumes>,
     pub(super) security: ClientSecurity,
     pub(super) addresses: Vec<SocketAddr>,
     /// Which of the addresses is tried.
@@ -333,6 +337,7 @@ impl ClientNode {
                     checksum,
                     features: session.machine.features(),
                     deltas: Rc::clone(&self.deltas),
+                    resumes: Rc::clone(&self.resumes),
                     top: plan.top,
                     missing: Vec::new(),
                     complete: missing.is_empty(),
@@ -356,8 +361,8 @@ impl ClientNode {
                     nowhere: self.home.path().join("empty"),
                 };
                 let plan = target.plan(links, kind, filter)?;
-                let delta = session.machine.features() & features::DELTA != 0;
-                session.transfer = Some(self.receive(cx.id(), session.device, plan, delta)?);
+                let common = session.machine.features();
+                session.transfer = Some(self.receive(cx.id(), session.device, plan, common)?);
                 self.core.committer.register(cx.id());
             }
             Job::Status { .. } => {}
@@ -370,7 +375,7 @@ impl ClientNode {
         owner: ConnId,
         peer: Option<DeviceId>,
         plan: PullPlan,
-        delta: bool,
+        common: u64,
     ) -> Result<Transfer, JobError> {
         self.tell_mappings(plan.mappings);
         let delete = match self.transfer.delete {
@@ -389,14 +394,20 @@ impl ClientNode {
         let mut place = plan.place;
         // What was pulled is remembered by this device, and leaves no trace beside it.
         place.deltas = Rc::clone(&self.deltas);
+        place.resumes = Rc::clone(&self.resumes);
+        if !self.transfer.dry_run {
+            self.resumes.pass(|| Journal::open(&place.root));
+            place.collect();
+        }
         let plan = ReceivingPlan {
             place: Rc::new(place),
             peer,
             agreement: plan.agreement,
             checksum: self.transfer.checksum,
             dry_run: self.transfer.dry_run,
-            delta,
+            delta: common & features::DELTA != 0,
             in_place: self.transfer.in_place,
+            resume: common & features::RESUME != 0,
             delete,
             top: None,
         };

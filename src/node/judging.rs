@@ -9,11 +9,12 @@
 
 use super::examining::{Examined, Examining, Purpose};
 use super::ledger::Ledger;
+use super::partial::{Adopted, Adopting, Partial};
 use super::receiving::{Books, Receiving, Touch, Want};
 use super::sending::action_of;
 use super::source_tree::without_prefix;
 use crate::conn::{Check, Receiver};
-use crate::model::limits::{DIRECTORIES_BYTES_MAX, WHOLE_BYTES_MAX};
+use crate::model::limits::{DIRECTORIES_BYTES_MAX, RESUME_BYTES_MIN, WHOLE_BYTES_MAX};
 use crate::model::{CloseCode, ContentId, Entry, Fault, ItemCode, Kind, RelPath};
 use crate::reactor::Activity;
 use crate::store::{Expected, FileError, Found, FoundKind, MadeDirectory, publish};
@@ -33,33 +34,53 @@ impl Receiving {
             };
             let check = check.clone();
             let local = self.plan.agreement.accept(&check.entry)?;
-            let judged = match (self.examining.take(), self.blocked(&local)) {
-                (Some(examining), _) => self.examined(examining, &check, &local, books),
-                (None, Some(code)) => Some(Judged::from((Verdict::Failed(code), Expected::Absent))),
-                (None, None) => self.examine(&check, &local, books),
-            };
-            let Some(Judged {
-                verdict,
-                expected,
-                basis,
-            }) = judged
-            else {
+            let Some((judged, partial)) = self.look(&check, &local, books) else {
                 // A file is being hashed: one step of it is enough for a visit.
                 return Ok(Activity::More);
             };
-            if let Some(id) = basis {
+            if let Some(id) = judged.basis {
                 receiver.basis(id);
             }
-            receiver.answer(verdict);
-            self.note(&check.entry, &local, verdict)?;
-            let judged = Judged {
-                verdict,
-                expected,
-                basis,
-            };
-            self.judged(&check, local, judged, books.ledger);
+            if let Some(partial) = &partial {
+                receiver.partial(partial.id());
+            }
+            receiver.answer(judged.verdict);
+            self.note(&check.entry, &local, judged.verdict)?;
+            self.judged(&check, local, (judged, partial), books.ledger);
         }
         Ok(Activity::More)
+    }
+
+    /// Looks at what is here of an offered entry: under its name, and in staging. `None`: there is more to
+    /// read.
+    fn look(&mut self, check: &Check, local: &RelPath, books: &mut Books<'_>) -> Option<(Judged, Option<Partial>)> {
+        let (judged, adopting) = match self.adopting.take() {
+            Some((judged, adopting)) => (judged, Some(adopting)),
+            None => {
+                let judged = match (self.examining.take(), self.blocked(local)) {
+                    (Some(examining), _) => self.examined(examining, check, local, books),
+                    (None, Some(code)) => Some(Judged::from((Verdict::Failed(code), Expected::Absent))),
+                    (None, None) => self.examine(check, local, books),
+                }?;
+                let is_wanted = judged.verdict.is_want() && check.size() >= RESUME_BYTES_MIN;
+                let place = &self.plan.place;
+                let state = (check.size(), check.entry.meta.mtime);
+                let is_kept = is_wanted && self.plan.resume && !self.plan.dry_run;
+                let adopting = is_kept.then(|| Adopting::find(place, local, self.plan.peer.as_ref(), state));
+                (judged, adopting.flatten())
+            }
+        };
+        let Some(adopting) = adopting else {
+            return Some((judged, None));
+        };
+        match adopting.step(books.scratch) {
+            Adopted::More(adopting) => {
+                self.adopting = Some((judged, adopting));
+                None
+            }
+            Adopted::Done(partial) => Some((judged, Some(partial))),
+            Adopted::Nothing => Some((judged, None)),
+        }
     }
 
     /// Why nothing below a directory can be taken, when `path` is there.
@@ -103,7 +124,13 @@ impl Receiving {
     }
 
     /// Enters a verdict into the books.
-    fn judged(&mut self, check: &Check, path: RelPath, judged: Judged, ledger: &mut Ledger) {
+    fn judged(
+        &mut self,
+        check: &Check,
+        path: RelPath,
+        (judged, partial): (Judged, Option<Partial>),
+        ledger: &mut Ledger,
+    ) {
         let Judged {
             verdict,
             expected,
@@ -132,6 +159,8 @@ impl Receiving {
                             basis,
                             committed: None,
                             repair: None,
+                            partial,
+                            lease: None,
                         },
                     );
                 }
@@ -345,7 +374,7 @@ impl Receiving {
 
 /// What was found about an offered entry.
 #[derive(Clone, Copy)]
-struct Judged {
+pub(super) struct Judged {
     verdict: Verdict,
     expected: Expected,
     /// The content that is here and will be replaced.
@@ -395,6 +424,7 @@ mod tests {
             dry_run,
             delta: true,
             in_place: false,
+            resume: true,
             delete: None,
             top: None,
         };

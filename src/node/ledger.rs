@@ -28,6 +28,7 @@ pub(crate) struct Ledger {
 #[derive(Debug, Default)]
 struct Open {
     figures: Figures,
+    resumed_bytes: u64,
     /// Bytes that count as done, in this attempt.
     done: u64,
 }
@@ -86,6 +87,7 @@ impl Ledger {
                 literal_bytes: open.figures.literal_bytes,
                 ..Figures::default()
             },
+            resumed_bytes: 0,
             done: 0,
         };
     }
@@ -109,6 +111,13 @@ impl Ledger {
         }
     }
 
+    /// The beginning of a started file is there, from an earlier attempt.
+    pub(crate) fn resumed(&mut self, file: u32, bytes: u64) {
+        if let Some(open) = self.done(file, bytes) {
+            open.resumed_bytes += bytes;
+        }
+    }
+
     /// A hole in a started file moved, as a few bytes.
     pub(crate) fn skipped(&mut self, file: u32, bytes: u64) {
         if let Some(open) = self.done(file, bytes) {
@@ -125,7 +134,10 @@ impl Ledger {
 
     /// A file's content is settled.
     pub(crate) fn transferred(&mut self, file: u32, path: &RelPath, action: Action, size: u64) {
-        let figures = self.open.remove(&file).unwrap_or_default().figures;
+        let Open {
+            figures, resumed_bytes, ..
+        } = self.open.remove(&file).unwrap_or_default();
+        self.summary.resumed_bytes += resumed_bytes;
         self.progress.files_done += 1;
         self.summary.files += 1;
         self.summary.files_transferred += 1;

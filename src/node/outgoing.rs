@@ -5,9 +5,11 @@
 
 use super::commit::Committer;
 use super::deltas::Deltas;
+use super::resumes::Noted;
 use super::verifying::{BESIDE_BYTES_MIN, CheckedChunk, Verifying};
 use crate::delta::TreeHasher;
 use crate::delta::index::Parts;
+use crate::model::limits::CREDIT_WINDOW_BYTES;
 use crate::model::{ItemCode, SharedBytes};
 use crate::reactor::ConnId;
 use crate::store::{Extent, Insertion, SourceFile, Window};
@@ -21,6 +23,8 @@ pub(super) struct Outgoing {
     digest: Digest,
     /// Its content is kept, for the next time.
     shadow: Option<Insertion>,
+    /// How far it was sent, for another attempt.
+    noted: Option<Noted>,
     /// The data extent that is being sent ends here.
     extent_end: u64,
     loaded: Option<Loaded>,
@@ -82,12 +86,39 @@ impl Outgoing {
             shadow: deltas
                 .filter(|_| !sparse)
                 .and_then(|deltas| deltas.begin_shadow(file.size())),
+            noted: None,
             file,
             digest,
             extent_end: 0,
             loaded: None,
             torn: false,
         }
+    }
+
+    /// Sends the rest of `file`, whose beginning is in `hasher`. Its index is not made: that would take the
+    /// beginning, too.
+    pub(super) fn behind(hasher: TreeHasher, file: SourceFile, sparse: bool, serial: u64) -> Outgoing {
+        let large = file.size() - hasher.length() >= BESIDE_BYTES_MIN && !sparse;
+        let shared = || file.file().try_clone().ok().map(Arc::new);
+        let digest = match large.then(shared).flatten() {
+            Some(file) => Digest::Beside(Verifying::behind(hasher, file, serial)),
+            None => Digest::Inline(Box::new(hasher)),
+        };
+        Outgoing {
+            file,
+            digest,
+            shadow: None,
+            noted: None,
+            extent_end: 0,
+            loaded: None,
+            torn: false,
+        }
+    }
+
+    /// Takes notes of how far it was sent.
+    pub(super) fn noted(mut self, noted: Option<Noted>) -> Outgoing {
+        self.noted = noted;
+        self
     }
 
     /// The part at `offset`, of at most `credit` bytes; `remaining` are left up to the announced size.
@@ -140,6 +171,14 @@ impl Outgoing {
 
     /// Has the chunks hashed that are complete now that `sent` bytes were sent.
     pub(super) fn hash_beside(&mut self, sent: u64, owner: ConnId, committer: &mut Committer) {
+        if let Some(noted) = &mut self.noted {
+            let hasher = match &self.digest {
+                Digest::Inline(hasher) => hasher,
+                Digest::Beside(verifying) => verifying.checked_so_far(),
+            };
+            // The credit for more came when the receiver had dealt with what was before it.
+            noted.moved(hasher, sent.saturating_sub(CREDIT_WINDOW_BYTES));
+        }
         if let Digest::Beside(verifying) = &mut self.digest {
             let task = verifying.task();
             while let Some(check) = verifying.next_check(sent, || task.clone()) {

@@ -127,7 +127,7 @@ impl Session {
                     sending.handle_tell(tell);
                     return None;
                 }
-                Sending::settle(machine, ledger);
+                sending.settle(machine, ledger);
                 return Some(event);
             }
             None => return Some(event),
@@ -140,6 +140,7 @@ impl Session {
         match event {
             Event::Content { file, bytes } => receiving.handle_content(file, bytes, machine, &mut books),
             Event::Start(start) => receiving.handle_start(&start, machine, &mut books),
+            Event::Resume(start) => receiving.handle_resume(&start, machine, &mut books),
             Event::Hole(hole) => receiving.handle_hole(&hole, books.ledger),
             Event::End(end) => receiving.handle_end(&end, machine, &mut books),
             Event::Inline(inline) => receiving.handle_inline(&inline, machine, &mut books),

@@ -2,8 +2,11 @@
 
 use super::deltas::Deltas;
 use super::options::Durability;
+use super::resumes::Resumes;
 use crate::store::{Root, Staging, recover};
+use std::collections::HashSet;
 use std::rc::Rc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// The receiving end of transfers: a share of a server, or the target of a pull.
 #[derive(Debug)]
@@ -12,6 +15,7 @@ pub(crate) struct Place {
     pub(crate) staging: Staging,
     pub(crate) durability: Durability,
     pub(crate) deltas: Rc<Deltas>,
+    pub(crate) resumes: Rc<Resumes>,
 }
 
 impl Place {
@@ -23,6 +27,22 @@ impl Place {
             staging,
             durability,
             deltas,
+            resumes: Resumes::new(None),
+        }
+    }
+
+    /// Removes what unfinished transfers have staged that nobody will go on with.
+    pub(crate) fn collect(&self) {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let now_seconds = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+        for expired in self.resumes.expire(now_seconds) {
+            self.staging.discard_kept(expired);
+        }
+        let needed: HashSet<String> = self.resumes.arrivals().iter().map(ToString::to_string).collect();
+        match self.staging.sweep_kept(|name| needed.contains(name)) {
+            Ok(swept) if swept.removed > 0 => log::info!("removed {} files that nobody goes on with", swept.removed),
+            Ok(_) => {}
+            Err(error) => log::warn!("{error}"),
         }
     }
 

@@ -9,26 +9,26 @@
 //! Invariant: no byte reaches a final name before the root of its file was checked.
 
 use super::agreement::Agreement;
-use super::arriving::{Arrival, Ended, Finding};
+use super::arriving::{Arrival, Ended};
 use super::commit::{Closing, Commit, Committer, Done, Ready};
 use super::events::Action;
 use super::examining::Examining;
+use super::judging::Judged;
 use super::ledger::Ledger;
 use super::options::MaxDelete;
+use super::partial::{Adopting, Partial};
 use super::patches::Patches;
 use super::place::Place;
 use super::prune::{Offered, Prune, PruneContext, PruneLog, Pruned};
 use super::questions::Questions;
-use super::rebuilding::{Repair, Staged};
+use super::rebuilding::Repair;
+use super::resumes::Lease;
 use super::sending::action_of;
-use super::verifying::CheckedChunk;
 use crate::conn::{Machine, Receiver};
-use crate::delta::content_id;
-use crate::delta::index::Parts;
 use crate::model::{ContentId, DeviceId, Fault, ItemCode, Meta, RelPath, Timestamp};
 use crate::reactor::{Activity, ConnId};
-use crate::store::{Expected, FileError, Published, Room, Sealed, StagedFile};
-use crate::wire::{End, EndOutcome, Finish, Hole, Inline, ListEnd, SettledResult, Start, Verdict};
+use crate::store::{Expected, FileError, Published, Sealed};
+use crate::wire::{Finish, ListEnd, SettledResult, Verdict};
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 
@@ -37,9 +37,9 @@ pub(crate) struct Receiving {
     pub(super) owner: ConnId,
     pub(super) plan: ReceivingPlan,
     pub(super) wants: HashMap<u32, Want>,
-    incoming: Option<Arrival>,
+    pub(super) incoming: Option<Arrival>,
     /// Files that have ended and wait for their checks.
-    ended: Vec<Ended>,
+    pub(super) ended: Vec<Ended>,
     /// Files that have started, to tell the results of their checks apart.
     pub(super) started: u64,
     /// Files that arrive as patches.
@@ -47,6 +47,8 @@ pub(crate) struct Receiving {
     /// Questions about bases that are not answered yet.
     pub(super) questions: Questions,
     pub(super) examining: Option<Examining>,
+    /// An entry that is wanted, and what there is of it already, which is read.
+    pub(super) adopting: Option<(Judged, Box<Adopting>)>,
     /// Offered directories: their final metadata, and whether something in them changed.
     pub(super) directories: BTreeMap<RelPath, (Meta, Touch)>,
     /// What they take, about.
@@ -71,6 +73,8 @@ pub(crate) struct ReceivingPlan {
     pub(crate) delta: bool,
     /// Whether files are changed where they lie.
     pub(crate) in_place: bool,
+    /// Whether the sender can go on where an earlier transfer broke off.
+    pub(crate) resume: bool,
     pub(crate) delete: Option<DeletePlan>,
     /// The directory that the top of the source corresponds to; `None` is the root.
     pub(crate) top: Option<RelPath>,
@@ -95,6 +99,22 @@ pub(super) struct Want {
     pub(super) committed: Option<Committed>,
     /// What was pieced together: then the basis is that.
     pub(super) repair: Option<Repair>,
+    /// What an earlier transfer staged of it, until the file starts.
+    pub(super) partial: Option<Partial>,
+    /// The right to the kept file that is committed.
+    pub(super) lease: Option<Lease>,
+}
+
+impl Want {
+    /// It is settled: nothing has to be remembered for another attempt.
+    pub(super) fn discard(self) {
+        if let Some(partial) = self.partial {
+            partial.discard();
+        }
+        if let Some(lease) = self.lease {
+            lease.end();
+        }
+    }
 }
 
 /// A content that gets a name here, with this time.
@@ -131,6 +151,7 @@ impl Receiving {
             patches: Patches::default(),
             questions: Questions::default(),
             examining: None,
+            adopting: None,
             directories: BTreeMap::new(),
             directories_bytes: 0,
             failed: None,
@@ -170,159 +191,6 @@ impl Receiving {
         match self.phase {
             Phase::Ended(finish) => Some(finish),
             _ => None,
-        }
-    }
-
-    pub(crate) fn handle_start(&mut self, start: &Start, machine: &mut Machine, books: &mut Books<'_>) {
-        let Some(receiver) = machine.receiver() else {
-            return;
-        };
-        let room = if start.sparse {
-            Room::Sparse
-        } else {
-            Room::Reserve(start.size)
-        };
-        match self.stage(start.file, room, books) {
-            Ok(staged) => {
-                self.started += 1;
-                let parts = if start.sparse { None } else { Some(Parts::Leaves) };
-                let sidecar = parts.and_then(|parts| self.plan.place.deltas.begin(start.size, parts));
-                self.incoming = Some(Arrival::new(start, staged, self.started, sidecar));
-                if let Some(want) = self.wants.get_mut(&start.file) {
-                    want.size = start.size;
-                    books.ledger.started(start.file, &want.path);
-                }
-            }
-            Err(code) => self.fail(start.file, code, receiver, books.ledger),
-        }
-    }
-
-    fn stage(&mut self, file: u32, room: Room, books: &mut Books<'_>) -> Result<StagedFile, ItemCode> {
-        let path = self
-            .wants
-            .get(&file)
-            .map(|want| want.path.clone())
-            .ok_or(ItemCode::Other)?;
-        self.make_parents(&path, books).map_err(|error| error.code())?;
-        self.plan.place.staging.create(&path, room).map_err(|error| {
-            log::warn!("{error}");
-            error.code()
-        })
-    }
-
-    pub(crate) fn handle_content(&mut self, file: u32, bytes: &[u8], machine: &mut Machine, books: &mut Books<'_>) {
-        let Some(receiver) = machine.receiver() else {
-            return;
-        };
-        if self.patches.content(file, bytes) {
-            return;
-        }
-        receiver.consumed(bytes.len() as u64);
-        let Some(incoming) = self.incoming.as_mut().filter(|incoming| incoming.file == file) else {
-            return;
-        };
-        match incoming.write(bytes, self.owner, books.committer) {
-            Ok(()) => books.ledger.moved(file, bytes.len() as u64),
-            Err(code) => self.fail(file, code, receiver, books.ledger),
-        }
-    }
-
-    pub(crate) fn handle_hole(&mut self, hole: &Hole, ledger: &mut Ledger) {
-        if let Some(incoming) = self.incoming.as_mut().filter(|incoming| incoming.file == hole.file) {
-            incoming.hole(hole.length);
-            ledger.skipped(hole.file, hole.length);
-        }
-    }
-
-    pub(crate) fn handle_end(&mut self, end: &End, machine: &mut Machine, books: &mut Books<'_>) {
-        let Some(receiver) = machine.receiver() else {
-            return;
-        };
-        let incoming = self.incoming.take_if(|incoming| incoming.file == end.file);
-        match (end.outcome, incoming) {
-            (EndOutcome::Changed, _) => receiver.consumed(self.patches.drop_file(end.file)),
-            (EndOutcome::Failed(code), _) => {
-                receiver.consumed(self.patches.drop_file(end.file));
-                self.questions.forget(end.file);
-                if let Some(want) = self.wants.remove(&end.file) {
-                    books.ledger.file_failed(end.file, &want.path, code);
-                }
-            }
-            (EndOutcome::Complete(root), Some(incoming)) => {
-                self.conclude_file(incoming.into_ended(root), receiver, books);
-            }
-            (EndOutcome::Complete(root), None) if self.patches.end(end.file, root) => {}
-            (EndOutcome::Complete(_), None) => {
-                self.fail(end.file, ItemCode::Other, receiver, books.ledger);
-            }
-        }
-    }
-
-    /// Commits a file that has ended, has it sent again, or waits for its checks.
-    fn conclude_file(&mut self, mut ended: Ended, receiver: &mut Receiver, books: &mut Books<'_>) {
-        match ended.finding() {
-            Finding::Pending => self.ended.push(ended),
-            Finding::Damaged(found) => {
-                let (file, staged) = (ended.file, ended.staged);
-                let found = found.map(|(id, sidecar)| Staged { staged, id, sidecar });
-                self.repair(file, found, receiver);
-            }
-            Finding::Genuine(id, sidecar) => {
-                let Ended {
-                    file,
-                    staged,
-                    length,
-                    meta,
-                    ..
-                } = ended;
-                self.plan.place.deltas.keep(sidecar, &id);
-                let mtime = meta.mtime;
-                let committed = Some(Committed { id, mtime });
-                self.commit(file, staged.seal(&meta, length), committed, receiver, books);
-            }
-        }
-    }
-
-    /// A check came back: perhaps it is the last that a file waited for.
-    fn checked(&mut self, checked: &CheckedChunk, receiver: &mut Receiver, books: &mut Books<'_>) {
-        if self.patches.checked(checked) {
-            return;
-        }
-        if self.incoming.as_mut().is_some_and(|incoming| incoming.checked(checked)) {
-            return;
-        }
-        if let Some(at) = self.ended.iter_mut().position(|ended| ended.checked(checked)) {
-            let ended = self.ended.swap_remove(at);
-            self.conclude_file(ended, receiver, books);
-        }
-    }
-
-    pub(crate) fn handle_inline(&mut self, inline: &Inline<'_>, machine: &mut Machine, books: &mut Books<'_>) {
-        let Some(receiver) = machine.receiver() else {
-            return;
-        };
-        let (file, bytes) = (inline.file, inline.bytes);
-        receiver.consumed(bytes.len() as u64);
-        if content_id(bytes).root != inline.root {
-            return receiver.settle(file, SettledResult::Resend);
-        }
-        let staged = self
-            .stage(file, Room::Reserve(bytes.len() as u64), books)
-            .and_then(|staged| {
-                staged.write_at(0, bytes).map_err(|error| error.code())?;
-                Ok(staged)
-            });
-        match staged {
-            Ok(staged) => {
-                if let Some(want) = self.wants.get_mut(&file) {
-                    want.size = bytes.len() as u64;
-                    books.ledger.started(file, &want.path);
-                }
-                books.ledger.moved(file, bytes.len() as u64);
-                let sealed = staged.seal(&inline.meta, bytes.len() as u64);
-                self.commit(file, sealed, None, receiver, books);
-            }
-            Err(code) => self.fail(file, code, receiver, books.ledger),
         }
     }
 
@@ -368,7 +236,9 @@ impl Receiving {
     }
 
     pub(super) fn fail(&mut self, file: u32, code: ItemCode, receiver: &mut Receiver, ledger: &mut Ledger) {
-        self.incoming.take_if(|incoming| incoming.file == file);
+        if let Some(incoming) = self.incoming.take_if(|incoming| incoming.file == file) {
+            incoming.discard();
+        }
         receiver.consumed(self.patches.drop_file(file));
         self.questions.forget(file);
         if let Some(want) = self.wants.remove(&file) {
@@ -376,6 +246,7 @@ impl Receiving {
             if let Some(offered) = &mut self.offered {
                 offered.keep_beneath(&want.path);
             }
+            want.discard();
         }
         receiver.settle(file, SettledResult::Failed(code));
     }
@@ -400,6 +271,7 @@ impl Receiving {
                 }
                 self.remember(&want);
                 ledger.transferred(file, &want.path, action_of(want.verdict), want.size);
+                want.discard();
                 receiver.settle(file, SettledResult::Committed);
             }
             Done::File {
@@ -464,6 +336,7 @@ impl Receiving {
         // Everything staged is published: our own directory goes now, since its going changes the
         // time of the directory that it is in.
         self.plan.place.staging.retire();
+        self.plan.place.resumes.retire();
         let directories = std::mem::take(&mut self.directories);
         let touched = directories
             .into_iter()

@@ -17,12 +17,15 @@ use super::events::Action;
 use super::ledger::Ledger;
 use super::outgoing::{Outgoing, Part};
 use super::receiving::Books;
+use super::resumes::{Noted, Resumes};
+use super::resuming::{Resumed, Resuming};
 use super::source_tree::SourceTree;
 use crate::conn::{Asked, Machine, Origin, ReadStep, Report, Sender, Settlement};
 use crate::delta::content_id;
 use crate::model::limits::{INLINE_BYTES_MAX, TURN_BYTES, WHOLE_BYTES_MAX};
 use crate::model::{ContentId, Entry, ItemCode, Meta, RelPath};
 use crate::reactor::{Activity, Context};
+use crate::store::TransferId;
 use crate::store::{Filter, Scan, ScanItem, SourceFile};
 use crate::wire::{EndOutcome, Tell, Verdict, features};
 use std::collections::{HashMap, VecDeque};
@@ -35,6 +38,7 @@ pub(crate) struct Sending {
     pub(super) checksum: bool,
     features: u64,
     deltas: Rc<Deltas>,
+    resumes: Rc<Resumes>,
     pub(super) tree: usize,
     pub(super) scan: Option<Scan>,
     pub(super) found: VecDeque<ScanItem>,
@@ -46,6 +50,10 @@ pub(crate) struct Sending {
     outgoing: Option<Leaving>,
     /// What was told about bases, by the number of the file.
     told: HashMap<u32, Told>,
+    /// The file at the front, whose beginning is compared with what the receiver has staged.
+    resuming: Option<(u32, Box<Resuming>)>,
+    /// What is noted of files that are not settled.
+    noted: HashMap<u32, TransferId>,
     /// Files that were started, to tell the results of their checks apart.
     started: u64,
 }
@@ -59,6 +67,8 @@ pub(crate) struct SendingPlan {
     pub(crate) features: u64,
     /// What is remembered of contents.
     pub(crate) deltas: Rc<Deltas>,
+    /// What is remembered of transfers that broke off.
+    pub(crate) resumes: Rc<Resumes>,
     /// The directory whose contents are sent, if it is one.
     pub(crate) top: Option<Meta>,
     /// Sources that are not there; the others are sent.
@@ -80,6 +90,7 @@ impl Sending {
             checksum: plan.checksum,
             features: plan.features,
             deltas: plan.deltas,
+            resumes: plan.resumes,
             tree: 0,
             scan: None,
             found: VecDeque::new(),
@@ -90,6 +101,8 @@ impl Sending {
             complete: plan.complete,
             outgoing: None,
             told: HashMap::new(),
+            resuming: None,
+            noted: HashMap::new(),
             started: 0,
         }
     }
@@ -99,7 +112,7 @@ impl Sending {
         let Some(sender) = machine.sender() else {
             return Activity::Idle;
         };
-        settle_reports(sender, books.ledger);
+        self.settle_reports(sender, books.ledger);
         // A directory that was moved away since the last step is not read from.
         self.trees.iter().for_each(|tree| tree.root.forget_parents());
         self.forget_abandoned(sender);
@@ -138,9 +151,10 @@ impl Sending {
                     origin,
                     credit,
                     basis,
+                    partial,
                 } => {
                     opened += 1;
-                    let flow = self.open(sender, (file, &origin, basis), credit, books);
+                    let flow = self.open(sender, (file, &origin, basis, partial), credit, books);
                     cx.send_owned(machine.take_output());
                     match flow {
                         Flow::Waits => return Activity::Idle,
@@ -175,9 +189,9 @@ impl Sending {
     }
 
     /// Enters into the books what the receiver has settled.
-    pub(crate) fn settle(machine: &mut Machine, ledger: &mut Ledger) {
+    pub(crate) fn settle(&mut self, machine: &mut Machine, ledger: &mut Ledger) {
         if let Some(sender) = machine.sender() {
-            settle_reports(sender, ledger);
+            self.settle_reports(sender, ledger);
         }
     }
 
@@ -191,7 +205,7 @@ impl Sending {
     fn open(
         &mut self,
         sender: &mut Sender,
-        (number, origin, basis): (u32, &Origin, Option<ContentId>),
+        (number, origin, basis, partial): (u32, &Origin, Option<ContentId>, Option<ContentId>),
         credit: u64,
         books: &mut Books<'_>,
     ) -> Flow {
@@ -207,6 +221,10 @@ impl Sending {
                 sender.fail(error.code());
                 return Flow::Goes;
             }
+        };
+        let file = match self.resume(sender, number, file, partial, books) {
+            Ok(flow) => return flow,
+            Err(file) => *file,
         };
         let basis = basis.filter(|_| file.size() > WHOLE_BYTES_MAX);
         if basis.is_some() && !sender.may_ask() {
@@ -243,11 +261,62 @@ impl Sending {
                 sender.start(file.size(), sparse, &file.meta());
                 books.ledger.started(number, &origin.path);
                 self.started += 1;
+                let noted = self.note(number, &file);
                 let outgoing = Outgoing::new(file, sparse, self.started, self.remembered());
-                self.outgoing = Some(Leaving::Whole(Box::new(outgoing)));
+                self.outgoing = Some(Leaving::Whole(Box::new(outgoing.noted(noted))));
             }
         }
         Flow::Goes
+    }
+
+    /// Goes on behind what the receiver has staged of a file, if the file begins with that. Gives the file
+    /// back when it is to be sent in another way.
+    fn resume(
+        &mut self,
+        sender: &mut Sender,
+        number: u32,
+        file: SourceFile,
+        partial: Option<ContentId>,
+        books: &mut Books<'_>,
+    ) -> Result<Flow, Box<SourceFile>> {
+        let begun = self.resuming.take_if(|(resuming, _)| *resuming == number);
+        let resuming = match (begun, partial) {
+            (Some((_, resuming)), _) => resuming,
+            (None, Some(partial)) => Box::new(Resuming::new(file, partial, &self.resumes)),
+            (None, None) => return Err(Box::new(file)),
+        };
+        match resuming.step(books.scratch) {
+            Resumed::More(resuming) => {
+                self.resuming = Some((number, resuming));
+                Ok(Flow::Compares)
+            }
+            Resumed::No(file) => Err(Box::new(file)),
+            Resumed::Yes(file, hasher) => {
+                let sparse = self.features & features::HOLES != 0 && file.is_sparse();
+                sender.resume(file.size(), sparse, &file.meta());
+                if let Some(origin) = sender.current_origin() {
+                    books.ledger.started(number, &origin.path);
+                }
+                books.ledger.resumed(number, hasher.length());
+                self.started += 1;
+                let noted = self.note(number, &file);
+                let outgoing = Outgoing::behind(hasher, file, sparse, self.started);
+                self.outgoing = Some(Leaving::Whole(Box::new(outgoing.noted(noted))));
+                Ok(Flow::Goes)
+            }
+        }
+    }
+
+    /// Notes on the way how far the file comes, for another attempt.
+    fn note(&mut self, number: u32, file: &SourceFile) -> Option<Noted> {
+        if self.features & features::RESUME == 0 {
+            return None;
+        }
+        let noted = self.resumes.begin_sending(&file.identity(), file.size());
+        if let Some(noted) = &noted {
+            self.noted.insert(number, noted.id);
+        }
+        noted
     }
 
     /// Where what is sent is remembered, if the receiver could take a patch of it next time.
@@ -331,10 +400,14 @@ impl Sending {
                     Some(Leaving::Whole(outgoing)) => outgoing.finish(&self.deltas),
                     _ => EndOutcome::Changed,
                 };
+                if !matches!(outcome, EndOutcome::Complete(_)) {
+                    self.forget_note(number);
+                }
                 sender.end(outcome);
             }
             Err(code) => {
                 self.outgoing = None;
+                self.forget_note(number);
                 sender.end(match code {
                     ItemCode::Changing => EndOutcome::Changed,
                     code => EndOutcome::Failed(code),
@@ -342,6 +415,23 @@ impl Sending {
             }
         }
         Flow::Goes
+    }
+
+    /// Nobody will ask how far this file was sent.
+    fn forget_note(&mut self, number: u32) {
+        if let Some(id) = self.noted.remove(&number) {
+            self.resumes.end(id);
+        }
+    }
+
+    /// Enters what became of entries into the books.
+    fn settle_reports(&mut self, sender: &mut Sender, ledger: &mut Ledger) {
+        while let Some(report) = sender.poll_report() {
+            if matches!(report.settlement, Settlement::Committed(_) | Settlement::Failed(_)) {
+                self.forget_note(report.file);
+            }
+            settle(report, sender.is_dry_run(), ledger);
+        }
     }
 }
 
@@ -386,37 +476,35 @@ fn send_whole(sender: &mut Sender, number: u32, file: &SourceFile, deltas: Optio
     }
 }
 
-/// Enters what became of entries into the books.
-fn settle_reports(sender: &mut Sender, ledger: &mut Ledger) {
-    while let Some(Report {
+/// Enters what became of an entry into the books.
+fn settle(report: Report, dry_run: bool, ledger: &mut Ledger) {
+    let Report {
         file,
         origin,
         size,
         is_file,
         settlement,
-    }) = sender.poll_report()
-    {
-        match settlement {
-            Settlement::Wanted(verdict) => {
-                ledger.wanted(size);
-                if sender.is_dry_run() {
-                    ledger.transferred(file, &origin.path, action_of(verdict), size);
-                }
-            }
-            Settlement::Committed(verdict) => {
+    } = report;
+    match settlement {
+        Settlement::Wanted(verdict) => {
+            ledger.wanted(size);
+            if dry_run {
                 ledger.transferred(file, &origin.path, action_of(verdict), size);
             }
-            Settlement::Answered(verdict) => {
-                if is_file {
-                    ledger.unchanged(size);
-                }
-                if verdict != Verdict::Have {
-                    ledger.item(&origin.path, action_of(verdict), size);
-                }
-            }
-            Settlement::Failed(code) if is_file => ledger.file_failed(file, &origin.path, code),
-            Settlement::Failed(code) => ledger.failed(origin.path.as_bytes(), code),
         }
+        Settlement::Committed(verdict) => {
+            ledger.transferred(file, &origin.path, action_of(verdict), size);
+        }
+        Settlement::Answered(verdict) => {
+            if is_file {
+                ledger.unchanged(size);
+            }
+            if verdict != Verdict::Have {
+                ledger.item(&origin.path, action_of(verdict), size);
+            }
+        }
+        Settlement::Failed(code) if is_file => ledger.file_failed(file, &origin.path, code),
+        Settlement::Failed(code) => ledger.failed(origin.path.as_bytes(), code),
     }
 }
 

@@ -8,11 +8,13 @@ use super::events::ServerEvent;
 use super::options::{ServerOptions, ShareOptions};
 use super::peer::{Core, Peer};
 use super::place::Place;
+use super::resumes::Resumes;
 use super::server_node::{DRAIN_TIMER, Draining, REVOKE_INTERVAL_MS, REVOKE_TIMER, ServerNode, Share};
 use super::status::Totals;
 use crate::model::limits::{DRAIN_TIMEOUT_MS, PREAUTH_CONNECTIONS_MAX};
 use crate::model::{DeviceId, ShareName, system_reason};
 use crate::reactor::{Counters, Reactor, ReactorOptions, Security};
+use crate::store::Journal;
 use crate::store::{Home, LockError, Root, RunFile, RunningServer, ShareLock, StateError, inspect};
 use std::collections::VecDeque;
 use std::io;
@@ -304,9 +306,11 @@ fn open_share(wanted: &ShareOptions, options: &ServerOptions) -> Result<Share, S
         }
         Err(error) => return Err(broken(error.to_string())),
     };
-    let place = Place::new(root, options.durability);
+    let mut place = Place::new(root, options.durability);
     if writable {
         place.recover();
+        place.resumes = Resumes::of(Journal::open(&place.root));
+        place.collect();
         match place.staging.sweep() {
             Ok(swept) if swept.removed > 0 => {
                 log::info!("removed {} unfinished files of an earlier run", swept.removed);

@@ -302,8 +302,7 @@ impl ServerNode {
                 kind
             }
             Direction::Pull => {
-                let root = Rc::new(place.root.share());
-                let (sending, kind) = send(&root, &begin, filter, &place.deltas, features)?;
+                let (sending, kind) = send(&place, &begin, filter, features)?;
                 session.transfer = Some(sending);
                 self.core.committer.register(cx.id());
                 kind

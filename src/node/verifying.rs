@@ -17,6 +17,7 @@ use crate::delta::index::{CHUNK_BYTES, ChunkIndex, Parts, leaves_of};
 use crate::model::ContentId;
 use crate::model::limits::LEAF_BYTES;
 use crate::store::{Laid, SidecarWriter, Window};
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -32,7 +33,14 @@ const CONTEXT_BYTES: usize = 64;
 pub(crate) struct Verifying {
     serial: u64,
     file: Arc<File>,
-    roots: Vec<Option<[u8; 32]>>,
+    /// Everything before the first chunk whose check is out.
+    hasher: TreeHasher,
+    /// Where the checks begin: before it, everything was known already.
+    start: u64,
+    /// Chunks before `next` that are not in the hasher yet.
+    pieces: VecDeque<Option<Piece>>,
+    /// The next chunk to be checked.
+    next: usize,
     missing: usize,
     failed: bool,
     /// Where the parts of the index go, if it is kept.
@@ -62,6 +70,7 @@ pub(crate) enum Task {
 pub(crate) struct ChunkCheck {
     file: Arc<File>,
     pub(crate) place: ChunkPlace,
+    offset: u64,
     length: usize,
     task: Task,
 }
@@ -88,10 +97,10 @@ impl ChunkCheck {
         let ChunkCheck {
             file,
             place,
+            offset,
             length,
             task,
         } = self;
-        let offset = place.index as u64 * CHUNK_BYTES as u64;
         let index = match task {
             Task::Leaves => read_and(&file, offset, length, ChunkIndex::leaves_only),
             Task::Patched(known) => patched(length, &known, |start, bytes, leaves| {
@@ -177,11 +186,31 @@ impl Verifying {
         Verifying {
             serial,
             file,
-            roots: Vec::new(),
+            hasher: TreeHasher::new(),
+            start: 0,
+            pieces: VecDeque::new(),
+            next: 0,
             missing: 0,
             failed: false,
             sidecar,
         }
+    }
+
+    /// The checks of a `file` whose beginning, as far as `hasher` is, was checked before.
+    pub(crate) fn behind(hasher: TreeHasher, file: Arc<File>, serial: u64) -> Verifying {
+        let start = hasher.length();
+        debug_assert!(start.is_multiple_of(LEAF_BYTES as u64));
+        Verifying {
+            start,
+            next: (start / CHUNK_BYTES as u64) as usize,
+            hasher,
+            ..Verifying::new(file, serial, None)
+        }
+    }
+
+    /// What has been checked without a gap, from the beginning.
+    pub(crate) fn checked_so_far(&self) -> &TreeHasher {
+        &self.hasher
     }
 
     /// From here on `file` is read instead, which holds what was checked already.
@@ -195,18 +224,26 @@ impl Verifying {
 
     /// The chunk that is next to be checked.
     pub(crate) fn next_chunk(&self) -> usize {
-        self.roots.len()
+        self.next
     }
 
     /// The next chunk, if it is complete now that `length` bytes are there.
     pub(crate) fn next_check(&mut self, length: u64, task: impl FnOnce() -> Task) -> Option<ChunkCheck> {
-        let index = self.roots.len();
-        if length < (index as u64 + 1) * CHUNK_BYTES as u64 {
+        let index = self.next;
+        let end = (index as u64 + 1) * CHUNK_BYTES as u64;
+        if length < end {
             return None;
         }
-        self.roots.push(None);
+        self.pieces.push_back(None);
+        self.next += 1;
         self.missing += 1;
-        Some(self.check(index, CHUNK_BYTES, task()))
+        let length = end - self.chunk_start(index);
+        Some(self.check(index, length as usize, task()))
+    }
+
+    /// The first byte of a chunk that is to be checked.
+    fn chunk_start(&self, index: usize) -> u64 {
+        (index as u64 * CHUNK_BYTES as u64).max(self.start)
     }
 
     fn check(&self, index: usize, length: usize, task: Task) -> ChunkCheck {
@@ -217,6 +254,7 @@ impl Verifying {
         ChunkCheck {
             file: Arc::clone(&self.file),
             place,
+            offset: self.chunk_start(index),
             length,
             task,
         }
@@ -225,15 +263,26 @@ impl Verifying {
     /// A check came back.
     pub(crate) fn checked(&mut self, checked: &CheckedChunk) {
         let number = checked.place.index;
-        debug_assert!(self.missing > 0 && self.roots[number].is_none());
+        let at = number + self.pieces.len() - self.next;
+        debug_assert!(self.missing > 0 && self.pieces[at].is_none());
         self.missing -= 1;
         let Some(index) = &checked.index else {
             self.failed = true;
             return;
         };
-        self.roots[number] = Some(index.subtree_root());
+        self.pieces[at] = Some(match index.leaves.len() == CHUNK_BYTES / LEAF_BYTES {
+            true => Piece::Chunk(index.subtree_root()),
+            false => Piece::Leaves(index.leaves.clone()),
+        });
         if let Some(sidecar) = &mut self.sidecar {
             sidecar.put(number as u64, index);
+        }
+        while let Some(Some(piece)) = self.pieces.front() {
+            match piece {
+                Piece::Chunk(root) => self.hasher.append_subtree(CHUNK_HEIGHT, *root),
+                Piece::Leaves(leaves) => leaves.iter().for_each(|leaf| self.hasher.append_subtree(0, *leaf)),
+            }
+            self.pieces.pop_front();
         }
     }
 
@@ -258,24 +307,28 @@ impl Verifying {
         if self.failed || !self.is_complete() {
             return None;
         }
-        let offset = self.roots.len() as u64 * CHUNK_BYTES as u64;
-        let rest = usize::try_from(length.checked_sub(offset)?).ok()?;
+        let number = self.next;
+        let rest = usize::try_from(length.checked_sub(self.chunk_start(number))?).ok()?;
         debug_assert!(rest < CHUNK_BYTES);
-        let number = self.roots.len();
         let last = self.check(number, rest, task).run().index?;
         if let Some(sidecar) = self.sidecar.as_mut().filter(|_| rest > 0) {
             sidecar.put(number as u64, &last);
         }
-        let mut hasher = TreeHasher::new();
-        for root in self.roots {
-            hasher.append_subtree(CHUNK_HEIGHT, root?);
-        }
+        let mut hasher = self.hasher;
         for leaf in &last.leaves {
             hasher.append_subtree(0, *leaf);
         }
         let root = hasher.finish().root;
         Some((ContentId { length, root }, self.sidecar))
     }
+}
+
+/// A chunk that waits for those before it.
+#[derive(Debug)]
+enum Piece {
+    Chunk([u8; 32]),
+    /// Less than a chunk: the first one behind a beginning that was known.
+    Leaves(Vec<[u8; 32]>),
 }
 
 /// Height of a chunk's subtree.

@@ -92,8 +92,15 @@ impl Identity {
     }
 
     /// The inode's number.
-    pub(super) fn inode(&self) -> u64 {
+    #[must_use]
+    pub fn inode(&self) -> u64 {
         self.ino
+    }
+
+    /// Length in bytes.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.size
     }
 
     /// Whether both are states of one inode.

@@ -14,6 +14,8 @@ mod filter;
 mod glob;
 mod home;
 mod inplace;
+mod journal;
+mod kept;
 mod laid;
 mod lock;
 mod map;
@@ -47,6 +49,10 @@ pub use filter::{Decision, Filter, FilterError, PathKind, Rule};
 pub use glob::GlobError;
 pub use home::{Home, StateError};
 pub use inplace::InPlace;
+pub use journal::{
+    Examined, ExaminedTransfer, Incoming, Journal, JournalError, PlanBasis, Reached, Repaired, StagedBytes, Subject,
+    TransferId, Unfinished,
+};
 pub use laid::Laid;
 pub use lock::{LockError, ShareLock};
 pub use map::Window;

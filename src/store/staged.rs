@@ -53,6 +53,8 @@ pub(super) struct StagedName {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum NameState {
     Ours,
+    /// Stays when it is dropped, for a transfer that goes on later.
+    Kept,
     Released,
 }
 
@@ -123,6 +125,18 @@ impl StagedFile {
         Ok(())
     }
 
+    /// Removes it, also when it is a kept one.
+    pub fn discard(self) {
+        self.name.discard();
+    }
+
+    /// The same file, which is removed when it is dropped, also when it was a kept one.
+    #[must_use]
+    pub fn unkept(mut self) -> StagedFile {
+        self.name.reclaim();
+        self
+    }
+
     /// Ends the writing: exactly `length` bytes, mode and times as in `meta`.
     ///
     /// # Errors
@@ -130,10 +144,12 @@ impl StagedFile {
     pub fn seal(self, meta: &Meta, length: u64) -> Result<Sealed, FileError> {
         let StagedFile {
             file,
-            name,
+            mut name,
             path,
             length: present,
         } = self;
+        // From here on it is published, or gone.
+        name.reclaim();
         if present.get() != length {
             file.set_len(length)
                 .map_err(|error| FileError::new(Operation::Write, &path, error))?;
@@ -182,6 +198,20 @@ impl StagedName {
             name,
             state: NameState::Ours,
         }
+    }
+
+    /// One that stays when it is dropped.
+    pub(super) fn kept(session: Arc<Session>, name: String) -> StagedName {
+        StagedName {
+            session,
+            name,
+            state: NameState::Kept,
+        }
+    }
+
+    /// Removes the file.
+    pub(super) fn discard(mut self) {
+        self.reclaim();
     }
 
     pub(super) fn session(&self) -> &Arc<Session> {

@@ -6,6 +6,7 @@
 //! Syncline had never been there.
 
 use super::error::{FileError, Operation};
+use super::kept::KEPT;
 use super::meta;
 use super::private::{enter_private, make_and_enter, open_private, remove_private_if_empty};
 use super::resolve::enter;
@@ -19,6 +20,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 use std::cell::{Cell, RefCell};
+use std::ffi::CStr;
 use std::fs::File;
 use std::io;
 use std::sync::Arc;
@@ -28,6 +30,8 @@ use std::sync::Arc;
 pub struct Staging {
     root: Arc<OwnedFd>,
     session: RefCell<Option<Arc<Session>>>,
+    /// Where files are that outlive their transfer.
+    kept: RefCell<Option<Arc<Session>>>,
     count: Cell<u64>,
 }
 
@@ -56,7 +60,7 @@ pub(super) struct Session {
     name: String,
 }
 
-const STAGING: &str = "staging";
+pub(super) const STAGING: &str = "staging";
 
 /// Another process may sweep or remove empty directories while a session starts.
 const RACES_MAX: u32 = 16;
@@ -64,7 +68,7 @@ const RACES_MAX: u32 = 16;
 /// Below this, room is not reserved: the file is written in one call, which finds a full disk as
 /// early. Above, reserving costs nothing: 1 GiB written and flushed on ext4 took 0.68 s without it and
 /// 0.61 s with it (the better of two runs each, on a busy machine).
-const RESERVE_BYTES_MIN: u64 = 64 * 1024;
+pub(super) const RESERVE_BYTES_MIN: u64 = 64 * 1024;
 
 impl Staging {
     /// Staging below `root`; makes nothing yet.
@@ -73,6 +77,7 @@ impl Staging {
         Staging {
             root: Arc::clone(root.directory()),
             session: RefCell::new(None),
+            kept: RefCell::new(None),
             count: Cell::new(0),
         }
     }
@@ -129,6 +134,25 @@ impl Staging {
     /// Ends the session. Its directory goes with the last staged file that is still around.
     pub fn retire(&self) {
         self.session.borrow_mut().take();
+        self.kept.borrow_mut().take();
+    }
+
+    pub(super) fn root(&self) -> &Arc<OwnedFd> {
+        &self.root
+    }
+
+    pub(super) fn kept_session(&self) -> Option<Arc<Session>> {
+        self.kept.borrow().clone()
+    }
+
+    pub(super) fn keep_session(&self, session: Session) -> Arc<Session> {
+        let session = Arc::new(session);
+        *self.kept.borrow_mut() = Some(Arc::clone(&session));
+        session
+    }
+
+    pub(super) fn forget_kept(&self) {
+        self.kept.borrow_mut().take();
     }
 
     /// Makes something under a fresh name, in a fresh session if ours was removed by someone.
@@ -171,7 +195,7 @@ impl Staging {
         for entry in Dir::read_from(&staging)? {
             let entry = entry?;
             let name = entry.file_name().to_bytes();
-            if name != b"." && name != b".." {
+            if name != b"." && name != b".." && name != KEPT.as_bytes() {
                 sweep_session(private.as_fd(), staging.as_fd(), name, swept)?;
             }
         }
@@ -206,6 +230,16 @@ impl Session {
             }
         }
         Err(Errno::AGAIN.into())
+    }
+
+    /// The one of kept files. It has no lock: whoever holds the journal uses it.
+    pub(super) fn kept(root: &Arc<OwnedFd>, staging: OwnedFd, directory: OwnedFd) -> Session {
+        Session {
+            root: Arc::clone(root),
+            staging,
+            directory,
+            name: KEPT.to_owned(),
+        }
     }
 
     /// The directory of the staged files.
@@ -272,17 +306,22 @@ fn sweep_session(
             continue;
         };
         if names_another_inode(file.to_bytes(), stat.st_ino) {
-            let name = rescued(&String::from_utf8_lossy(session), &file.to_string_lossy());
-            match renameat_with(&directory, file, private, name.as_str(), RenameFlags::NOREPLACE) {
-                Ok(()) => log::warn!("a version that a crash left in staging was kept as .syncline/{name}"),
-                Err(errno) => log::warn!("a version that a crash left is stuck in staging: {errno}"),
-            }
+            keep_rescued(directory.as_fd(), file, &String::from_utf8_lossy(session), private);
         } else if unlinkat(&directory, file, AtFlags::empty()).is_ok() {
             swept.removed += 1;
         }
     }
     let _ = unlinkat(staging, session, AtFlags::REMOVEDIR);
     Ok(())
+}
+
+/// Moves a version of the user's, which a crash left in staging, to where nothing is ever swept.
+pub(super) fn keep_rescued(directory: BorrowedFd<'_>, file: &CStr, session: &str, private: BorrowedFd<'_>) {
+    let name = rescued(session, &file.to_string_lossy());
+    match renameat_with(directory, file, private, name.as_str(), RenameFlags::NOREPLACE) {
+        Ok(()) => log::warn!("a version that a crash left in staging was kept as .syncline/{name}"),
+        Err(errno) => log::warn!("a version that a crash left is stuck in staging: {errno}"),
+    }
 }
 
 /// The name in `.syncline` of what is found in staging and is not ours to remove.

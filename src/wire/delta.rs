@@ -1,4 +1,5 @@
-//! The messages of a delta transfer: what the receiver has, what the sender asks of it, a patch.
+//! The messages of a delta transfer: what the receiver has, what the sender asks of it, a patch; and of
+//! one that goes on where it broke off.
 //!
 //! Bodies of asks and tells are passed through: their bytes belong to whoever compares.
 
@@ -29,6 +30,52 @@ impl<'a> Message<'a> for Basis {
     fn decode_payload(reader: &mut Reader<'a>) -> Result<Self, WireError> {
         let (file, id) = (reader.u32()?, decode_id(reader)?);
         Ok(Basis { file, id })
+    }
+}
+
+/// Receiver: the beginning of a file is here already, from a transfer that broke off. Comes before the
+/// answer that wants the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Partial {
+    /// The file's number.
+    pub file: u32,
+    /// What of it is there: its first `length` bytes, not none.
+    pub id: ContentId,
+}
+
+impl<'a> Message<'a> for Partial {
+    const KIND: FrameType = FrameType::Partial;
+
+    fn encode_payload(&self, writer: &mut Writer) {
+        writer.u32(self.file);
+        encode_id(&self.id, writer);
+    }
+
+    fn decode_payload(reader: &mut Reader<'a>) -> Result<Self, WireError> {
+        let (file, id) = (reader.u32()?, decode_id(reader)?);
+        if id.length == 0 {
+            return Err(WireError::BadValue("partial file"));
+        }
+        Ok(Partial { file, id })
+    }
+}
+
+/// Sender: the file begins with what the receiver named as partial; the start that follows is of the rest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Resume {
+    /// The file's number.
+    pub file: u32,
+}
+
+impl<'a> Message<'a> for Resume {
+    const KIND: FrameType = FrameType::Resume;
+
+    fn encode_payload(&self, writer: &mut Writer) {
+        writer.u32(self.file);
+    }
+
+    fn decode_payload(reader: &mut Reader<'a>) -> Result<Self, WireError> {
+        Ok(Resume { file: reader.u32()? })
     }
 }
 

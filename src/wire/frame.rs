@@ -70,11 +70,15 @@ pub enum FrameType {
     Tell = 33,
     /// Sender: a file starts as a patch.
     Patch = 34,
+    /// Receiver: what it has staged of the wanted file, from its beginning.
+    Partial = 35,
+    /// Sender: what follows of a file begins behind that.
+    Resume = 36,
 }
 
 impl FrameType {
     /// Every type, for tables and tests.
-    pub const ALL: [FrameType; 27] = [
+    pub const ALL: [FrameType; 29] = [
         FrameType::Hello,
         FrameType::Open,
         FrameType::Opened,
@@ -102,6 +106,8 @@ impl FrameType {
         FrameType::Ask,
         FrameType::Tell,
         FrameType::Patch,
+        FrameType::Partial,
+        FrameType::Resume,
     ];
 
     /// The type of a wire number.

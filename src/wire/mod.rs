@@ -14,7 +14,7 @@ pub use batch::{
 };
 pub use begin::{Begin, BeginFlags, Brake, Direction, PullSource, Rule};
 pub use codec::{Reader, WireError, Writer};
-pub use delta::{Ask, Basis, Patch, PatchForm, Tell, Topic};
+pub use delta::{Ask, Basis, Partial, Patch, PatchForm, Resume, Tell, Topic};
 pub(crate) use frame::control_header;
 pub use frame::{Decoder, FRAME_HEADER_BYTES, FrameType, Piece, data_header};
 pub(crate) use message::encode_number;
@@ -36,6 +36,8 @@ pub mod features {
     pub const DELTA: u64 = 2;
     /// Patches may be compressed with zstd ([`super::PatchForm`]).
     pub const ZSTD: u64 = 4;
+    /// Files go on where an earlier transfer broke off ([`super::FrameType::Partial`]).
+    pub const RESUME: u64 = 8;
     /// Everything that this build can do.
-    pub const ALL: u64 = HOLES | DELTA | if cfg!(feature = "zstd") { ZSTD } else { 0 };
+    pub const ALL: u64 = HOLES | DELTA | RESUME | if cfg!(feature = "zstd") { ZSTD } else { 0 };
 }

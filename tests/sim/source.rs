@@ -100,6 +100,7 @@ impl SourceSide {
                 origin,
                 credit,
                 basis,
+                ..
             }) => {
                 let sender = machine.sender().unwrap();
                 assert_eq!(sender.basis_of(file), basis);

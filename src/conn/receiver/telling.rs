@@ -1,4 +1,4 @@
-//! What a receiver says of the files that it has: their content, and answers about it.
+//! What a receiver says of the files that it has, whole or in part: their content, and answers about it.
 //!
 //! Invariant: only files that are wanted and whose basis was named are asked about; at most
 //! [`ASKED_MAX`] at a time, and [`QUESTIONS_MAX`] times about one basis.
@@ -7,7 +7,7 @@ use super::super::machine::Event;
 use super::{Current, Progress, Receiver};
 use crate::model::limits::{ASKED_MAX, QUESTIONS_MAX, plan_bytes_max};
 use crate::model::{CloseCode, ContentId, Fault};
-use crate::wire::{Ask, Basis, Message, Patch, SettledResult, Tell, Topic};
+use crate::wire::{Ask, Basis, Message, Partial, Patch, Resume, SettledResult, Tell, Topic};
 
 impl Receiver {
     /// Names the content of the file that the entry of [`Receiver::next_check`] is going to replace;
@@ -28,6 +28,39 @@ impl Receiver {
             wanted.questions = 0;
             Basis { file, id }.encode(self.stream, &mut self.out);
             self.settle(file, SettledResult::Resend);
+        }
+    }
+
+    /// Names what is staged already of the entry of [`Receiver::next_check`], from its beginning; call it
+    /// before the answer that wants the entry.
+    pub fn partial(&mut self, id: ContentId) {
+        let Some(check) = self.checks.front() else {
+            return;
+        };
+        self.named_partial = id.length;
+        Partial { file: check.file, id }.encode(self.stream, &mut self.out);
+    }
+
+    /// The start that follows is of what is not staged yet.
+    pub(in super::super) fn handle_resume(&mut self, resume: Resume) -> Result<(), Fault> {
+        let wanted = self.wanted.get(&resume.file);
+        let wanted = wanted.filter(|wanted| self.current.is_none() && self.resuming.is_none() && wanted.partial > 0);
+        wanted.ok_or_else(|| Fault::protocol("a resumption of a file that is not staged"))?;
+        self.resuming = Some(resume.file);
+        Ok(())
+    }
+
+    /// The bytes of a file of `size` that is starting that come before those that follow; `None` when all
+    /// of it follows. What was staged is used up by this.
+    pub(super) fn resumed(&mut self, file: u32, size: u64) -> Result<Option<u64>, Fault> {
+        let partial = self
+            .wanted
+            .get_mut(&file)
+            .map_or(0, |wanted| std::mem::take(&mut wanted.partial));
+        match self.resuming.take() {
+            None => Ok(None),
+            Some(resumed) if resumed == file && partial <= size => Ok(Some(partial)),
+            Some(_) => Err(Fault::protocol("a resumption of another file")),
         }
     }
 
@@ -74,6 +107,9 @@ impl Receiver {
         let wanted = wanted.ok_or_else(|| Fault::protocol("a patch of a file that is not wanted now"))?;
         if wanted.is_asked || wanted.basis != Some(patch.basis) {
             return Err(Fault::protocol("a patch of another basis"));
+        }
+        if self.resumed(patch.file, patch.size)?.is_some() {
+            return Err(Fault::protocol("a patch that begins behind its beginning"));
         }
         self.current = Some(Current {
             file: patch.file,

@@ -11,7 +11,7 @@
 use super::{Current, Item, Sender, Stage};
 use crate::model::limits::{ASKED_MAX, plan_bytes_max};
 use crate::model::{ContentId, Fault, Meta};
-use crate::wire::{Ask, Basis, Message, Patch, PatchForm, Tell, Topic};
+use crate::wire::{Ask, Basis, Message, Partial, Patch, PatchForm, Tell, Topic};
 
 /// Whether a question went out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,18 +85,34 @@ impl Sender {
     /// The basis of a file that is going to be wanted, or that is wanted again.
     pub(in super::super) fn handle_basis(&mut self, basis: Basis) -> Result<(), Fault> {
         let Basis { file, id } = basis;
-        let offered = self.next_file - self.batch.count() as u32;
-        let item = if (self.answered..offered).contains(&file) {
-            self.unanswered.get_mut((file - self.answered) as usize)
-        } else {
-            self.wanted
-                .get_mut(&file)
-                .filter(|item| matches!(item.stage, Stage::Ended | Stage::GivenUp))
+        let is_over = |item: &&mut Item| matches!(item.stage, Stage::Ended | Stage::GivenUp);
+        let item = match self.offered(file) {
+            true => self.unanswered.get_mut((file - self.answered) as usize),
+            false => self.wanted.get_mut(&file).filter(is_over),
         };
         let item = item.filter(|item| item.is_file);
         item.ok_or_else(|| Fault::protocol("a basis of a file that is not expected"))?
             .basis = Some(id);
         Ok(())
+    }
+
+    /// What the receiver has staged of a file that is going to be wanted.
+    pub(in super::super) fn handle_partial(&mut self, partial: Partial) -> Result<(), Fault> {
+        let Partial { file, id } = partial;
+        let item = match self.offered(file) {
+            true => self.unanswered.get_mut((file - self.answered) as usize),
+            false => None,
+        };
+        let item = item.filter(|item| item.is_file);
+        item.ok_or_else(|| Fault::protocol("a part of a file that is not expected"))?
+            .partial = Some(id);
+        Ok(())
+    }
+
+    /// Whether a file was offered and not answered.
+    fn offered(&self, file: u32) -> bool {
+        let offered = self.next_file - self.batch.count() as u32;
+        (self.answered..offered).contains(&file)
     }
 
     /// A piece of an answer. Returns whether anybody still waits for it.

@@ -1,0 +1,131 @@
+//! The beginning of a file that an earlier transfer staged: found again, and read as far as it is not
+//! known what it is.
+//!
+//! 1. The journal says which kept file it is, how far it was verified, and whether that can be believed:
+//!    after a power cut it cannot, and all of it is read again.
+//! 2. What was written behind that is read. Which of it is right is for the sender to say, who compares the
+//!    root of all of it with its own file.
+//!
+//! Never decides whether it is used. Invariant: the tree is that of what lies in the file now, but for
+//! leaves that were verified there by a process before, since when the machine has not gone down.
+
+use super::place::Place;
+use super::resumes::{Begun, Lease};
+use crate::delta::TreeHasher;
+use crate::model::limits::LEAF_BYTES;
+use crate::model::{ContentId, DeviceId, RelPath, Timestamp};
+use crate::store::{SourceFile, StagedFile};
+use std::rc::Rc;
+
+/// What is there of a file.
+pub(super) struct Partial {
+    pub(super) staged: StagedFile,
+    pub(super) lease: Lease,
+    pub(super) hasher: TreeHasher,
+}
+
+/// A kept file that is read.
+pub(super) struct Adopting {
+    partial: Partial,
+    source: SourceFile,
+    /// Bytes of whole leaves in it.
+    end: u64,
+}
+
+/// How a step ended.
+pub(super) enum Adopted {
+    More(Box<Adopting>),
+    Done(Partial),
+    /// There is nothing in it.
+    Nothing,
+}
+
+/// Bytes per step: below the time quantum of a connection.
+const STEP_BYTES: u64 = 4 << 20;
+
+const LEAF: u64 = LEAF_BYTES as u64;
+
+impl Partial {
+    /// What is there, as it is named to the sender.
+    pub(super) fn id(&self) -> ContentId {
+        self.hasher.clone().finish()
+    }
+
+    /// It is of no use any more.
+    pub(super) fn discard(self) {
+        self.staged.discard();
+        self.lease.end();
+    }
+}
+
+impl Adopting {
+    /// What an earlier transfer by `peer` left of the file at `path`, if it was of this size and time.
+    pub(super) fn find(
+        place: &Rc<Place>,
+        path: &RelPath,
+        peer: Option<&DeviceId>,
+        (size, mtime): (u64, Timestamp),
+    ) -> Option<Box<Adopting>> {
+        let Begun {
+            lease,
+            incoming,
+            reached,
+            proven,
+        } = place.resumes.find(path, peer)?;
+        let staged = match place.staging.adopt(path, lease.id()) {
+            Ok(Some(staged)) => staged,
+            Ok(None) => {
+                lease.end();
+                return None;
+            }
+            Err(error) => {
+                log::warn!("{error}");
+                return None;
+            }
+        };
+        if (incoming.size, incoming.mtime) != (size, mtime) || incoming.basis.is_some() {
+            log::info!("{path}: it changed since it was sent in part");
+            staged.discard();
+            lease.end();
+            return None;
+        }
+        let source = staged.as_source().ok()?;
+        let end = source.size().min(size) / LEAF * LEAF;
+        let known = TreeHasher::behind(reached.offset / LEAF, &reached.frontier);
+        let known = known.filter(|known| proven && known.length() <= end);
+        let partial = Partial {
+            staged,
+            lease,
+            hasher: known.unwrap_or_default(),
+        };
+        Some(Box::new(Adopting { partial, source, end }))
+    }
+
+    /// Reads on by a bounded amount.
+    pub(super) fn step(mut self: Box<Adopting>, scratch: &mut Vec<u8>) -> Adopted {
+        let at = self.partial.hasher.length();
+        if at < self.end {
+            scratch.resize((self.end - at).min(STEP_BYTES) as usize, 0);
+            return match self.source.read_at(at, scratch) {
+                Ok(length) if length == scratch.len() => {
+                    self.partial.hasher.update(scratch);
+                    Adopted::More(self)
+                }
+                other => {
+                    log::warn!(
+                        "{}: what was staged cannot be read: {other:?}",
+                        self.partial.staged.path()
+                    );
+                    self.partial.discard();
+                    Adopted::Nothing
+                }
+            };
+        }
+        if at == 0 {
+            self.partial.discard();
+            return Adopted::Nothing;
+        }
+        self.partial.lease.note(&self.partial.hasher);
+        Adopted::Done(self.partial)
+    }
+}

@@ -1,0 +1,233 @@
+//! Staged files that outlive their transfer: `.syncline/staging/kept/ID`, by the id of the journal.
+//!
+//! Only the holder of the journal makes, adopts or collects them; which of them are still of use is
+//! for the journal to say. Never publishes anything. Invariant: the length of a kept file is what was
+//! written to it, in order, from its beginning; room that is taken ahead does not show in it.
+
+use super::error::{FileError, Operation};
+use super::journal::TransferId;
+use super::private::{enter_private, make_and_enter, open_private};
+use super::resolve::enter;
+use super::staged::{StagedFile, StagedName, names_another_inode};
+use super::staging::{RESERVE_BYTES_MIN, Room, STAGING, Session, Staging, Sweep, keep_rescued};
+use crate::model::RelPath;
+use rustix::fd::AsFd;
+use rustix::fs::{AtFlags, Dir, FallocateFlags, Mode, OFlags, chmodat, fallocate, openat, statat, unlinkat};
+use rustix::io::Errno;
+use std::fs::File;
+use std::sync::Arc;
+
+/// The directory of kept files, beside those of the sessions.
+pub(super) const KEPT: &str = "kept";
+
+/// Someone may remove the empty directory between our making and our using it.
+const RACES_MAX: u32 = 4;
+
+impl Staging {
+    /// A new empty file (0600) for what will be `path`, which stays on the disk when it is dropped, until it
+    /// is published or discarded.
+    ///
+    /// # Errors
+    /// When it cannot be made, or there is not enough room.
+    pub fn create_kept(&self, path: &RelPath, room: Room, id: TransferId) -> Result<StagedFile, FileError> {
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mut outcome = Errno::NOENT;
+        for _ in 0..RACES_MAX {
+            let session = self
+                .kept()
+                .map_err(|errno| FileError::new(Operation::Stage, path, errno))?;
+            let name = id.to_string();
+            match openat(session.directory(), name.as_str(), flags, Mode::RUSR | Mode::WUSR) {
+                Ok(opened) => {
+                    let file = File::from(opened);
+                    let name = StagedName::kept(session, name);
+                    if let Room::Reserve(size) = room
+                        && size > RESERVE_BYTES_MIN
+                        && let Err(errno) = reserve_behind(&file, size)
+                    {
+                        name.discard();
+                        return Err(FileError::new(Operation::Write, path, errno));
+                    }
+                    return Ok(StagedFile::new(file, name, path, 0));
+                }
+                Err(Errno::NOENT) => self.forget_kept(),
+                Err(errno) => outcome = errno,
+            }
+            if outcome != Errno::NOENT {
+                break;
+            }
+        }
+        Err(FileError::new(Operation::Stage, path, outcome))
+    }
+
+    /// The kept file of `id`, to be gone on with; `None` when it is not there any more.
+    ///
+    /// # Errors
+    /// When it cannot be opened.
+    pub fn adopt(&self, path: &RelPath, id: TransferId) -> Result<Option<StagedFile>, FileError> {
+        let failed = |errno| FileError::new(Operation::Stage, path, errno);
+        let name = id.to_string();
+        let session = self.kept().map_err(failed)?;
+        // It may have been sealed already, with a mode that forbids writing.
+        match chmodat(
+            session.directory(),
+            name.as_str(),
+            Mode::RUSR | Mode::WUSR,
+            AtFlags::empty(),
+        ) {
+            Err(Errno::NOENT) => return Ok(None),
+            other => other.map_err(failed)?,
+        }
+        let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file = match openat(session.directory(), name.as_str(), flags, Mode::empty()) {
+            Err(Errno::NOENT) => return Ok(None),
+            other => File::from(other.map_err(failed)?),
+        };
+        let found = file
+            .metadata()
+            .map_err(|error| FileError::new(Operation::Stage, path, error))?;
+        if !found.is_file() {
+            return Ok(None);
+        }
+        Ok(Some(StagedFile::new(
+            file,
+            StagedName::kept(session, name),
+            path,
+            found.len(),
+        )))
+    }
+
+    /// Removes the kept file of `id`, if it is there.
+    pub fn discard_kept(&self, id: TransferId) {
+        if let Ok(session) = self.kept() {
+            let _ = unlinkat(session.directory(), id.to_string(), AtFlags::empty());
+        }
+    }
+
+    /// Removes kept files that nobody will ask for.
+    ///
+    /// # Errors
+    /// When the directory is there and cannot be read.
+    pub fn sweep_kept(&self, is_needed: impl Fn(&str) -> bool) -> Result<Sweep, FileError> {
+        let mut swept = Sweep::default();
+        match self.sweep_kept_files(is_needed, &mut swept) {
+            Ok(()) | Err(Errno::NOENT) => Ok(swept),
+            Err(errno) => Err(FileError::at(Operation::Remove, b".syncline/staging/kept", errno)),
+        }
+    }
+
+    fn sweep_kept_files(&self, is_needed: impl Fn(&str) -> bool, swept: &mut Sweep) -> Result<(), Errno> {
+        let private = enter_private(self.root().as_fd())?;
+        let staging = enter(private.as_fd(), STAGING.as_bytes(), OFlags::RDONLY)?;
+        let kept = enter(staging.as_fd(), KEPT.as_bytes(), OFlags::RDONLY)?;
+        for entry in Dir::read_from(&kept)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            if matches!(name.to_bytes(), b"." | b"..") || name.to_str().is_ok_and(&is_needed) {
+                continue;
+            }
+            let Ok(stat) = statat(&kept, name, AtFlags::SYMLINK_NOFOLLOW) else {
+                continue;
+            };
+            if names_another_inode(name.to_bytes(), stat.st_ino) {
+                keep_rescued(kept.as_fd(), name, KEPT, private.as_fd());
+            } else if unlinkat(&kept, name, AtFlags::empty()).is_ok() {
+                swept.removed += 1;
+            }
+        }
+        let _ = unlinkat(&staging, KEPT, AtFlags::REMOVEDIR);
+        Ok(())
+    }
+
+    fn kept(&self) -> Result<Arc<Session>, Errno> {
+        if let Some(session) = self.kept_session() {
+            return Ok(session);
+        }
+        for _ in 0..RACES_MAX {
+            let private = open_private(self.root().as_fd())?;
+            let staging = match make_and_enter(private.as_fd(), STAGING.as_bytes()) {
+                Err(Errno::NOENT) => continue,
+                other => other?,
+            };
+            match make_and_enter(staging.as_fd(), KEPT.as_bytes()) {
+                Err(Errno::NOENT) => {}
+                other => return Ok(self.keep_session(Session::kept(self.root(), staging, other?))),
+            }
+        }
+        Err(Errno::AGAIN)
+    }
+}
+
+/// Takes room for `size` bytes without making the file longer; nothing where that is not possible.
+fn reserve_behind(file: &File, size: u64) -> Result<(), Errno> {
+    loop {
+        match fallocate(file, FallocateFlags::KEEP_SIZE, 0, size) {
+            Err(Errno::INTR) => {}
+            Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => return Ok(()),
+            Err(errno) => return Err(errno),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Meta, Timestamp};
+    use crate::store::{Expected, Root, publish};
+
+    fn path() -> RelPath {
+        RelPath::parse(b"f").unwrap()
+    }
+
+    const META: Meta = Meta {
+        mode: 0o400,
+        mtime: Timestamp { seconds: 7, nanos: 0 },
+    };
+
+    // What was written is there after the transfer is gone; room taken ahead does not count as written.
+    #[test]
+    fn a_kept_file_stays_until_it_is_published_or_discarded() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::open(dir.path()).unwrap();
+        let staging = Staging::new(&root);
+        let id = TransferId(7);
+        let staged = staging.create_kept(&path(), Room::Reserve(1 << 20), id).unwrap();
+        staged.write_at(0, b"beginning").unwrap();
+        drop((staged, staging));
+        let staging = Staging::new(&root);
+        assert!(staging.adopt(&path(), TransferId(8)).unwrap().is_none());
+        let staged = staging.adopt(&path(), id).unwrap().unwrap();
+        assert_eq!(staged.file().metadata().unwrap().len(), 9);
+        staged.write_at(9, b" and end").unwrap();
+        let sealed = staged.seal(&META, 17).unwrap();
+        publish(&root, sealed, &Expected::Absent).unwrap();
+        assert_eq!(std::fs::read(dir.path().join("f")).unwrap(), b"beginning and end");
+        staging.create_kept(&path(), Room::Sparse, id).unwrap().discard();
+        drop(staging);
+        assert_eq!(
+            std::fs::read_dir(dir.path()).unwrap().count(),
+            1,
+            "nothing of ours is left"
+        );
+    }
+
+    // A sweep of sessions leaves kept files alone; that of kept files takes those that are not needed.
+    #[test]
+    fn a_sweep_takes_what_is_not_needed() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::open(dir.path()).unwrap();
+        let staging = Staging::new(&root);
+        for id in [1, 2] {
+            drop(staging.create_kept(&path(), Room::Sparse, TransferId(id)).unwrap());
+        }
+        staging.retire();
+        assert_eq!(staging.sweep().unwrap(), Sweep::default());
+        let needed = TransferId(1).to_string();
+        assert_eq!(staging.sweep_kept(|name| name == needed).unwrap().removed, 1);
+        assert!(staging.adopt(&path(), TransferId(2)).unwrap().is_none());
+        staging.discard_kept(TransferId(1));
+        staging.retire();
+        drop(staging);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+}
