@@ -184,34 +184,25 @@ fn judge_ends(ends: &mut Ends, point: &Point, tally: &mut Tally) {
 
 /// What is wrong with how a client told of an error.
 fn judge_error(client: &Process, code: i32, errno: &str) -> Option<String> {
-    let failed: Vec<_> = client
+    let told: Vec<_> = client
         .objects()
         .into_iter()
         .filter(|object| object["event"] == "error")
         .collect();
-    let names_a_file = failed.iter().any(|object| object["path"].is_string());
-    let complaint = client.complaints();
-    let is_full = matches!(errno, "ENOSPC" | "EDQUOT");
-    if errno == "EINTR" {
-        return Some(format!(
-            "an interruption is no failure, yet it ended with {code}: {complaint}"
-        ));
+    let text = format!("code {code}: {told:?} {}", client.complaints());
+    if told.is_empty() {
+        return Some(format!("nothing is said of the failure, {text}"));
     }
-    if !names_a_file && !complaint.starts_with("syncline: ") {
-        return Some(format!("it ended with {code} and names nothing: {complaint}"));
+    let says_full = told.iter().any(|object| {
+        object["code"] == "disk_full" || object["message"].as_str().is_some_and(|text| text.contains("full"))
+    });
+    match errno {
+        "EINTR" => Some(format!("an interruption is no failure, {text}")),
+        "ENOSPC" | "EDQUOT" if code != 7 || !says_full => Some(format!("this is no full disk, {text}")),
+        // 7: deletions were asked for, and not all could be listed.
+        "EIO" if !matches!(code, 1 | 3 | 5 | 7 | 10) => Some(format!("this is no failing disk, {text}")),
+        _ => None,
     }
-    if is_full
-        && (code != 7 || !failed.iter().any(|object| object["code"] == "disk_full"))
-        && !complaint.contains("full")
-    {
-        return Some(format!(
-            "a full disk is code 7 and disk_full, not {code}: {failed:?} {complaint}"
-        ));
-    }
-    if !is_full && !matches!(code, 1 | 3 | 5 | 10) {
-        return Some(format!("it ended with {code}: {complaint}"));
-    }
-    None
 }
 
 /// What must hold as soon as something failed, before anything starts again.
