@@ -38,7 +38,7 @@ const REACH: [&str; 15] = [
     "readv",
 ];
 /// Calls that a signal may interrupt. Not those that open: that takes a slow device or a FIFO.
-const WAIT: [&str; 17] = [
+const WAIT: [&str; 16] = [
     "accept4",
     "epoll_wait",
     "epoll_pwait",
@@ -55,8 +55,10 @@ const WAIT: [&str; 17] = [
     "recvfrom",
     "sendto",
     "copy_file_range",
-    "futex",
 ];
+
+/// Calls that say what is on the disk.
+pub const FLUSH: [&str; 3] = ["fsync", "fdatasync", "syncfs"];
 
 /// Whether the call can fail so.
 pub fn may_fail(recorded: &Recorded, errno: &str) -> bool {
@@ -75,8 +77,7 @@ pub fn may_fail(recorded: &Recorded, errno: &str) -> bool {
             is_file && (GROW.contains(&name) || makes || clones)
         }
         "EIO" => is_file && (GROW.contains(&name) || REACH.contains(&name) || clones),
-        // Waking somebody never waits, neither by a futex nor by an eventfd or pipe of one's own.
-        _ if name == "futex" => text.contains("FUTEX_WAIT"),
+        // Waking one's own loop never waits.
         _ if name == "write" => is_file,
         _ => WAIT.contains(&name),
     }

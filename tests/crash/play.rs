@@ -9,6 +9,7 @@
 //! Never plays two faults at once, but for recovery, where a fault came before.
 
 use crate::check::{self, Invariant, Tally};
+use crate::faults::FLUSH;
 use crate::operation::{Actor, Operation};
 use crate::point::{Fault, Point, Thread};
 use crate::power::Mounted;
@@ -49,6 +50,8 @@ struct Ends {
     /// How the client ended; `None` when it did not.
     status: Option<ExitStatus>,
     reached: bool,
+    /// The call that failed, as the tracer printed it.
+    failed: String,
 }
 
 impl Ends {
@@ -82,17 +85,28 @@ fn play_operation(site: &mut Site<'_>, point: &Point, tally: &mut Tally) -> bool
     reached
 }
 
-/// As an operation, but the disk goes with the process. What was in flight is known by then.
+/// As an operation, but the disk goes with the process, or after all is done again; what is received then
+/// must be on the disk, too, whoever made it durable.
 fn play_power_cut(site: &mut Site<'_>, point: &Point, disk: &Mounted, tally: &mut Tally) -> bool {
     let mut ends = run_into(site, point);
-    disk.cut();
+    let is_late = matches!(point.fault, Fault::Late(_));
+    if !is_late {
+        disk.cut();
+    }
     ends.server.process.kill();
     ends.client.kill();
     let promises = ends.promises();
-    disk.mount_again();
+    if !is_late {
+        disk.mount_again();
+    }
     look(site, &promises, tally);
     let server = recover_twice(site, &promises, tally);
-    resume(site, server, tally);
+    let server = resume(site, server, tally);
+    disk.cut();
+    drop(server);
+    disk.mount_again();
+    let fault = differences(&read_tree(&site.received()), &site.template.new);
+    tally.note(Invariant::Acknowledged, &fault);
     ends.reached
 }
 
@@ -140,13 +154,15 @@ fn run_into(site: &mut Site<'_>, point: &Point) -> Ends {
     let is_killed = |status: Option<ExitStatus>| status.is_some_and(|status| status.signal() == Some(9));
     let reached = match point.fault {
         Fault::Error(_) => tracer.as_ref().is_some_and(Tracer::was_injected),
-        Fault::Kill | Fault::Power(_) => is_killed(server.process.ended()) || is_killed(status),
+        Fault::Kill | Fault::Power(_) | Fault::Late(_) => is_killed(server.process.ended()) || is_killed(status),
     };
+    let failed = std::fs::read_to_string(&log).unwrap_or_default();
     Ends {
         server,
         client,
         status,
         reached,
+        failed,
     }
 }
 
@@ -173,6 +189,12 @@ fn judge_ends(ends: &mut Ends, point: &Point, tally: &mut Tally) {
     }
     let code = ends.status.and_then(|status| status.code());
     match (code, point.fault) {
+        (Some(0), Fault::Error("EIO")) if point.actor == point.operation.receiver() && is_promise(&ends.failed) => {
+            faults.push(format!(
+                "all was acknowledged after a flush that failed: {}",
+                ends.failed
+            ));
+        }
         (Some(0), _) => {}
         (Some(5), Fault::Kill) if is_target(Actor::Server) => {}
         (None, Fault::Kill) if is_target(Actor::Client) => {}
@@ -180,6 +202,16 @@ fn judge_ends(ends: &mut Ends, point: &Point, tally: &mut Tally) {
         (code, _) => faults.push(format!("the client ended with {code:?}: {}", ends.client.complaints())),
     }
     tally.note(Invariant::Told, &faults.join("; "));
+}
+
+/// Whether the call that failed was to make something durable that is acknowledged. The journal is not: it
+/// only saves work.
+fn is_promise(failed: &str) -> bool {
+    let line = failed
+        .lines()
+        .find(|line| line.contains("(INJECTED)"))
+        .unwrap_or_default();
+    FLUSH.iter().any(|name| line.starts_with(name)) && !line.contains("/.syncline/journal")
 }
 
 /// What is wrong with how a client told of an error.
@@ -265,9 +297,10 @@ fn recover_twice(site: &mut Site<'_>, promises: &Promises, tally: &mut Tally) ->
 }
 
 /// Runs the client again, without faults.
-fn resume(site: &mut Site<'_>, server: Server, tally: &mut Tally) {
+fn resume(site: &mut Site<'_>, server: Server, tally: &mut Tally) -> Server {
     if !server.is_ready() {
-        return tally.note(Invariant::Resumed, "no server to resume with");
+        tally.note(Invariant::Resumed, "no server to resume with");
+        return server;
     }
     let mut client = site.transfer(server.listen(), Version::New, Trace::None);
     let status = client.wait();
@@ -285,4 +318,5 @@ fn resume(site: &mut Site<'_>, server: Server, tally: &mut Tally) {
         "the canary or the source changed"
     };
     tally.note(Invariant::Confined, fault);
+    server
 }

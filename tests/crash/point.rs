@@ -22,6 +22,8 @@ pub enum Fault {
     Error(&'static str),
     /// SIGKILL before the call, and all that the file system had not written by then is gone.
     Power(Disk),
+    /// SIGKILL before the call; then a start, a run without faults, and the power goes after that.
+    Late(Disk),
 }
 
 /// A file system that can be shut down without flushing its log.
@@ -115,19 +117,34 @@ impl Fault {
             Fault::Error(errno) => errno,
             Fault::Power(Disk::Xfs) => "power-xfs",
             Fault::Power(Disk::Ext4) => "power-ext4",
+            Fault::Late(Disk::Xfs) => "late-power-xfs",
+            Fault::Late(Disk::Ext4) => "late-power-ext4",
         }
     }
 
     fn parse(text: &str) -> Option<Fault> {
         let errors = ERRORS.into_iter().map(Fault::Error);
-        let others = [Fault::Kill, Fault::Power(Disk::Xfs), Fault::Power(Disk::Ext4)];
-        errors.chain(others).find(|fault| fault.name() == text)
+        let cuts = [Disk::Xfs, Disk::Ext4]
+            .into_iter()
+            .flat_map(|disk| [Fault::Power(disk), Fault::Late(disk)]);
+        errors
+            .chain([Fault::Kill])
+            .chain(cuts)
+            .find(|fault| fault.name() == text)
+    }
+
+    /// The disk whose power is cut.
+    pub fn disk(self) -> Option<Disk> {
+        match self {
+            Fault::Power(disk) | Fault::Late(disk) => Some(disk),
+            Fault::Kill | Fault::Error(_) => None,
+        }
     }
 
     /// What the tracer is told to do.
     pub fn injection(self) -> String {
         match self {
-            Fault::Kill | Fault::Power(_) => "signal=KILL".to_owned(),
+            Fault::Kill | Fault::Power(_) | Fault::Late(_) => "signal=KILL".to_owned(),
             Fault::Error(errno) => format!("error={errno}"),
         }
     }

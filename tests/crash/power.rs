@@ -13,7 +13,6 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 pub struct Mounted {
-    disk: Disk,
     image: PathBuf,
     at: PathBuf,
     _dir: TempDir,
@@ -27,12 +26,7 @@ impl Mounted {
         File::create(&image).unwrap().set_len(400 << 20).unwrap();
         fs::create_dir(&at).unwrap();
         run(Command::new(disk.tool()).args(disk.flags()).arg(&image));
-        let mounted = Mounted {
-            disk,
-            image,
-            at,
-            _dir: dir,
-        };
+        let mounted = Mounted { image, at, _dir: dir };
         mounted.mount();
         mounted
     }
@@ -82,10 +76,6 @@ impl Mounted {
             };
             removed.unwrap();
         }
-    }
-
-    pub fn disk(&self) -> Disk {
-        self.disk
     }
 }
 

@@ -89,7 +89,10 @@ pub fn run(settings: &Settings, operation: Operation, series: &[(Actor, Fault)],
         return Vec::new();
     }
     let template = Template::new(operation);
-    let reference = record(&template);
+    // Another file system means other calls, such as those that share blocks.
+    let disk = wanted[0].1.disk().map(Mounted::new);
+    let reference = record(&template, disk.as_ref());
+    drop(disk);
     let mut violations = Vec::new();
     for (actor, fault) in wanted {
         let recorded = match actor {
@@ -123,7 +126,7 @@ fn is_point(recorded: &Recorded, fault: Fault) -> bool {
     match fault {
         Fault::Kill => true,
         Fault::Error(errno) => recorded.call.thread != Thread::Start && may_fail(recorded, errno),
-        Fault::Power(_) => recorded.call.thread != Thread::Start,
+        Fault::Power(_) | Fault::Late(_) => recorded.call.thread != Thread::Start,
     }
 }
 
@@ -170,10 +173,7 @@ fn play_all(
 ) -> Vec<(Numbered, Played)> {
     let (next, played) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
     let work = || {
-        let disk = match fault {
-            Fault::Power(disk) => Some(Mounted::new(disk)),
-            Fault::Kill | Fault::Error(_) => None,
-        };
+        let disk = fault.disk().map(Mounted::new);
         while let Some((number, at)) = points.get(next.fetch_add(1, Ordering::Relaxed)) {
             let (operation, at) = (template.operation, at.clone());
             let point = Point {
@@ -212,21 +212,26 @@ fn play_caught(template: &Template, point: &Point, earlier: Option<&Point>, disk
     })
 }
 
-fn record(template: &Template) -> Reference {
+fn record(template: &Template, disk: Option<&Mounted>) -> Reference {
     if template.operation == Operation::Recovery {
         return record_recovery(template);
     }
+    let recorded = |actor| {
+        let calls = record_run(template, actor, disk);
+        disk.inspect(|disk| disk.clear());
+        calls
+    };
     let mut client = record_client_start(template);
-    client.extend(record_run(template, Actor::Client));
+    client.extend(recorded(Actor::Client));
     Reference {
-        server: record_run(template, Actor::Server),
+        server: recorded(Actor::Server),
         client,
         earlier: None,
     }
 }
 
-fn record_run(template: &Template, actor: Actor) -> Vec<Recorded> {
-    let mut site = Site::new(template, None);
+fn record_run(template: &Template, actor: Actor, disk: Option<&Mounted>) -> Vec<Recorded> {
+    let mut site = Site::new(template, disk.map(Mounted::path));
     let server = site.serve(Trace::None);
     site.prepare(&server);
     let log = site.path("trace");
@@ -269,7 +274,7 @@ fn record_client_start(template: &Template) -> Vec<Recorded> {
 }
 
 fn record_recovery(template: &Template) -> Reference {
-    let in_place = record_run(template, Actor::Server);
+    let in_place = record_run(template, Actor::Server, None);
     // In the midst of writing into the file: the record is there, the file is half changed.
     let is_half = |recorded: &&Recorded| {
         recorded.call.thread == Thread::Durable
@@ -323,6 +328,6 @@ fn start_of(log: &std::path::Path, is_last: impl Fn(&Recorded) -> bool) -> Vec<R
 }
 
 /// The power cuts that are played for an operation: at the receiver.
-pub fn power(operation: Operation, disk: Disk) -> [(Actor, Fault); 1] {
-    [(operation.receiver(), Fault::Power(disk))]
+pub fn power(operation: Operation, disk: Disk) -> [(Actor, Fault); 2] {
+    [Fault::Power(disk), Fault::Late(disk)].map(|fault| (operation.receiver(), fault))
 }
