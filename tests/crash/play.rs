@@ -60,13 +60,18 @@ impl Ends {
         Promises {
             items: check::acknowledged(&self.client.objects()),
             total: self.status.is_some_and(|status| status.success()),
+            contents_only: false,
         }
     }
 }
 
+/// What was said to be done.
 struct Promises {
     items: Vec<(PathBuf, bool)>,
+    /// The client ended well, which promises everything.
     total: bool,
+    /// Before that end, only contents of files are promised to be on the disk.
+    contents_only: bool,
 }
 
 fn play_operation(site: &mut Site<'_>, point: &Point, tally: &mut Tally) -> bool {
@@ -95,8 +100,9 @@ fn play_power_cut(site: &mut Site<'_>, point: &Point, disk: &Mounted, tally: &mu
     }
     ends.server.process.kill();
     ends.client.kill();
-    let promises = ends.promises();
+    let mut promises = ends.promises();
     if !is_late {
+        promises.contents_only = true;
         disk.mount_again();
     }
     look(site, &promises, tally);
@@ -250,7 +256,12 @@ fn look_with(site: &Site<'_>, promises: &Promises, half: Option<&Path>, tally: &
     let (old, new) = (&site.template.old, &site.template.new);
     let found = read_tree(&site.received());
     tally.note(Invariant::Whole, &check::whole(&found, old, new, half));
-    let fault = check::acknowledged_is_there(&found, new, &promises.items, promises.total);
+    let is_content = |(path, is_deleted): &&(PathBuf, bool)| {
+        let has_content = !is_deleted && new.get(path).is_some_and(|node| node.content().is_some());
+        has_content || !promises.contents_only
+    };
+    let items: Vec<_> = promises.items.iter().filter(is_content).cloned().collect();
+    let fault = check::acknowledged_is_there(&found, new, &items, promises.total);
     tally.note(Invariant::Acknowledged, &fault);
     let fault = if site.is_confined() {
         ""
