@@ -99,13 +99,18 @@ fn remaining(bytes: u64, rate: f64) -> Option<Duration> {
     Duration::try_from_secs_f64(bytes as f64 / rate).ok()
 }
 
-/// `b.mkv · delta saved 1.1 GiB`.
+/// `b.mkv · delta saved 1.1 GiB · resumed at 1.9 GiB`.
 fn current(progress: &Progress) -> String {
-    let name = progress.current.as_ref().map(ToString::to_string).unwrap_or_default();
-    match progress.current_saved {
-        0 => name,
-        bytes => format!("{name} · delta saved {}", quantity::size(bytes)),
+    let mut line = progress.current.as_ref().map(ToString::to_string).unwrap_or_default();
+    for (bytes, what) in [
+        (progress.current_saved, "delta saved"),
+        (progress.current_resumed, "resumed at"),
+    ] {
+        if bytes > 0 {
+            line += &format!(" · {what} {}", quantity::size(bytes));
+        }
     }
+    line
 }
 
 fn object(progress: &Progress, rate: f64) -> Value {
@@ -173,6 +178,7 @@ mod tests {
             bytes_done: GIB,
             current: Some(RelPath::parse(b"b\n.mkv").unwrap()),
             current_saved: 0,
+            current_resumed: 0,
         }
     }
 
@@ -189,6 +195,14 @@ mod tests {
             ..halfway()
         };
         assert_eq!(current(&progress), "b\\n.mkv · delta saved 1.1 GiB");
+        let progress = Progress {
+            current_resumed: 2 * GIB,
+            ..progress
+        };
+        assert_eq!(
+            current(&progress),
+            "b\\n.mkv · delta saved 1.1 GiB · resumed at 2.0 GiB"
+        );
         assert_eq!(headline(&halfway(), 0.0), "25% 1.0/4.0 GiB 0 B/s  1204/9881 files");
     }
 

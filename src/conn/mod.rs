@@ -21,4 +21,6 @@ mod machine_tests;
 #[cfg(test)]
 mod receiver_tests;
 #[cfg(test)]
+mod resuming_tests;
+#[cfg(test)]
 mod sender_tests;

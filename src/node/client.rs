@@ -11,6 +11,7 @@ use super::local::{Sources, pull_names, refuse_duplicates};
 use super::options::{ClientOptions, FilterRule, Job, TransferOptions};
 use super::peer::{Core, Peer};
 use super::resumes::Resumes;
+use super::retrying::Retrying;
 use crate::conn::Machine;
 use crate::model::{DeviceId, Link, Tick, system_reason};
 use crate::reactor::{ClientSecurity, Reactor, ReactorOptions};
@@ -81,7 +82,7 @@ impl Client {
             core: Core::new(),
             events: Vec::new(),
             phase: Phase::Connecting,
-            attempt: 0,
+            retrying: Retrying::default(),
             connected_once: false,
             started: Instant::now(),
             reported: Tick(0),

@@ -11,6 +11,7 @@ use super::options::{ClientOptions, FilterRule, Job, Mapping, MaxDelete, Transfe
 use super::peer::{Core, Peer, Pulse, Session, Transfer};
 use super::receiving::{DeletePlan, Receiving, ReceivingPlan};
 use super::resumes::Resumes;
+use super::retrying::{Broken, Retrying};
 use super::sending::{Sending, SendingPlan};
 use crate::conn::Event;
 use crate::model::limits::HANDSHAKE_TIMEOUT_MS;
@@ -42,7 +43,7 @@ pub(super) struct ClientNode {
     pub(super) core: Core,
     pub(super) events: Vec<ClientEvent>,
     pub(super) phase: Phase,
-    pub(super) attempt: u32,
+    pub(super) retrying: Retrying,
     pub(super) connected_once: bool,
     pub(super) started: Instant,
     pub(super) reported: Tick,
@@ -66,8 +67,6 @@ pub(super) enum Phase {
 
 /// The timer for the next attempt.
 const RETRY_TIMER: u64 = 1;
-/// Milliseconds before the first repetition; doubles up to 16 times this, plus jitter.
-const RETRY_MS: u64 = 500;
 /// Milliseconds between two progress events.
 const PROGRESS_MS: u64 = 100;
 
@@ -118,11 +117,12 @@ impl Handler<Peer> for ClientNode {
         let mut summary = std::mem::take(&mut peer.session.ledger.summary);
         (summary.wire_sent, summary.wire_received) = peer.session.wire_before;
         self.disk_full |= peer.session.ledger.disk_full;
+        let resumed_bytes = peer.session.ledger.resumed_bytes;
         self.events.append(&mut peer.session.ledger.take_events());
         match std::mem::replace(&mut self.phase, Phase::Waiting) {
             Phase::Closing(result) => self.finish(result, summary),
             Phase::Finished => self.phase = Phase::Finished,
-            _ => self.broken(shared, &why, &summary),
+            _ => self.broken(shared, &why, &summary, resumed_bytes),
         }
     }
 
@@ -487,7 +487,7 @@ impl ClientNode {
     }
 
     /// The connection ended although the job is not done: the next address, another attempt, or the end.
-    fn broken(&mut self, shared: &mut Shared, why: &Closed, summary: &Summary) {
+    fn broken(&mut self, shared: &mut Shared, why: &Closed, summary: &Summary, resumed_bytes: u64) {
         self.keep(summary);
         let unreachable = matches!(why, Closed::Connect(_) | Closed::HandshakeTimeout);
         if unreachable && !self.connected_once && self.address + 1 < self.addresses.len() {
@@ -499,21 +499,25 @@ impl ClientNode {
             Some(Fault { code, text }) => (JobError::Closed { code, text }, true),
             None => self.judge(why),
         };
-        if summary.files_transferred > 0 {
-            // A file is settled, which the next attempt need not send again: what went wrong now is
-            // not what went wrong before. Bytes alone are no progress; a file that never gets through
-            // would be sent for ever.
-            self.attempt = 0;
-        }
-        if !may_pass || self.attempt >= self.options.retries {
+        let broken = Broken {
+            now_ms: shared.now().0,
+            settled: summary.files_transferred > 0,
+            resumed_bytes,
+            refused: matches!(why, Closed::Connect(error) if error.kind() == io::ErrorKind::ConnectionRefused),
+        };
+        let random = random_seed().unwrap_or(0);
+        let wait = self.retrying.after(broken, self.options.retries, random);
+        let Some(wait) = wait.filter(|_| may_pass) else {
             return self.finish(Err(error), Summary::default());
+        };
+        shared.set_timer(RETRY_TIMER, shared.now() + wait.wait_ms);
+        if wait.told {
+            self.events.push(ClientEvent::Retrying {
+                attempt: wait.attempt,
+                wait: Duration::from_millis(wait.wait_ms),
+                reason: error.to_string(),
+            });
         }
-        self.attempt += 1;
-        let jitter = random_seed().unwrap_or(0) % RETRY_MS;
-        let wait = (RETRY_MS << (self.attempt - 1).min(4)) + jitter;
-        shared.set_timer(RETRY_TIMER, shared.now() + wait);
-        let (attempt, wait, reason) = (self.attempt, Duration::from_millis(wait), error.to_string());
-        self.events.push(ClientEvent::Retrying { attempt, wait, reason });
     }
 
     /// What a broken connection means, and whether it may pass by itself.

@@ -165,7 +165,10 @@ impl Receiving {
                     );
                 }
             }
-            Verdict::Have if is_file => ledger.unchanged(size),
+            Verdict::Have if is_file => {
+                ledger.unchanged(size);
+                self.plan.place.forget_partial(&path, self.plan.peer.as_ref());
+            }
             Verdict::Have => {}
             Verdict::Created | Verdict::Replaced | Verdict::Touched => {
                 if is_file {

@@ -16,6 +16,8 @@ pub(crate) struct Ledger {
     pub(crate) progress: Progress,
     /// A file failed because a disk is full.
     pub(crate) disk_full: bool,
+    /// Bytes that were there of files that started, settled or not.
+    pub(crate) resumed_bytes: u64,
     /// Files that were started and are not settled.
     open: HashMap<u32, Open>,
     /// The one that was started last.
@@ -79,6 +81,7 @@ impl Ledger {
     pub(crate) fn started(&mut self, file: u32, path: &RelPath) {
         self.progress.current = Some(path.clone());
         self.progress.current_saved = 0;
+        self.progress.current_resumed = 0;
         self.current = file;
         let open = self.open.entry(file).or_default();
         self.progress.bytes_done -= open.done.min(self.progress.bytes_done);
@@ -113,6 +116,10 @@ impl Ledger {
 
     /// The beginning of a started file is there, from an earlier attempt.
     pub(crate) fn resumed(&mut self, file: u32, bytes: u64) {
+        self.resumed_bytes += bytes;
+        if file == self.current {
+            self.progress.current_resumed = bytes;
+        }
         if let Some(open) = self.done(file, bytes) {
             open.resumed_bytes += bytes;
         }

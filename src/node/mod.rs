@@ -39,6 +39,7 @@ mod rebuilding;
 mod receiving;
 mod resumes;
 mod resuming;
+mod retrying;
 mod sending;
 mod server;
 mod server_node;

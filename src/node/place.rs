@@ -3,6 +3,7 @@
 use super::deltas::Deltas;
 use super::options::Durability;
 use super::resumes::Resumes;
+use crate::model::{DeviceId, RelPath};
 use crate::store::{Root, Staging, recover};
 use std::collections::HashSet;
 use std::rc::Rc;
@@ -38,11 +39,27 @@ impl Place {
         for expired in self.resumes.expire(now_seconds) {
             self.staging.discard_kept(expired);
         }
-        let needed: HashSet<String> = self.resumes.arrivals().iter().map(ToString::to_string).collect();
+        let mut needed = HashSet::new();
+        for id in self.resumes.arrivals() {
+            if self.staging.has_kept(id) {
+                needed.insert(id.to_string());
+            } else {
+                // It was published, and nobody came to say so.
+                self.resumes.end(id);
+            }
+        }
         match self.staging.sweep_kept(|name| needed.contains(name)) {
             Ok(swept) if swept.removed > 0 => log::info!("removed {} files that nobody goes on with", swept.removed),
             Ok(_) => {}
             Err(error) => log::warn!("{error}"),
+        }
+    }
+
+    /// The file at `path` is complete: what an earlier transfer by `peer` left of it is of no use.
+    pub(crate) fn forget_partial(&self, path: &RelPath, peer: Option<&DeviceId>) {
+        if let Some(id) = self.resumes.idle(path, peer) {
+            self.staging.discard_kept(id);
+            self.resumes.end(id);
         }
     }
 

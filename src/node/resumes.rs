@@ -131,6 +131,13 @@ impl Resumes {
         })
     }
 
+    /// The unfinished transfer of `path` by `peer`, if nobody works on it.
+    pub(crate) fn idle(&self, path: &RelPath, peer: Option<&DeviceId>) -> Option<TransferId> {
+        let journal = self.journal.borrow();
+        let id = journal.as_ref()?.incoming(path, peer)?.id;
+        (!self.leased.borrow().contains_key(&id)).then_some(id)
+    }
+
     fn lease(self: &Rc<Resumes>, id: TransferId, noted: u64) -> Lease {
         let holding = Rc::new(Holding {
             revoked: Cell::new(false),

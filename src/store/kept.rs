@@ -11,7 +11,7 @@ use super::resolve::enter;
 use super::staged::{StagedFile, StagedName, names_another_inode};
 use super::staging::{RESERVE_BYTES_MIN, Room, STAGING, Session, Staging, Sweep, keep_rescued};
 use crate::model::RelPath;
-use rustix::fd::AsFd;
+use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{AtFlags, Dir, FallocateFlags, Mode, OFlags, chmodat, fallocate, openat, statat, unlinkat};
 use rustix::io::Errno;
 use std::fs::File;
@@ -95,6 +95,17 @@ impl Staging {
             path,
             found.len(),
         )))
+    }
+
+    /// Whether the kept file of `id` is there.
+    #[must_use]
+    pub fn has_kept(&self, id: TransferId) -> bool {
+        let found = |private: OwnedFd| {
+            let staging = enter(private.as_fd(), STAGING.as_bytes(), OFlags::PATH)?;
+            let kept = enter(staging.as_fd(), KEPT.as_bytes(), OFlags::PATH)?;
+            statat(&kept, id.to_string(), AtFlags::SYMLINK_NOFOLLOW)
+        };
+        enter_private(self.root().as_fd()).and_then(found).is_ok()
     }
 
     /// Removes the kept file of `id`, if it is there.

@@ -1,6 +1,7 @@
 //! A server and clients in one process, polled in turn: for tests that need real files and sockets.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
+pub mod breaks;
 pub mod child;
 pub mod edits;
 pub mod guard;

@@ -1,0 +1,177 @@
+//! Transfers that break off and go on where they were: after cut connections, restarts of either side, and
+//! with files that are not what they were.
+
+#![allow(clippy::unwrap_used)]
+
+mod harness;
+
+use harness::breaks::{cutting_relay, cutting_relay_back, restart};
+use harness::edits::noise;
+use harness::{Run, World, WorldOptions, pull_job, push_job};
+use std::fs;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use syncline::model::{Link, Rights};
+use syncline::node::{Client, ClientOptions, Job, JobError, TransferOptions};
+
+const MIB: u64 = 1 << 20;
+const SIZE: u64 = 24 * MIB;
+
+/// A transfer whose connection is cut for good after so many bytes of it.
+fn broken_off(world: &mut World, home: &str, job: &Job, bytes: u64) {
+    let (relay, _) = match job {
+        Job::Push { .. } => cutting_relay(world.address, bytes),
+        _ => cutting_relay_back(world.address, bytes),
+    };
+    let job = through(job, &world.address.to_string(), &relay.to_string());
+    let client = Client::start(world.client_options(home), job, TransferOptions::default()).unwrap();
+    let run = world.drive(client, |_, _| {});
+    assert!(
+        matches!(run.outcome.result, Err(JobError::Lost { .. })),
+        "{:?}",
+        run.outcome
+    );
+    // The server notices, and ends its side.
+    while world.server.connections() > 0 {
+        world.server.poll(Some(Duration::from_millis(1))).unwrap();
+    }
+}
+
+/// The same job by another address.
+fn through(job: &Job, from: &str, to: &str) -> Job {
+    let link = |link: &Link| link.to_string().replace(from, to).parse().unwrap();
+    let mut job = job.clone();
+    match &mut job {
+        Job::Push { target, .. } => *target = link(target),
+        Job::Pull { links, .. } => links.iter_mut().for_each(|one| *one = link(one)),
+        Job::Status { .. } => {}
+    }
+    job
+}
+
+fn kept(folder: &Path) -> Vec<PathBuf> {
+    let found = fs::read_dir(folder.join(".syncline/staging/kept"));
+    found
+        .map(|entries| entries.map(|entry| entry.unwrap().path()).collect())
+        .unwrap_or_default()
+}
+
+fn assert_resumed(run: &Run, at_least: u64) {
+    run.assert_clean();
+    let summary = &run.outcome.summary;
+    assert!(summary.resumed_bytes >= at_least, "{summary:?}");
+    assert_eq!(summary.resumed_bytes + summary.literal_bytes, SIZE, "{summary:?}");
+}
+
+// A cut cable: the client connects again by itself, and goes on with less than a leaf twice. Attempts that
+// get further are not counted.
+#[test]
+fn a_push_whose_connection_is_cut_again_and_again_sends_everything_once() {
+    let mut world = World::new();
+    let source = world.path("file");
+    let content = noise(SIZE as usize, 1);
+    fs::write(&source, &content).unwrap();
+    let (address, connections) = cutting_relay(world.address, 5 * MIB);
+    let link = format!("syncline://{address}/Share/").parse().unwrap();
+    let options = ClientOptions {
+        retries: 1,
+        ..world.client_options("client-home")
+    };
+    let client = Client::start(options, push_job(&[&source], &link), TransferOptions::default()).unwrap();
+    let run = world.drive(client, |_, _| {});
+    run.assert_clean();
+    assert!(fs::read(world.share().join("file")).unwrap() == content);
+    let cuts = connections.load(std::sync::atomic::Ordering::Relaxed) as u64 - 1;
+    assert!((4..=6).contains(&cuts), "{cuts} cuts");
+    assert!(kept(&world.share()).is_empty());
+}
+
+// Both sides start again: a push and a pull go on in new processes.
+#[test]
+fn a_transfer_goes_on_after_restarts_of_both_sides() {
+    for direction in ["push", "pull"] {
+        let mut world = World::new();
+        let (mine, theirs) = (world.path("mine"), world.share());
+        fs::create_dir(&mine).unwrap();
+        let content = noise(SIZE as usize, 2);
+        let (from, to, job) = match direction {
+            "push" => (&mine, &theirs, push_job(&[&world.path("mine/")], &world.link(""))),
+            _ => (&theirs, &mine, pull_job(&world.link("/"), &mine)),
+        };
+        fs::write(from.join("f"), &content).unwrap();
+        broken_off(&mut world, "client-home", &job, 14 * MIB);
+        assert_eq!(kept(to).len(), 1, "{direction}");
+        restart(&mut world);
+        let run = world.run(job, TransferOptions::default());
+        assert_resumed(&run, 3 * MIB);
+        assert!(fs::read(to.join("f")).unwrap() == content, "{direction}");
+        assert!(kept(to).is_empty(), "{direction}");
+        assert_eq!(to.join(".syncline").exists(), direction == "push");
+    }
+}
+
+// Rows 23 and 45: of what was not verified, the sender compares what is there. A byte that is not what was
+// sent makes it start again, and the result is right.
+#[test]
+fn what_was_written_and_not_verified_is_compared() {
+    for before_the_end in [17_000, 100_000] {
+        let mut world = World::new();
+        let source = world.path("file");
+        let content = noise(SIZE as usize, 3);
+        fs::write(&source, &content).unwrap();
+        let job = push_job(&[&source], &world.link("/"));
+        broken_off(&mut world, "client-home", &job, 20 * MIB);
+        let [staged] = &kept(&world.share())[..] else {
+            panic!("one file is kept");
+        };
+        let file = fs::File::options().write(true).open(staged).unwrap();
+        let at = file.metadata().unwrap().len() - before_the_end;
+        assert!(at % (4 * MIB) > MIB, "behind the last verified chunk");
+        file.write_all_at(&[!content[at as usize]], at).unwrap();
+        restart(&mut world);
+        world.run(job, TransferOptions::default()).assert_clean();
+        assert!(fs::read(world.share().join("file")).unwrap() == content, "byte {at}");
+        assert!(kept(&world.share()).is_empty());
+    }
+}
+
+// A source that is another one by now is sent as what it is.
+#[test]
+fn a_source_that_changed_is_sent_as_it_is_now() {
+    for longer in [0, 1000] {
+        let mut world = World::new();
+        let source = world.path("file");
+        fs::write(&source, noise(SIZE as usize, 4)).unwrap();
+        let job = push_job(&[&source], &world.link("/"));
+        broken_off(&mut world, "client-home", &job, 14 * MIB);
+        let content = noise(SIZE as usize + longer, 5);
+        fs::write(&source, &content).unwrap();
+        world.run(job, TransferOptions::default()).assert_clean();
+        assert!(fs::read(world.share().join("file")).unwrap() == content);
+        assert!(kept(&world.share()).is_empty());
+    }
+}
+
+// Row 25: nobody learns of, or goes on with, what another device has sent in part.
+#[cfg(feature = "tls")]
+#[test]
+fn another_device_does_not_go_on_with_it() {
+    let mut world = World::with(&WorldOptions {
+        plain: false,
+        open: Rights::NONE,
+        ..WorldOptions::default()
+    });
+    let source = world.path("file");
+    let content = noise(SIZE as usize, 6);
+    fs::write(&source, &content).unwrap();
+    let first = push_job(&[&source], &world.invite(Rights::READ_WRITE));
+    broken_off(&mut world, "first-home", &first, 14 * MIB);
+    let second = push_job(&[&source], &world.invite(Rights::READ_WRITE));
+    let client = Client::start(world.client_options("second-home"), second, TransferOptions::default());
+    let run = world.drive(client.unwrap(), |_, _| {});
+    run.assert_clean();
+    assert_eq!(run.outcome.summary.resumed_bytes, 0);
+    assert!(fs::read(world.share().join("file")).unwrap() == content);
+    assert_eq!(kept(&world.share()).len(), 1, "the first can still go on");
+}
