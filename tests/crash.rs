@@ -168,6 +168,19 @@ fn row_49_an_interruption_at_each_call() {
     );
 }
 
+/// Row 49: writes come back short, at many sizes of the file, and the rest is written after all.
+#[test]
+fn row_49_short_writes_at_many_sizes() {
+    const NAME: &str = "row_49_short_writes_at_many_sizes";
+    if !child::strace_works(NAME) {
+        return;
+    }
+    let settings = Settings::read();
+    let series = |(operation, actor)| series::run(&settings, operation, &[(actor, Fault::Short)], ERRORS);
+    let played = [(Operation::Push, Actor::Server), (Operation::Pull, Actor::Client)].map(series);
+    assert_held(&played.concat());
+}
+
 /// Row 44: the power of an XFS is cut at each call.
 #[test]
 fn row_44_power_cut_on_xfs_at_each_call() {

@@ -5,6 +5,7 @@
 use crate::tree::{Content, Node, Tree, differences, read_all};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 use std::path::{Path, PathBuf};
 
 /// What must hold. The numbers are those of the threat list.
@@ -18,6 +19,8 @@ pub enum Invariant {
     Kept,
     /// I4: what the sender did not see is not deleted.
     Unseen,
+    /// I6: what is kept of an unfinished file is the beginning of that file.
+    Claimed,
     /// I7: a second recovery changes nothing.
     Recovered,
     /// I9: nothing outside of the receiving folder was touched.
@@ -134,6 +137,23 @@ pub fn kept(old: &Tree, found: &Tree, places: &BTreeSet<Content>) -> String {
     String::new()
 }
 
+/// Whether what is kept of unfinished files is the beginning of files of `source`. Only for what a kill
+/// leaves: after a power cut it is checked before it is trusted.
+pub fn claimed(received: &Path, source: &Path) -> String {
+    let kept = received.join(".syncline/staging/kept");
+    let wanted: Vec<Vec<u8>> = read_all(source)
+        .keys()
+        .filter_map(|path| fs::read(source.join(path)).ok())
+        .collect();
+    for file in fs::read_dir(kept).into_iter().flatten().flatten() {
+        let bytes = fs::read(file.path()).unwrap_or_default();
+        if !wanted.iter().any(|wanted| wanted.starts_with(&bytes)) {
+            return format!("{:?} has {} bytes that no file begins with", file.path(), bytes.len());
+        }
+    }
+    String::new()
+}
+
 /// Everything below `top` with our own files, as far as it must not change from one recovery to the next:
 /// the lock names its holder.
 pub fn with_ours(top: &Path) -> Tree {
@@ -153,6 +173,8 @@ pub fn leftovers(top: &Path) -> String {
         let parts: Vec<&str> = path.iter().map(|part| part.to_str().unwrap_or_default()).collect();
         match parts[..] {
             ["lock" | "sidecars" | "versions" | "journal"] | ["versions", ..] => true,
+            // Displaced in a crash: it may be somebody's only copy.
+            [name] if name.starts_with("rescued-") => true,
             ["sidecars", name] => name
                 .split_once('-')
                 .is_some_and(|(length, root)| length.parse::<u64>().is_ok() && is_hex(root, 64)),

@@ -14,11 +14,12 @@ use crate::operation::{Actor, Operation};
 use crate::point::{Fault, Point, Thread};
 use crate::power::Mounted;
 use crate::site::{Process, Server, Site, Template, Trace, Version};
-use crate::tracer::{Tracer, settle};
+use crate::tracer::{PATIENCE, Tracer};
 use crate::tree::{differences, read_tree};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::ExitStatus;
+use std::process::{Command, ExitStatus};
+use std::time::{Duration, Instant};
 
 /// What playing a point came to.
 pub struct Played {
@@ -33,6 +34,7 @@ pub struct Played {
 /// what is received, for a power cut.
 pub fn play(template: &Template, point: &Point, earlier: Option<&Point>, disk: Option<&Mounted>) -> Played {
     let mut site = Site::new(template, disk.map(Mounted::path));
+    site.ignores_file_size = point.fault == Fault::Short;
     let mut tally = Tally::default();
     let reached = match (earlier, disk) {
         (Some(earlier), _) => play_start(&mut site, point, earlier, &mut tally),
@@ -124,7 +126,7 @@ fn play_start(site: &mut Site<'_>, point: &Point, earlier: &Point, tally: &mut T
     ends.server.process.kill();
     let log = site.path("trace");
     let mut second = site.serve(Trace::Inject(&log, &point.at, point.fault));
-    settle(second.process.id(), 2);
+    second.process.settle();
     let was_killed = second.process.ended().is_some_and(|status| status.signal() == Some(9));
     second.process.kill();
     look(site, &promises, tally);
@@ -136,7 +138,7 @@ fn play_start(site: &mut Site<'_>, point: &Point, earlier: &Point, tally: &mut T
 /// Runs the operation into the fault, and until the client ended and the server has nothing to do.
 fn run_into(site: &mut Site<'_>, point: &Point) -> Ends {
     let mut server = site.serve(Trace::None);
-    site.prepare(&server);
+    site.prepare(&mut server);
     let listen = server.listen().to_owned();
     let log = site.path("trace");
     let (mut client, tracer) = match (point.actor, point.at.thread) {
@@ -155,11 +157,20 @@ fn run_into(site: &mut Site<'_>, point: &Point) -> Ends {
             (client, tracer)
         }
     };
+    if point.fault == Fault::Short {
+        let id = if point.actor == Actor::Server {
+            server.process.id()
+        } else {
+            client.id()
+        };
+        limit_until_reached(site, id, &mut client, u64::from(point.at.number));
+    }
     let status = client.wait();
-    settle(server.process.id(), 2);
+    server.process.settle();
     let is_killed = |status: Option<ExitStatus>| status.is_some_and(|status| status.signal() == Some(9));
     let reached = match point.fault {
         Fault::Error(_) => tracer.as_ref().is_some_and(Tracer::was_injected),
+        Fault::Short => tracer.as_ref().is_some_and(Tracer::was_short),
         Fault::Kill | Fault::Power(_) | Fault::Late(_) => is_killed(server.process.ended()) || is_killed(status),
     };
     let failed = std::fs::read_to_string(&log).unwrap_or_default();
@@ -172,18 +183,51 @@ fn run_into(site: &mut Site<'_>, point: &Point) -> Ends {
     }
 }
 
+/// Limits the size of files that the process `id` writes to `beyond` bytes more than the large file has, as
+/// soon as something of that is there, until it has them: the write that got there comes back short, and what
+/// follows goes well. A limit of the kernel, so nothing is made up.
+fn limit_until_reached(site: &Site<'_>, id: u32, client: &mut Process, beyond: u64) {
+    let kept = site.received().join(".syncline/staging/kept");
+    let size = || {
+        let files = std::fs::read_dir(&kept).into_iter().flatten().flatten();
+        files
+            .filter_map(|file| Some(file.metadata().ok()?.len()))
+            .max()
+            .unwrap_or(0)
+    };
+    let until = Instant::now() + PATIENCE;
+    let mut wait_for = |is_there: &dyn Fn() -> bool| {
+        while client.ended().is_none() && !is_there() && Instant::now() < until {
+            std::thread::sleep(Duration::from_micros(500));
+        }
+    };
+    wait_for(&|| size() > 0);
+    let limit = size() + beyond;
+    limit_file_size(id, &limit.to_string());
+    wait_for(&|| size() >= limit);
+    limit_file_size(id, "unlimited");
+}
+
+/// The soft limit only, so that it can be lifted again. The process may have ended.
+fn limit_file_size(id: u32, bytes: &str) {
+    let limit = format!("--fsize={bytes}:");
+    let _ = Command::new("prlimit")
+        .args(["--pid", &id.to_string(), &limit])
+        .output();
+}
+
 /// A client that is connected and waits: the server stands still, and its kernel answers for it.
 pub fn connected(site: &mut Site<'_>, server: &Server) -> Process {
     server.process.signal("STOP");
-    let client = site.transfer(server.listen(), Version::New, Trace::None);
-    settle(client.id(), 2);
+    let mut client = site.transfer(server.listen(), Version::New, Trace::None);
+    client.settle();
     client
 }
 
 /// Who was not killed lives, ended as fits, and says which file failed.
 fn judge_ends(ends: &mut Ends, point: &Point, tally: &mut Tally) {
     let server_lives = ends.server.process.ended().is_none();
-    let is_target = |actor| ends.reached && point.actor == actor && !matches!(point.fault, Fault::Error(_));
+    let is_target = |actor| ends.reached && point.actor == actor && point.fault == Fault::Kill;
     let mut faults = Vec::new();
     if !server_lives && !is_target(Actor::Server) {
         faults.push("the server ended".to_owned());
@@ -263,6 +307,10 @@ fn look_with(site: &Site<'_>, promises: &Promises, half: Option<&Path>, tally: &
     let items: Vec<_> = promises.items.iter().filter(is_content).cloned().collect();
     let fault = check::acknowledged_is_there(&found, new, &items, promises.total);
     tally.note(Invariant::Acknowledged, &fault);
+    tally.note(
+        Invariant::Claimed,
+        &check::claimed(&site.received(), &site.template.source()),
+    );
     let fault = if site.is_confined() {
         ""
     } else {
@@ -294,11 +342,11 @@ fn recover_twice(site: &mut Site<'_>, promises: &Promises, tally: &mut Tally) ->
         once.process.complaints()
     };
     tally.note(Invariant::Recovered, &fault);
-    settle(once.process.id(), 2);
+    once.process.settle();
     let first = check::with_ours(&site.received());
     once.process.kill();
-    let twice = site.serve(Trace::None);
-    settle(twice.process.id(), 2);
+    let mut twice = site.serve(Trace::None);
+    twice.process.settle();
     let second = check::with_ours(&site.received());
     tally.note(Invariant::Recovered, &differences(&second, &first));
     // Only the server recovers by starting; a client does as soon as it runs again.
@@ -308,7 +356,7 @@ fn recover_twice(site: &mut Site<'_>, promises: &Promises, tally: &mut Tally) ->
 }
 
 /// Runs the client again, without faults.
-fn resume(site: &mut Site<'_>, server: Server, tally: &mut Tally) -> Server {
+fn resume(site: &mut Site<'_>, mut server: Server, tally: &mut Tally) -> Server {
     if !server.is_ready() {
         tally.note(Invariant::Resumed, "no server to resume with");
         return server;
@@ -320,7 +368,11 @@ fn resume(site: &mut Site<'_>, server: Server, tally: &mut Tally) -> Server {
         code => format!("the next run ended with {code:?}: {}", client.complaints()),
     };
     tally.note(Invariant::Resumed, &fault);
-    settle(server.process.id(), 2);
+    server.process.settle();
+    if site.template.operation.receiver() == Actor::Server && site.keeps_versions() {
+        let fault = check::kept(&site.template.old, &read_tree(&site.received()), &site.versions());
+        tally.note(Invariant::Kept, &fault);
+    }
     let fault = check::leftovers(&site.received());
     tally.note(Invariant::Tidy, &fault);
     let fault = if site.is_confined() {

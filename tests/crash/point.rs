@@ -20,6 +20,9 @@ pub enum Fault {
     Kill,
     /// The call is not done and returns this.
     Error(&'static str),
+    /// The call writes less than it was told to, as much as fits below a limit
+    /// of the size of files: the number says how many bytes.
+    Short,
     /// SIGKILL before the call, and all that the file system had not written by then is gone.
     Power(Disk),
     /// SIGKILL before the call; then a start, a run without faults, and the power goes after that.
@@ -53,6 +56,9 @@ pub struct Call {
 }
 
 pub const ERRORS: [&str; 4] = ["ENOSPC", "EDQUOT", "EIO", "EINTR"];
+
+/// How long a write takes to come back, so that the size can be lifted before the next one.
+const SHORT_DELAY_MICROS: u32 = 30_000;
 
 impl Point {
     pub fn parse(text: &str) -> Option<Point> {
@@ -115,6 +121,7 @@ impl Fault {
         match self {
             Fault::Kill => "kill",
             Fault::Error(errno) => errno,
+            Fault::Short => "short",
             Fault::Power(Disk::Xfs) => "power-xfs",
             Fault::Power(Disk::Ext4) => "power-ext4",
             Fault::Late(Disk::Xfs) => "late-power-xfs",
@@ -137,7 +144,7 @@ impl Fault {
     pub fn disk(self) -> Option<Disk> {
         match self {
             Fault::Power(disk) | Fault::Late(disk) => Some(disk),
-            Fault::Kill | Fault::Error(_) => None,
+            Fault::Kill | Fault::Error(_) | Fault::Short => None,
         }
     }
 
@@ -146,6 +153,7 @@ impl Fault {
         match self {
             Fault::Kill | Fault::Power(_) | Fault::Late(_) => "signal=KILL".to_owned(),
             Fault::Error(errno) => format!("error={errno}"),
+            Fault::Short => format!("delay_exit={SHORT_DELAY_MICROS}"),
         }
     }
 }

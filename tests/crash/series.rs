@@ -13,7 +13,7 @@ use crate::play::{Played, connected, play};
 use crate::point::{Call, Disk, Fault, Point, Thread};
 use crate::power::Mounted;
 use crate::site::{Site, Template, Trace, Version};
-use crate::tracer::{Recorded, Tracer, parse, settle, threads};
+use crate::tracer::{Recorded, Tracer, parse, threads};
 use std::fs;
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -99,11 +99,14 @@ pub fn run(settings: &Settings, operation: Operation, series: &[(Actor, Fault)],
             Actor::Server => &reference.server,
             Actor::Client => &reference.client,
         };
-        let calls: Vec<Call> = recorded
-            .iter()
-            .filter(|call| is_point(call, *fault))
-            .map(|call| call.call.clone())
-            .collect();
+        let calls: Vec<Call> = match fault {
+            Fault::Short => sizes(settings.seed),
+            _ => recorded
+                .iter()
+                .filter(|call| is_point(call, *fault))
+                .map(|call| call.call.clone())
+                .collect(),
+        };
         let points = settings.select(calls.clone(), most);
         let played = play_all(settings, &template, &reference, *actor, *fault, &points);
         let mut sum = Sum::default();
@@ -126,9 +129,24 @@ fn is_point(recorded: &Recorded, fault: Fault) -> bool {
     match fault {
         Fault::Kill => true,
         Fault::Error(errno) => recorded.call.thread != Thread::Start && may_fail(recorded, errno),
+        Fault::Short => false,
         Fault::Power(_) | Fault::Late(_) => recorded.call.thread != Thread::Start,
     }
 }
+
+/// How far beyond what is there already the size of a file is limited.
+fn sizes(seed: u64) -> Vec<Call> {
+    let size = |number: u64| 1 + ((seed + number) * 2_654_435_761) % 200_000;
+    let call = |number| Call {
+        thread: Thread::Loop,
+        name: "pwrite64".to_owned(),
+        number: size(number) as u32,
+    };
+    (0..SHORT_WRITES).map(call).collect()
+}
+
+/// How many of them are tried.
+const SHORT_WRITES: u64 = 24;
 
 /// What a series came to.
 #[derive(Default)]
@@ -221,7 +239,13 @@ fn record(template: &Template, disk: Option<&Mounted>) -> Reference {
         disk.inspect(|disk| disk.clear());
         calls
     };
-    let mut client = record_client_start(template);
+    // Until it connects, a push is a push.
+    let has_own_start = matches!(template.operation, Operation::Push | Operation::Pull);
+    let mut client = if has_own_start {
+        record_client_start(template)
+    } else {
+        Vec::new()
+    };
     client.extend(recorded(Actor::Client));
     Reference {
         server: recorded(Actor::Server),
@@ -232,8 +256,8 @@ fn record(template: &Template, disk: Option<&Mounted>) -> Reference {
 
 fn record_run(template: &Template, actor: Actor, disk: Option<&Mounted>) -> Vec<Recorded> {
     let mut site = Site::new(template, disk.map(Mounted::path));
-    let server = site.serve(Trace::None);
-    site.prepare(&server);
+    let mut server = site.serve(Trace::None);
+    site.prepare(&mut server);
     let log = site.path("trace");
     let (mut client, tracer, owners) = match actor {
         Actor::Server => {
@@ -255,7 +279,7 @@ fn record_run(template: &Template, actor: Actor, disk: Option<&Mounted>) -> Vec<
     };
     let status = client.wait();
     assert!(status.is_some_and(|status| status.success()), "{}", client.complaints());
-    settle(server.process.id(), 2);
+    server.process.settle();
     parse(&tracer.finish(), |id| {
         owners.iter().find(|(owner, _)| *owner == id).map(|(_, thread)| *thread)
     })
@@ -263,8 +287,8 @@ fn record_run(template: &Template, actor: Actor, disk: Option<&Mounted>) -> Vec<
 
 fn record_client_start(template: &Template) -> Vec<Recorded> {
     let mut site = Site::new(template, None);
-    let server = site.serve(Trace::None);
-    site.prepare(&server);
+    let mut server = site.serve(Trace::None);
+    site.prepare(&mut server);
     let log = site.path("trace");
     let mut client = site.transfer(server.listen(), Version::New, Trace::Record(&log));
     client.wait();
@@ -293,7 +317,7 @@ fn record_recovery(template: &Template) -> Reference {
     };
     let mut site = Site::new(template, None);
     let mut server = site.serve(Trace::None);
-    site.prepare(&server);
+    site.prepare(&mut server);
     let log = site.path("earlier");
     let tracer = Tracer::inject(server.process.id(), &earlier.at, Fault::Kill, &log);
     let mut client = site.transfer(server.listen(), Version::New, Trace::None);

@@ -4,11 +4,13 @@
 use crate::operation::{Actor, Operation};
 use crate::point::{Call, Fault};
 use crate::tracer::{PATIENCE, settle, traced_from_start};
-use crate::tree::{Plan, Tree, read_all, read_tree};
+use crate::tree::{Content, Plan, Tree, content_of, read_all, read_tree};
 use serde_json::Value;
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
@@ -72,6 +74,13 @@ impl Template {
     }
 }
 
+impl Template {
+    /// What is sent.
+    pub fn source(&self) -> PathBuf {
+        self.dir.path().join("new")
+    }
+}
+
 /// A process of the binary, with what it prints in files.
 pub struct Process {
     child: Child,
@@ -114,6 +123,18 @@ impl Process {
         let until = Instant::now() + PATIENCE;
         while self.ended().is_none() && Instant::now() < until {
             std::thread::sleep(Duration::from_micros(300));
+        }
+        self.ended()
+    }
+
+    /// Waits until it has nothing to do, or is gone; how it ended then.
+    pub fn settle(&mut self) -> Option<ExitStatus> {
+        settle(self.id(), 2);
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.id())).unwrap_or_default();
+        let state = stat.rsplit(')').next().unwrap_or_default().trim_start();
+        if state.starts_with(['Z', 'X']) {
+            // Its threads may take a moment longer.
+            return self.wait();
         }
         self.ended()
     }
@@ -165,6 +186,8 @@ pub struct Site<'a> {
     data: PathBuf,
     canary: Tree,
     started: u32,
+    /// Whether a file that gets too large is an error, as with a full disk, and not the end of the process.
+    pub ignores_file_size: bool,
 }
 
 impl<'a> Site<'a> {
@@ -184,6 +207,7 @@ impl<'a> Site<'a> {
             data,
             canary,
             started: 0,
+            ignores_file_size: false,
         }
     }
 
@@ -197,6 +221,56 @@ impl<'a> Site<'a> {
             Actor::Server => self.data.join("share"),
             Actor::Client => self.data.join("target"),
         }
+    }
+
+    /// Whether this binary keeps versions.
+    pub fn keeps_versions(&self) -> bool {
+        static KEEPS: OnceLock<bool> = OnceLock::new();
+        *KEEPS.get_or_init(|| {
+            let help = self
+                .command("client", Trace::None)
+                .args(["versions", "--help"])
+                .output();
+            let keeps = help.is_ok_and(|help| help.status.success());
+            if !keeps {
+                println!("I3 skipped: this binary keeps no versions");
+            }
+            keeps
+        })
+    }
+
+    /// The contents of all versions that are kept of the share: each is restored under another name.
+    pub fn versions(&self) -> BTreeSet<Content> {
+        let share = self.received();
+        let listed = self
+            .command("server", Trace::None)
+            .args(["versions", "--json"])
+            .arg(&share)
+            .output()
+            .unwrap();
+        let lines = String::from_utf8_lossy(&listed.stdout).into_owned();
+        let objects = lines
+            .lines()
+            .filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let mut found = BTreeSet::new();
+        for version in objects.filter(|object| object["event"] == "item") {
+            let (path, id) = (version["path"].as_str().unwrap(), version["version"].as_str().unwrap());
+            let to = share.join("restored");
+            let mut restore = self.command("server", Trace::None);
+            restore
+                .arg("restore")
+                .arg(share.join(path))
+                .args(["--version", id, "--to"])
+                .arg(&to);
+            let done = restore.output().unwrap();
+            if done.status.success()
+                && let Ok(bytes) = fs::read(&to)
+            {
+                found.insert(content_of(&bytes));
+            }
+            let _ = fs::remove_file(&to);
+        }
+        found
     }
 
     /// Whether nothing outside of the folder that receives was touched.
@@ -228,6 +302,11 @@ impl<'a> Site<'a> {
     fn command(&self, home: &str, trace: Trace<'_>) -> Command {
         let program = env!("CARGO_BIN_EXE_syncline");
         let mut command = match trace {
+            Trace::None if self.ignores_file_size => {
+                let mut command = Command::new("env");
+                command.args(["--ignore-signal=XFSZ", program]);
+                command
+            }
             Trace::None => Command::new(program),
             Trace::Record(log) => traced_from_start(program, log, None),
             Trace::Inject(log, at, fault) => traced_from_start(program, log, Some((at, fault))),
@@ -296,7 +375,7 @@ impl<'a> Site<'a> {
     }
 
     /// Brings the receiver to the first version, the sender to the second.
-    pub fn prepare(&mut self, server: &Server) {
+    pub fn prepare(&mut self, server: &mut Server) {
         let plans = &self.template.plans;
         let (share, own) = (self.data.join("share"), self.template.operation.protected());
         let pulls = self.template.operation.receiver() == Actor::Client;
@@ -312,7 +391,7 @@ impl<'a> Site<'a> {
         own.add(&self.received());
         // What comes before the operation is not in question, whatever fails.
         rustix::fs::syncfs(File::open(&self.data).unwrap()).unwrap();
-        settle(server.process.id(), 2);
+        server.process.settle();
     }
 }
 

@@ -63,6 +63,20 @@ impl Tracer {
         }
     }
 
+    /// Whether a call came back with less than it was told to write.
+    pub fn was_short(&self) -> bool {
+        let text = fs::read_to_string(&self.log).unwrap_or_default();
+        text.lines().any(|line| {
+            // `pwrite64(15</path>, "…"..., 100000, 0) = 50001 (DELAYED)`
+            let Some((call, result)) = line.rsplit_once(") = ") else {
+                return false;
+            };
+            let told = call.rsplit(", ").nth(1).and_then(|told| told.parse::<u64>().ok());
+            let wrote = result.split(' ').next().and_then(|wrote| wrote.parse::<u64>().ok());
+            matches!((told, wrote), (Some(told), Some(wrote)) if wrote < told)
+        })
+    }
+
     /// Whether the fault came to pass.
     pub fn was_injected(&self) -> bool {
         let text = fs::read_to_string(&self.log).unwrap_or_default();
@@ -92,10 +106,12 @@ impl Drop for Tracer {
 
 fn rules(at: &Call, fault: Fault) -> (String, String) {
     let (name, number, injection) = (&at.name, at.number, fault.injection());
-    (
-        format!("trace={name}"),
-        format!("inject={name}:{injection}:when={number}"),
-    )
+    let when = match fault {
+        // Any of them may be the one that crosses the size.
+        Fault::Short => String::new(),
+        _ => format!(":when={number}"),
+    };
+    (format!("trace={name}"), format!("inject={name}:{injection}{when}"))
 }
 
 /// The command that runs `program` from its start under a tracer which records (`None`) or injects. The
@@ -133,7 +149,7 @@ pub fn threads(pid: u32) -> Vec<(u32, Thread)> {
     found
 }
 
-/// Waits until all `count` threads of a process have nothing to do, or until it is gone.
+/// Waits until all threads of a process, at least `count`, have nothing to do, or until it begins to end.
 pub fn settle(pid: u32, count: usize) {
     let until = Instant::now() + PATIENCE;
     let mut idle = 0;

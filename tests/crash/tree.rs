@@ -119,12 +119,6 @@ impl Plan {
         self
     }
 
-    pub fn without(mut self, path: &str) -> Plan {
-        let gone = self.files.remove(path).is_some() | self.links.remove(path).is_some();
-        assert!(gone, "{path} is not in the plan");
-        self
-    }
-
     /// Gives a file another name.
     pub fn renamed(mut self, from: &str, to: &'static str) -> Plan {
         let file = self.files.remove(from).expect("a file of the plan");
