@@ -1,0 +1,191 @@
+//! The invariants, each as a function of what lies on the disk and of what was said.
+//!
+//! Never changes anything. Invariant: every check that is made is counted, held or violated.
+
+use crate::tree::{Content, Node, Tree, differences, read_all};
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// What must hold. The numbers are those of the threat list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Invariant {
+    /// I1: what was acknowledged is there.
+    Acknowledged,
+    /// I2, I8: a final name shows a complete old or new version, so no byte that was not verified.
+    Whole,
+    /// I3: a version that was replaced or deleted is still somewhere.
+    Kept,
+    /// I4: what the sender did not see is not deleted.
+    Unseen,
+    /// I6: what is kept of an unfinished file is the beginning of that file.
+    Claimed,
+    /// I7: a second recovery changes nothing.
+    Recovered,
+    /// I9: nothing outside of the receiving folder was touched.
+    Confined,
+    /// The next run, without faults, makes both sides the same.
+    Resumed,
+    /// Then nothing of ours is left but what the form on disk allows.
+    Tidy,
+    /// A process that was not killed lives, and ends with a code that fits; a failed item is named.
+    Told,
+}
+
+/// What was found at one point, or at many.
+#[derive(Debug, Default, Clone)]
+pub struct Tally {
+    counts: BTreeMap<Invariant, (u32, u32)>,
+    pub violations: Vec<String>,
+}
+
+impl Tally {
+    /// Counts a check; `fault` says what is wrong, and is empty when it held.
+    pub fn note(&mut self, invariant: Invariant, fault: &str) {
+        let (held, violated) = self.counts.entry(invariant).or_default();
+        if fault.is_empty() {
+            *held += 1;
+        } else {
+            *violated += 1;
+            self.violations.push(format!("{invariant:?}: {fault}"));
+        }
+    }
+
+    pub fn add(&mut self, other: Tally) {
+        for (invariant, (held, violated)) in other.counts {
+            let own = self.counts.entry(invariant).or_default();
+            *own = (own.0 + held, own.1 + violated);
+        }
+        self.violations.extend(other.violations);
+    }
+
+    /// Checks that held, and that did not.
+    pub fn totals(&self) -> (u32, u32) {
+        self.counts
+            .values()
+            .fold((0, 0), |sum, (held, violated)| (sum.0 + held, sum.1 + violated))
+    }
+}
+
+/// Whether each final name shows one of its versions; directories and links count, too. `half` is a file
+/// that may be half changed.
+pub fn whole(found: &Tree, old: &Tree, new: &Tree, half: Option<&Path>) -> String {
+    let mut faults = Vec::new();
+    for (path, node) in found {
+        let is_one = [old, new]
+            .iter()
+            .any(|tree| tree.get(path).is_some_and(|there| there.stands_for(node)));
+        // Its name was taken, its mode and time come with the end.
+        let is_new_directory = matches!(node, Node::Directory { .. }) && new.contains_key(path);
+        if !is_one && !is_new_directory && half != Some(path) {
+            faults.push(format!(
+                "{} shows {node:?}; old {:?}, new {:?}",
+                path.display(),
+                old.get(path),
+                new.get(path)
+            ));
+        }
+    }
+    for path in old
+        .keys()
+        .filter(|path| new.contains_key(*path) && !found.contains_key(*path))
+    {
+        faults.push(format!("{} is gone", path.display()));
+    }
+    faults.truncate(3);
+    faults.join("; ")
+}
+
+/// What a client said that was done: paths, and whether they were deleted.
+pub fn acknowledged(objects: &[Value]) -> Vec<(PathBuf, bool)> {
+    let items = objects.iter().filter(|object| object["event"] == "item");
+    let item = |object: &Value| {
+        let path = object["path"].as_str().expect("paths of scenarios are UTF-8");
+        (PathBuf::from(path), object["action"] == "deleted")
+    };
+    items.map(item).collect()
+}
+
+/// Whether what was acknowledged is there. `total` says that the client ended well: then all is.
+/// Directories are promised with the end only: they are made while they are compared.
+pub fn acknowledged_is_there(found: &Tree, new: &Tree, items: &[(PathBuf, bool)], total: bool) -> String {
+    for (path, is_deleted) in items {
+        let fault = match (found.get(path), new.get(path)) {
+            (Some(there), _) if *is_deleted => Some(format!("was deleted, and shows {there:?}")),
+            (_, Some(Node::Directory { .. })) if !total => None,
+            (there, wanted) if !is_deleted && there != wanted => Some(format!("shows {there:?} instead of {wanted:?}")),
+            _ => None,
+        };
+        if let Some(fault) = fault {
+            return format!("{} was acknowledged, and {fault}", path.display());
+        }
+    }
+    if total { differences(found, new) } else { String::new() }
+}
+
+/// Contents that the first version had and the second does not: where they must be found is up to
+/// `places`. One that is nowhere is named.
+pub fn kept(old: &Tree, found: &Tree, places: &BTreeSet<Content>) -> String {
+    let shown: BTreeSet<Content> = found.values().filter_map(Node::content).collect();
+    for (path, node) in old {
+        let Some(content) = node.content() else { continue };
+        if !shown.contains(&content) && !places.contains(&content) {
+            return format!("the old content of {} is nowhere", path.display());
+        }
+    }
+    String::new()
+}
+
+/// Whether what is kept of unfinished files is the beginning of files of `source`. Only for what a kill
+/// leaves: after a power cut it is checked before it is trusted.
+pub fn claimed(received: &Path, source: &Path) -> String {
+    let kept = received.join(".syncline/staging/kept");
+    let wanted: Vec<Vec<u8>> = read_all(source)
+        .keys()
+        .filter_map(|path| fs::read(source.join(path)).ok())
+        .collect();
+    for file in fs::read_dir(kept).into_iter().flatten().flatten() {
+        let bytes = fs::read(file.path()).unwrap_or_default();
+        if !wanted.iter().any(|wanted| wanted.starts_with(&bytes)) {
+            return format!("{:?} has {} bytes that no file begins with", file.path(), bytes.len());
+        }
+    }
+    String::new()
+}
+
+/// Everything below `top` with our own files, as far as it must not change from one recovery to the next:
+/// the lock names its holder.
+pub fn with_ours(top: &Path) -> Tree {
+    let mut tree = read_all(top);
+    tree.remove(Path::new(".syncline/lock"));
+    tree.remove(Path::new(".syncline"));
+    tree
+}
+
+/// What is left below `.syncline` once all is done, and may not: anything but the lock, indexes, versions
+/// and the journal, each with a name of its form.
+pub fn leftovers(top: &Path) -> String {
+    let is_hex = |text: &str, digits: usize| {
+        text.len() == digits && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    };
+    let may_stay = |path: &Path| {
+        let parts: Vec<&str> = path.iter().map(|part| part.to_str().unwrap_or_default()).collect();
+        match parts[..] {
+            ["lock" | "sidecars" | "versions" | "journal"] | ["versions", ..] => true,
+            // Displaced in a crash: it may be somebody's only copy.
+            [name] if name.starts_with("rescued-") => true,
+            ["sidecars", name] => name
+                .split_once('-')
+                .is_some_and(|(length, root)| length.parse::<u64>().is_ok() && is_hex(root, 64)),
+            _ => false,
+        }
+    };
+    let ours = read_all(&top.join(".syncline"));
+    let left: Vec<_> = ours.keys().filter(|path| !may_stay(path)).collect();
+    if left.is_empty() {
+        String::new()
+    } else {
+        format!("left in .syncline: {left:?}")
+    }
+}
