@@ -71,7 +71,7 @@ impl Adopting {
             incoming,
             reached,
             proven,
-        } = place.resumes.find(path, peer)?;
+        } = place.resumes.find(path, peer, (size, mtime))?;
         let staged = match place.staging.adopt(path, lease.id()) {
             Ok(Some(staged)) => staged,
             Ok(None) => {
