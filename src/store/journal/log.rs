@@ -262,6 +262,11 @@ impl Log {
         }
     }
 
+    /// Whether somebody removed or replaced the file.
+    pub(super) fn is_gone(&self) -> bool {
+        self.held.is_named(JOURNAL) == Ok(false)
+    }
+
     /// Waits until all of it is on the disk.
     pub(super) fn flush(&self) -> io::Result<()> {
         self.held.file.sync_data()

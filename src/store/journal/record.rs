@@ -86,6 +86,11 @@ const IN_PLACE: u8 = 8;
 /// It was written under an earlier boot or mount than the header says.
 const UNPROVEN: u8 = 128;
 
+impl Stamp {
+    /// For records of which only the length matters.
+    pub(super) const ANY: Stamp = Stamp { epoch: 0, sequence: 0 };
+}
+
 impl Header {
     pub(super) fn to_bytes(self) -> [u8; HEADER_BYTES] {
         let mut bytes = [0; HEADER_BYTES];

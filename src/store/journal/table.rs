@@ -171,16 +171,14 @@ impl Table {
     }
 }
 
-const ANY: Stamp = Stamp { epoch: 0, sequence: 0 };
-
 fn begin_bytes(unfinished: &Unfinished) -> u64 {
-    record::begin(ANY, unfinished).len() as u64
+    record::begin(Stamp::ANY, unfinished).len() as u64
 }
 
 /// Bytes of the record of how far it is; none is needed while that is nowhere.
 fn reach_bytes(unfinished: &Unfinished) -> u64 {
     match unfinished.reached.is_nothing() {
         true => 0,
-        false => record::reach(ANY, unfinished).len() as u64,
+        false => record::reach(Stamp::ANY, unfinished).len() as u64,
     }
 }

@@ -129,7 +129,7 @@ impl Journal {
             proven: true,
             touched: now(),
         };
-        let length = record::begin(self.log.as_ref()?.stamp(), &unfinished).len() as u64;
+        let length = record::begin(Stamp::ANY, &unfinished).len() as u64;
         if self.table.live_bytes() + length > LIVE_BYTES_MAX {
             return None;
         }
@@ -159,10 +159,7 @@ impl Journal {
             proven: true,
             touched: now(),
         };
-        let Some(stamp) = self.log.as_ref().map(Log::stamp) else {
-            return;
-        };
-        let length = record::reach(stamp, &next).len() as u64;
+        let length = record::reach(Stamp::ANY, &next).len() as u64;
         if self.table.live_bytes() + length > JOURNAL_BYTES_MAX {
             return;
         }
@@ -215,6 +212,10 @@ impl Journal {
 
     /// Whether there is a file to write to; makes it where it is missing.
     fn ensure_log(&mut self) -> bool {
+        if self.log.as_ref().is_some_and(Log::is_gone) {
+            // Somebody cleaned up: what is known here goes into the next file.
+            self.log = None;
+        }
         // One that another process has made meanwhile and that says nothing is removed first.
         for _ in 0..2 {
             if self.log.is_some() {
@@ -236,13 +237,21 @@ impl Journal {
         let length = held.file.metadata().map(|found| found.len());
         if length.is_ok_and(|length| length > 0) {
             // Another process was here since this one looked.
-            self.take_over(held)?;
-            return Ok(());
+            let known = std::mem::take(&mut self.table);
+            let taken = self.take_over(held);
+            known
+                .iter()
+                .for_each(|unfinished| self.table.insert(unfinished.clone()));
+            taken?;
+        } else {
+            held.remove_leftover();
+            let boot = Boot::here(held.directory.as_fd());
+            let log = Log::begin(held, boot).map_err(|error| self.place.error(Operation::Write, error))?;
+            self.log = Some(log);
         }
-        held.remove_leftover();
-        let boot = Boot::here(held.directory.as_fd());
-        let log = Log::begin(held, boot).map_err(|error| self.place.error(Operation::Write, error))?;
-        self.log = Some(log);
+        if !self.table.is_empty() {
+            self.replace();
+        }
         Ok(())
     }
 

@@ -123,6 +123,22 @@ fn row_59_one_process_at_a_time_has_it() {
     assert_eq!(early.iter().count(), 2, "it goes on with what the first one left");
 }
 
+/// A user who cleans up `.syncline` stops nothing that begins later, and loses nothing that is known.
+#[test]
+fn a_journal_that_somebody_removed_is_written_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut journal = open(dir.path());
+    let id = journal.begin(&incoming("a", None)).unwrap();
+    fs::remove_dir_all(dir.path().join(".syncline")).unwrap();
+    journal.reach(id, &reached(3));
+    journal.begin(&incoming("b", None)).unwrap();
+    let before = all(&journal);
+    drop(journal);
+    let journal = open(dir.path());
+    assert_eq!(all(&journal), before);
+    assert_eq!(journal.find(id).unwrap().reached, reached(3));
+}
+
 /// The file stays below a small multiple of what it says, whatever was said before.
 #[test]
 fn a_journal_that_grew_is_replaced_by_what_is_live() {
