@@ -87,8 +87,16 @@ const IN_PLACE: u8 = 8;
 const UNPROVEN: u8 = 128;
 
 impl Stamp {
-    /// For records of which only the length matters.
+    /// For a record of which only the length matters.
     pub(super) const ANY: Stamp = Stamp { epoch: 0, sequence: 0 };
+
+    /// Gives a finished record this stamp instead of its own.
+    pub(super) fn put(self, record: &mut [u8]) {
+        record[2..6].copy_from_slice(&self.epoch.to_le_bytes());
+        record[6..14].copy_from_slice(&self.sequence.to_le_bytes());
+        let (content, crc) = record.split_at_mut(record.len() - CRC_BYTES);
+        crc.copy_from_slice(&crc32fast::hash(content).to_le_bytes());
+    }
 }
 
 impl Header {
