@@ -216,6 +216,13 @@ impl Journal {
         old
     }
 
+    /// A file to flush (`sync_data`) beside the loop, once after the journal was made or was replaced because it
+    /// had grown. Until that is done a power cut may leave an empty journal, and transfers begin anew; records
+    /// that follow are written by the system within half a minute.
+    pub fn take_unflushed(&mut self) -> Option<File> {
+        self.log.as_mut()?.take_unflushed()
+    }
+
     /// Whether there is a file to write to; makes it where it is missing.
     fn ensure_log(&mut self) -> bool {
         if self.log.as_ref().is_some_and(Log::is_gone) {
