@@ -135,10 +135,12 @@ impl Tidier {
             let _ = sender.send(step(share, tidying));
             Ok(())
         });
-        // A helper that is behind has more important things to do: the next look is soon enough.
         if shared.submit(ticket, job).is_ok() {
             self.running = Some(ticket);
             self.next_ticket += 1;
+        } else {
+            // A helper that is behind has more important things to do: the next look is soon enough.
+            self.shares[share].looks = LOOKS_MAX;
         }
     }
 }

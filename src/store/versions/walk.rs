@@ -43,7 +43,6 @@ pub enum Stay {
 #[derive(Debug)]
 pub struct VersionWalk {
     levels: Vec<Level>,
-    start: Option<RelPath>,
     mode: Mode,
     failed: Option<FileError>,
 }
@@ -124,7 +123,6 @@ impl VersionWalk {
         });
         Ok(VersionWalk {
             levels: level.into_iter().collect(),
-            start: path.cloned(),
             mode,
             failed: None,
         })
@@ -262,12 +260,6 @@ impl VersionWalk {
         if unlinkat(directory, path.name(), AtFlags::REMOVEDIR).is_ok() {
             above.left -= 1;
         }
-    }
-
-    /// Where the walk began.
-    #[must_use]
-    pub fn start(&self) -> Option<&RelPath> {
-        self.start.as_ref()
     }
 }
 
