@@ -112,8 +112,8 @@ impl Bench {
     }
 
     fn tidy(&self, retention: &Retention, now: u64) -> Tidied {
-        let now = UNIX_EPOCH + Duration::from_secs(now);
-        let mut tidying = Tidying::begin(&self.root, retention, now).unwrap();
+        let now = KeptAt::of(UNIX_EPOCH + Duration::from_secs(now));
+        let mut tidying = Tidying::begin_at(&self.root, retention, now).unwrap();
         while tidying.step(2).unwrap() {}
         tidying.tidied()
     }
