@@ -1,4 +1,5 @@
 //! What a push replaces, deletes or changes in place, through a server and the commands, as users meet it.
+#![allow(clippy::unwrap_used)]
 
 #[path = "binary/mod.rs"]
 mod binary;

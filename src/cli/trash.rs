@@ -109,12 +109,8 @@ fn list(session: &Session, history: &History, deleted: &[Deleted]) {
     }
 }
 
-fn ending(summary: Summary, start: Instant) -> Ending {
-    Ending {
-        exit: Exit::Done,
-        summary: Summary {
-            elapsed: start.elapsed(),
-            ..summary
-        },
-    }
+fn ending(mut summary: Summary, start: Instant) -> Ending {
+    summary.elapsed = start.elapsed();
+    let exit = Exit::Done;
+    Ending { exit, summary }
 }

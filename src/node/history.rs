@@ -224,7 +224,7 @@ impl History {
             .filter(|deleted| deleted.version.name().reason() == Reason::Deleted)
             .filter(|deleted| matches!(self.root.probe(deleted.version.path()), Ok(None)))
             .collect();
-        deleted.sort_by(|one, other| other.version.name().kept_at().cmp(&one.version.name().kept_at()));
+        deleted.sort_by_key(|deleted| std::cmp::Reverse(deleted.version.name().kept_at()));
         Ok(deleted)
     }
 
