@@ -15,7 +15,9 @@ use super::place::Place;
 use super::verifying::{CheckedChunk, ChunkCheck, ChunkPlace};
 use crate::model::{ItemCode, Meta, RelPath};
 use crate::reactor::{ConnId, Job, Shared};
-use crate::store::{Author, Barrier, Expected, InPlace, Keeping, Published, Root, Sealed, Versions, publish};
+use crate::store::{
+    Author, Barrier, Expected, FileError, InPlace, Keeping, Published, Root, Sealed, Versions, publish,
+};
 use std::collections::HashMap;
 use std::io;
 use std::rc::Rc;
@@ -405,16 +407,7 @@ impl Work {
         {
             let keeping = versions.as_ref().map(|versions| Keeping { versions, author });
             let result = staged.and_then(|()| {
-                let published = match ready {
-                    Ready::Staged(sealed, expected) => {
-                        after.add_parent_of(sealed.path());
-                        publish(&root, sealed, &expected, keeping.as_ref())
-                    }
-                    // Flushes by itself, in the middle.
-                    Ready::InPlace(work, meta) => work
-                        .commit(&meta, durability.flush(), keeping.as_ref())
-                        .map(|_| Published::Replaced),
-                };
+                let published = ready.commit(&root, durability, keeping.as_ref(), &mut after);
                 published.map_err(|error| {
                     log::warn!("{error}");
                     error.code()
@@ -449,6 +442,27 @@ impl Work {
             ));
         }
         done
+    }
+}
+
+impl Ready {
+    fn commit(
+        self,
+        root: &Root,
+        durability: Durability,
+        keeping: Option<&Keeping<'_>>,
+        after: &mut Barrier,
+    ) -> Result<Published, FileError> {
+        match self {
+            Ready::Staged(sealed, expected) => {
+                after.add_parent_of(sealed.path());
+                publish(root, sealed, &expected, keeping)
+            }
+            // Flushes by itself, in the middle.
+            Ready::InPlace(work, meta) => work
+                .commit(&meta, durability.flush(), keeping)
+                .map(|_| Published::Replaced),
+        }
     }
 }
 
