@@ -68,7 +68,7 @@ impl Ends {
 }
 
 /// What was said to be done.
-struct Promises {
+pub struct Promises {
     items: Vec<(PathBuf, bool)>,
     /// The client ended well, which promises everything.
     total: bool,
@@ -120,19 +120,48 @@ fn play_power_cut(site: &mut Site<'_>, point: &Point, disk: &Mounted, tally: &mu
 
 /// A kill at `earlier`, then another one in the start that follows.
 fn play_start(site: &mut Site<'_>, point: &Point, earlier: &Point, tally: &mut Tally) -> bool {
-    let mut ends = run_into(site, earlier);
-    let promises = ends.promises();
-    ends.client.kill();
-    ends.server.process.kill();
+    let Some(promises) = fail_before_start(site, earlier) else {
+        return false;
+    };
     let log = site.path("trace");
     let mut second = site.serve(Trace::Inject(&log, &point.at, point.fault));
-    second.process.settle();
-    let was_killed = second.process.ended().is_some_and(|status| status.signal() == Some(9));
+    let status = second.process.settle();
+    let was_killed = status.is_some_and(|status| status.signal() == Some(9));
     second.process.kill();
     look(site, &promises, tally);
     let server = recover_twice(site, &promises, tally);
+    if point.operation == Operation::Compaction {
+        let journal = std::fs::metadata(site.received().join(".syncline/journal"));
+        let fault = if journal.is_ok_and(|journal| journal.len() > 0) {
+            ""
+        } else {
+            "the journal is gone, with what is unfinished"
+        };
+        tally.note(Invariant::Claimed, fault);
+    }
     resume(site, server, tally);
-    ends.reached && was_killed
+    was_killed
+}
+
+/// Kills the server at `earlier`; what was promised until then, or `None` if it was not reached.
+pub fn fail_before_start(site: &mut Site<'_>, earlier: &Point) -> Option<Promises> {
+    let mut ends = run_into(site, earlier);
+    ends.client.kill();
+    ends.server.process.kill();
+    if earlier.operation == Operation::Compaction {
+        tear(&site.received().join(".syncline/journal"));
+    }
+    ends.reached.then(|| ends.promises())
+}
+
+/// Adds the beginning of a record to a journal: it is written anew without it.
+fn tear(journal: &Path) {
+    const HEADER_BYTES: usize = 40;
+    if let Ok(mut bytes) = std::fs::read(journal) {
+        let begun: Vec<u8> = bytes.iter().skip(HEADER_BYTES).take(21).copied().collect();
+        bytes.extend(begun);
+        std::fs::write(journal, bytes).unwrap();
+    }
 }
 
 /// Runs the operation into the fault, and until the client ended and the server has nothing to do.
