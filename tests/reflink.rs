@@ -138,7 +138,7 @@ fn finish(dir: &Path, file: PatchedFile, before: u64) -> u64 {
     barrier.run().unwrap();
     // Before the old version goes: what both take together.
     let taken = before.saturating_sub(free(dir));
-    assert_eq!(publish(&root, sealed, &expected).unwrap(), Published::Replaced);
+    assert_eq!(publish(&root, sealed, &expected, None).unwrap(), Published::Replaced);
     taken
 }
 

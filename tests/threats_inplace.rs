@@ -80,7 +80,7 @@ fn commit(dir: &Path, length: usize) -> Result<(), FileError> {
         work.write_at(at as u64, &bytes)?;
     }
     drop(staging);
-    work.commit(&META, Flush::Disk).map(drop)
+    work.commit(&META, Flush::Disk, None).map(drop)
 }
 
 /// The scenario of a child: `commit` in the folder that it is told, to a longer or a shorter file, or
@@ -430,12 +430,18 @@ fn on_a_small_disk() {
     let expected = root.probe(&path()).unwrap().unwrap().identity;
     let mut work = InPlace::begin(&root, &staging, &path(), &expected, 2_000_000).unwrap();
     work.write_at(0, b"changed").unwrap();
-    assert_eq!(work.commit(&META, Flush::Disk).unwrap_err().code(), ItemCode::DiskFull);
+    assert_eq!(
+        work.commit(&META, Flush::Disk, None).unwrap_err().code(),
+        ItemCode::DiskFull
+    );
     // Old bytes that find no room beside the file.
     let expected = root.probe(&path()).unwrap().unwrap().identity;
     let mut work = InPlace::begin(&root, &staging, &path(), &expected, 1_000).unwrap();
     work.write_at(0, b"changed").unwrap();
-    assert_eq!(work.commit(&META, Flush::Disk).unwrap_err().code(), ItemCode::DiskFull);
+    assert_eq!(
+        work.commit(&META, Flush::Disk, None).unwrap_err().code(),
+        ItemCode::DiskFull
+    );
     staging.retire();
     drop(staging);
     assert!(fs::read(dir.path().join("f")).unwrap() == noise(600_000, 1));

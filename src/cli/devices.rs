@@ -70,7 +70,7 @@ fn row(device: &Device, now: u64) -> [String; 4] {
 }
 
 /// `3 min ago`, in one unit. A time in the future, from a clock that was set, is "just now".
-fn ago(then: u64, now: u64) -> String {
+pub(super) fn ago(then: u64, now: u64) -> String {
     let seconds = now.saturating_sub(then);
     let unit = match seconds {
         0..60 => return "just now".to_owned(),

@@ -1,5 +1,6 @@
 //! `syncline doctor [DIR]…`: looks for what could get in the way on this machine, and says the fix.
-//! Never changes a setting, and writes only into a directory of its own inside the state directory.
+//! Never changes a setting; writes only into a directory of its own inside the state directory, and with
+//! `--repair` damaged journals.
 
 use super::address;
 use super::complaint::{Complaint, reason};
@@ -19,6 +20,10 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use syncline::store::{Home, RunningServer};
 
+mod journals;
+
+use journals::Mending;
+
 /// The flags and operands of `doctor`.
 #[derive(Debug, Args)]
 pub(crate) struct Flags {
@@ -33,6 +38,9 @@ pub(crate) struct Flags {
         value_delimiter = ','
     )]
     listen: Vec<String>,
+    /// Mend damaged journals, of the folders and of the state directory; the damaged ones are kept
+    #[arg(long)]
+    repair: bool,
 }
 
 /// What one look found.
@@ -89,6 +97,7 @@ pub(crate) fn run(session: &Session, flags: &Flags) -> Result<Ending, Complaint>
         .map(|text| address::parse_listen(text))
         .collect::<Result<Vec<_>, _>>()?;
     let path = session.home_path()?;
+    let mending = if flags.repair { Mending::Repair } else { Mending::Look };
     let mut findings = Vec::new();
     let mut running = Vec::new();
     match Home::open(&path) {
@@ -97,6 +106,7 @@ pub(crate) fn run(session: &Session, flags: &Flags) -> Result<Ending, Complaint>
             findings.extend(state(&home, &path));
             findings.push(space(&path));
             findings.extend(system_calls(home.path()));
+            findings.extend(journals::of_home(&home, mending));
         }
         Err(error) => findings.push(Finding::fail(
             "state",
@@ -104,7 +114,10 @@ pub(crate) fn run(session: &Session, flags: &Flags) -> Result<Ending, Complaint>
             "correct that, or use --home DIR",
         )),
     }
-    findings.extend(flags.folders.iter().flat_map(|folder| look_at_folder(folder)));
+    for folder in &flags.folders {
+        findings.extend(look_at_folder(folder));
+        findings.extend(journals::of_folder(folder, mending));
+    }
     findings.extend(listen.iter().map(|&address| port(address, &running)));
     findings.push(clock(SystemTime::now()));
     findings.push(descriptors(getrlimit(Resource::Nofile).current));
@@ -420,6 +433,7 @@ mod tests {
         let session = Session::new(console, Some(home.path().to_owned()));
         let flags = Flags {
             folders: vec![home.path().to_owned()],
+            repair: false,
             listen: vec!["127.0.0.1:0".to_owned()],
         };
         run(&session, &flags).unwrap();

@@ -6,7 +6,9 @@
 //! are attached to the finished command tree, in [`command`].
 
 use super::config::Settings;
-use super::{completions, delta, demo, doctor, id, invite, pull, push, revoke, serve, status};
+use super::{
+    completions, delta, demo, doctor, id, invite, journal, pull, push, restore, revoke, serve, status, trash, versions,
+};
 use clap::builder::{BoolishValueParser, OsStr};
 use clap::{Arg, ArgAction, Args, Command, CommandFactory, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
@@ -38,10 +40,18 @@ pub(crate) enum Verb {
     Devices,
     /// Take a device's rights away
     Revoke(revoke::Flags),
+    /// List what a share keeps of a file: what was replaced, deleted, changed
+    Versions(versions::Flags),
+    /// Bring a version back
+    Restore(restore::Flags),
+    /// List what was deleted, or remove it for good
+    Trash(trash::Flags),
     /// Show the servers running here, or ask one elsewhere
     Status(status::Flags),
     /// Print the content ids of files
     Id(id::Flags),
+    /// List the transfers that are unfinished
+    Journal(journal::Flags),
     /// Make and apply patches of local files
     Delta(delta::Flags),
     /// Check this machine for what could get in the way, and say the fix

@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 use syncline::node::MaxDelete;
+use syncline::store::{Retention, SizeBound};
 
 const UNITS: [&str; 6] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
 
@@ -189,6 +190,51 @@ pub(crate) fn parse_max_delete(text: &str) -> Result<MaxDelete, String> {
     }
 }
 
+/// How long versions are kept; `None`: not at all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct KeepVersions(pub(crate) Option<Retention>);
+
+/// Parses `30d`, `10%`, `20G`, `30d,10%`, `forever`, `off`. An age has a unit, so that `30` means nothing.
+pub(crate) fn parse_keep_versions(text: &str) -> Result<KeepVersions, String> {
+    let help = || format!("{text:?} does not say what to keep; write 30d, 10%, 20G, both as 30d,10%, forever or off");
+    let mut retention = Retention { age: None, size: None };
+    match text.trim().to_ascii_lowercase().as_str() {
+        "off" => return Ok(KeepVersions(None)),
+        "forever" => return Ok(KeepVersions(Some(retention))),
+        _ => {}
+    }
+    for part in text.split(',') {
+        let (_, unit) = split_number(part).ok_or_else(help)?;
+        if unit == "%" {
+            let percent = part.trim().trim_end_matches('%').trim_end().parse();
+            let percent = percent
+                .ok()
+                .filter(|percent| (1..=100).contains(percent))
+                .ok_or_else(help)?;
+            if retention.size.replace(SizeBound::Percent(percent)).is_some() {
+                return Err(help());
+            }
+            continue;
+        }
+        let age = parse_duration(part).ok().filter(|_| !unit.is_empty() && unit != "M");
+        let before = match age {
+            Some(age) => retention.age.replace(age).is_some(),
+            None => {
+                let bytes = Rate::parse(part)
+                    .ok()
+                    .filter(|_| !unit.is_empty())
+                    .and_then(Rate::limit);
+                let bytes = SizeBound::Bytes(bytes.ok_or_else(help)?);
+                retention.size.replace(bytes).is_some()
+            }
+        };
+        if before {
+            return Err(help());
+        }
+    }
+    Ok(KeepVersions(Some(retention)))
+}
+
 /// A decimal number without a sign or exponent, and what follows it.
 fn split_number(text: &str) -> Option<(f64, &str)> {
     let text = text.trim();
@@ -315,6 +361,28 @@ mod tests {
         }
         for bad in ["", "0", "m", "10x", "-1s", "99999999d"] {
             assert!(parse_duration(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_is_kept_has_an_age_and_a_size_or_one_of_them() {
+        let day = Duration::from_secs(86_400);
+        for (text, age, size) in [
+            ("30d,10%", Some(30 * day), Some(SizeBound::Percent(10))),
+            ("10 %, 30d", Some(30 * day), Some(SizeBound::Percent(10))),
+            ("12h", Some(day / 2), None),
+            ("20G", None, Some(SizeBound::Bytes(20 << 30))),
+            ("500M,7d", Some(7 * day), Some(SizeBound::Bytes(500 << 20))),
+            ("forever", None, None),
+        ] {
+            let kept = parse_keep_versions(text).unwrap().0.unwrap();
+            assert_eq!((kept.age, kept.size), (age, size), "{text}");
+        }
+        assert_eq!(parse_keep_versions("off"), Ok(KeepVersions(None)));
+        for bad in [
+            "", "30", "0%", "101%", "1.5%", "30d,7d", "1G,2%", "0d", "x", "30d,", "-1d",
+        ] {
+            assert!(parse_keep_versions(bad).is_err(), "{bad}");
         }
     }
 

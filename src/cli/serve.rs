@@ -5,7 +5,7 @@ use super::address;
 use super::complaint::Complaint;
 use super::exit::Exit;
 use super::push::show;
-use super::quantity::{self, Rate};
+use super::quantity::{self, KeepVersions, Rate};
 use super::report::{self, plain};
 use super::session::{Ending, Session};
 use super::welcome::Ready;
@@ -58,6 +58,10 @@ pub(crate) struct Flags {
     /// When a push is acknowledged: barrier is when it is safely on disk, none leaves that to the system
     #[arg(long, value_name = "WHEN", default_value = "barrier")]
     durability: DurabilityFlag,
+    /// Keep what pushes replace and delete so long, and at most so much of it: 30d, 10%, 20G, 30d,10%,
+    /// forever or off
+    #[arg(long, value_name = "AGE,SIZE", default_value = "30d,10%", value_parser = quantity::parse_keep_versions)]
+    keep_versions: KeepVersions,
     /// Bytes a second over all connections, such as 512k or 5M
     #[arg(long, value_name = "RATE", value_parser = Rate::parse)]
     bwlimit: Option<Rate>,
@@ -156,6 +160,7 @@ fn options(session: &Session, flags: &Flags) -> Result<ServerOptions, Complaint>
         home: session.home_path()?,
         plain: flags.plain,
         durability: flags.durability.into(),
+        keep_versions: flags.keep_versions.0,
         bandwidth_limit: flags.bwlimit.and_then(Rate::limit),
         connections_max: flags.max_connections,
         handle_signals: true,

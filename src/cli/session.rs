@@ -9,7 +9,10 @@ use super::config::{self, Settings};
 use super::console::{Console, Format, Paint, Verbosity};
 use super::exit::Exit;
 use super::flags::{self, Cli, Color, Shared, Verb};
-use super::{completions, delta, demo, devices, doctor, id, invite, pull, push, report, revoke, serve, status};
+use super::{
+    completions, delta, demo, devices, doctor, id, invite, journal, pull, push, report, restore, revoke, serve, status,
+    trash, versions,
+};
 use clap::FromArgMatches;
 use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
@@ -138,8 +141,12 @@ fn dispatch(session: &Session, verb: Verb) -> Result<Ending, Complaint> {
         Verb::Invite(flags) => invite::run(session, &flags),
         Verb::Devices => devices::run(session),
         Verb::Revoke(flags) => revoke::run(session, &flags),
+        Verb::Versions(flags) => versions::run(session, &flags),
+        Verb::Restore(flags) => restore::run(session, &flags),
+        Verb::Trash(flags) => trash::run(session, &flags),
         Verb::Status(flags) => status::run(session, &flags),
         Verb::Id(flags) => id::run(session, &flags),
+        Verb::Journal(flags) => journal::run(session, &flags),
         Verb::Delta(command) => delta::run(session, &command),
         Verb::Doctor(flags) => doctor::run(session, &flags),
         Verb::Completions(flags) => completions::run(session, &flags),

@@ -26,8 +26,8 @@ pub(crate) struct Visitor<'a> {
     pub(crate) name: &'a str,
     /// Rights that anyone has on the share; `None` when there is no such share.
     pub(crate) open_rights: Option<Rights>,
-    /// Whether the server itself can write to the share.
-    pub(crate) writable: bool,
+    /// Why the server itself does not write to the share.
+    pub(crate) read_only: Option<&'static str>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -167,8 +167,7 @@ fn check_wanted(wanted: Rights, rights: Rights, visitor: &Visitor<'_>) -> Result
         let text = format!("this device has only these rights on the share: {rights}");
         return Err(Fault::new(CloseCode::Forbidden, text));
     }
-    if wanted.write && !visitor.writable {
-        let text = "this share is read-only on its server";
+    if let (true, Some(text)) = (wanted.write, visitor.read_only) {
         return Err(Fault::new(CloseCode::Forbidden, text));
     }
     Ok(())

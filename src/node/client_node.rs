@@ -397,7 +397,10 @@ impl ClientNode {
         place.resumes = Rc::clone(&self.resumes);
         if !self.transfer.dry_run {
             self.resumes.pass(|| Journal::open(&place.root));
-            place.collect();
+            let recovered = place.recover();
+            if recovered.is_something() {
+                log::info!("the target of an earlier pull: {recovered}");
+            }
         }
         let plan = ReceivingPlan {
             place: Rc::new(place),

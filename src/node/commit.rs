@@ -15,7 +15,7 @@ use super::place::Place;
 use super::verifying::{CheckedChunk, ChunkCheck, ChunkPlace};
 use crate::model::{ItemCode, Meta, RelPath};
 use crate::reactor::{ConnId, Job, Shared};
-use crate::store::{Barrier, Expected, InPlace, Published, Root, Sealed, publish};
+use crate::store::{Author, Barrier, Expected, InPlace, Keeping, Published, Root, Sealed, Versions, publish};
 use std::collections::HashMap;
 use std::io;
 use std::rc::Rc;
@@ -25,6 +25,8 @@ use std::sync::mpsc;
 #[derive(Debug)]
 pub(crate) struct Commit {
     pub(crate) owner: ConnId,
+    /// Whose doing it is.
+    pub(crate) author: Author,
     pub(crate) file: u32,
     pub(crate) ready: Ready,
 }
@@ -328,6 +330,12 @@ impl Queue {
             commits,
             closings,
             made: std::mem::take(&mut self.made),
+            versions: self.place.versions.as_ref().map(Versions::share),
+            changed: self
+                .place
+                .versions
+                .as_ref()
+                .map_or_else(Vec::new, Versions::take_changed),
         }
     }
 }
@@ -355,6 +363,9 @@ struct Work {
     commits: Vec<Commit>,
     closings: Vec<(ConnId, Closing)>,
     made: Vec<RelPath>,
+    versions: Option<Versions>,
+    /// Directories of versions that came in on the loop.
+    changed: Vec<Box<[u8]>>,
 }
 
 impl Work {
@@ -375,22 +386,34 @@ impl Work {
             commits,
             closings,
             made,
+            versions,
+            changed,
         } = self;
         let mut done = Vec::with_capacity(commits.len() + closings.len());
         let mut after = Barrier::new(&root);
         for path in &made {
             after.add_parent_of(path);
         }
+        changed.iter().for_each(|path| after.add_private(path));
         let staged = flush_staged(&root, durability, &commits);
-        for Commit { owner, file, ready } in commits {
+        for Commit {
+            owner,
+            author,
+            file,
+            ready,
+        } in commits
+        {
+            let keeping = versions.as_ref().map(|versions| Keeping { versions, author });
             let result = staged.and_then(|()| {
                 let published = match ready {
                     Ready::Staged(sealed, expected) => {
                         after.add_parent_of(sealed.path());
-                        publish(&root, sealed, &expected)
+                        publish(&root, sealed, &expected, keeping.as_ref())
                     }
                     // Flushes by itself, in the middle.
-                    Ready::InPlace(work, meta) => work.commit(&meta, durability.flush()).map(|_| Published::Replaced),
+                    Ready::InPlace(work, meta) => work
+                        .commit(&meta, durability.flush(), keeping.as_ref())
+                        .map(|_| Published::Replaced),
                 };
                 published.map_err(|error| {
                     log::warn!("{error}");
@@ -399,6 +422,8 @@ impl Work {
             });
             done.push((owner, Done::File { file, result }));
         }
+        let kept = versions.as_ref().map_or_else(Vec::new, Versions::take_changed);
+        kept.iter().for_each(|path| after.add_private(path));
         let failures: Vec<_> = closings
             .iter()
             .map(|(_, closing)| close(&root, closing, &mut after))

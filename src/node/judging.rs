@@ -285,7 +285,8 @@ impl Receiving {
             let made = self
                 .make_parents(path, books)
                 .and_then(|()| place.staging.symlink(path, target, &entry.meta));
-            made.and_then(|sealed| publish(&place.root, sealed, &expected))
+            let keeping = place.keeping(self.plan.peer);
+            made.and_then(|sealed| publish(&place.root, sealed, &expected, keeping.as_ref()))
                 .map_err(|error| error.code())?;
         }
         Ok(verdict)

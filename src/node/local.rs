@@ -366,11 +366,6 @@ impl PullTarget<'_> {
             path: escape(self.path.as_os_str().as_bytes()),
             reason: error.reason(),
         })?;
-        place.recover();
-        if let Err(error) = place.staging.sweep() {
-            // Staging itself says so again when nothing can be written there.
-            log::info!("{error}");
-        }
         Ok(place)
     }
 

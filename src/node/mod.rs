@@ -18,6 +18,7 @@ pub mod delta_file;
 mod deltas;
 mod events;
 mod examining;
+mod history;
 #[cfg(feature = "tls")]
 mod identity;
 mod intake;
@@ -46,10 +47,12 @@ mod server_node;
 mod source_tree;
 mod status;
 mod target;
+mod tidying;
 mod verifying;
 
 pub use client::Client;
 pub use events::{Action, ClientEvent, Figures, JobError, Outcome, Progress, ServerEvent, Summary};
+pub use history::{Deleted, History, HistoryError, is_older};
 #[cfg(feature = "tls")]
 pub use identity::stored_device;
 pub use options::{

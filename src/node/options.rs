@@ -2,7 +2,7 @@
 
 use crate::model::limits::{CONNECTIONS_MAX, HANDSHAKE_TIMEOUT_MS, IDLE_TIMEOUT_MS, STALL_TIMEOUT_MS};
 use crate::model::{DEFAULT_PORT, Link, RelPath, Rights, ShareName};
-use crate::store::Flush;
+use crate::store::{Flush, Retention};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -51,6 +51,9 @@ pub struct ServerOptions {
     pub plain: bool,
     /// When pushes are acknowledged.
     pub durability: Durability,
+    /// How long what pushes replace and delete is kept in `.syncline/versions` of a share. `None`: not at
+    /// all; what is there already stays.
+    pub keep_versions: Option<Retention>,
     /// Bytes a second over all connections and both directions; `None` is unlimited.
     pub bandwidth_limit: Option<u64>,
     /// Connections that may be open at a time.
@@ -229,6 +232,7 @@ impl ServerOptions {
             home,
             plain: false,
             durability: Durability::Barrier,
+            keep_versions: Some(Retention::default()),
             bandwidth_limit: None,
             connections_max: CONNECTIONS_MAX,
             handle_signals: false,

@@ -4,8 +4,9 @@ use super::deltas::Deltas;
 use super::options::Durability;
 use super::resumes::Resumes;
 use crate::model::{DeviceId, RelPath};
-use crate::store::{Root, Staging, recover};
+use crate::store::{Author, FileError, Keeping, Root, Staging, Sweep, Versions, recover};
 use std::collections::HashSet;
+use std::fmt;
 use std::rc::Rc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -17,6 +18,8 @@ pub(crate) struct Place {
     pub(crate) durability: Durability,
     pub(crate) deltas: Rc<Deltas>,
     pub(crate) resumes: Rc<Resumes>,
+    /// Where what gives way is kept; `None`: it goes.
+    pub(crate) versions: Option<Versions>,
 }
 
 impl Place {
@@ -29,30 +32,20 @@ impl Place {
             durability,
             deltas,
             resumes: Resumes::new(None),
+            versions: None,
         }
     }
 
-    /// Removes what unfinished transfers have staged that nobody will go on with.
-    pub(crate) fn collect(&self) {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let now_seconds = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
-        for expired in self.resumes.expire(now_seconds) {
-            self.staging.discard_kept(expired);
-        }
-        let mut needed = HashSet::new();
-        for id in self.resumes.arrivals() {
-            if self.staging.has_kept(id) {
-                needed.insert(id.to_string());
-            } else {
-                // It was published, and nobody came to say so.
-                self.resumes.end(id);
-            }
-        }
-        match self.staging.sweep_kept(|name| needed.contains(name)) {
-            Ok(swept) if swept.removed > 0 => log::info!("removed {} files that nobody goes on with", swept.removed),
-            Ok(_) => {}
-            Err(error) => log::warn!("{error}"),
-        }
+    /// The same place, where what is replaced and deleted is kept.
+    pub(crate) fn keeping_versions(mut self) -> Place {
+        self.versions = Some(Versions::new(&self.root));
+        self
+    }
+
+    /// How something gives way to what `peer` sends.
+    pub(crate) fn keeping(&self, peer: Option<DeviceId>) -> Option<Keeping<'_>> {
+        let author = Author::from(peer);
+        self.versions.as_ref().map(|versions| Keeping { versions, author })
     }
 
     /// The file at `path` is complete: what an earlier transfer by `peer` left of it is of no use.
@@ -63,17 +56,86 @@ impl Place {
         }
     }
 
-    /// Undoes what an earlier run left half changed in place. Before anything else uses the place.
-    pub(crate) fn recover(&self) {
-        let recovery = match recover(&self.root, self.durability.flush()) {
-            Ok(recovery) => recovery,
-            Err(error) => return log::error!("{error}"),
-        };
-        for path in &recovery.rolled_back {
-            log::warn!("{path} was left half changed by an earlier run and is as it was before");
+    /// Tidies up after a run that ended in the middle of its work: undoes what it left half changed in place,
+    /// keeps what unfinished transfers can go on with, removes the rest. Before anything else uses the place,
+    /// and safe to be cut short itself.
+    pub(crate) fn recover(&self) -> Recovered {
+        let mut recovered = Recovered::default();
+        match recover(&self.root, self.durability.flush()) {
+            Ok(recovery) => {
+                recovered.rolled_back = recovery.rolled_back.len();
+                for path in &recovery.rolled_back {
+                    log::info!("{path} was left half changed by an earlier run and is as it was before");
+                }
+                for kept in &recovery.kept {
+                    log::error!("{kept}");
+                }
+            }
+            Err(error) => log::error!("{error}"),
         }
-        for kept in &recovery.kept {
-            log::error!("{kept}");
+        recovered.removed = counted(self.staging.sweep());
+        recovered.unfinished = self.collect(&mut recovered.removed);
+        recovered
+    }
+
+    /// Removes what unfinished transfers have staged that nobody will go on with; how many are left. Without
+    /// the journal nobody can tell, and nothing is touched.
+    fn collect(&self, removed: &mut u64) -> usize {
+        if !self.resumes.is_open() {
+            return 0;
         }
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        for expired in self.resumes.expire(i64::try_from(now.as_secs()).unwrap_or(i64::MAX)) {
+            self.staging.discard_kept(expired);
+            *removed += 1;
+        }
+        let mut needed = HashSet::new();
+        for id in self.resumes.arrivals() {
+            if self.staging.has_kept(id) {
+                needed.insert(id.to_string());
+            } else {
+                // It was published, and nobody came to say so.
+                self.resumes.end(id);
+            }
+        }
+        *removed += counted(self.staging.sweep_kept(|name| needed.contains(name)));
+        needed.len()
+    }
+}
+
+fn counted(swept: Result<Sweep, FileError>) -> u64 {
+    // Staging itself says so again when nothing can be written there.
+    swept
+        .inspect_err(|error| log::info!("{error}"))
+        .map_or(0, |swept| swept.removed)
+}
+
+/// What a recovery found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Recovered {
+    rolled_back: usize,
+    unfinished: usize,
+    removed: u64,
+}
+
+impl fmt::Display for Recovered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Recovered {
+            rolled_back,
+            unfinished,
+            removed,
+        } = self;
+        write!(
+            f,
+            "{rolled_back} files half changed in place are as they were before, {unfinished} unfinished transfers \
+             can go on, {removed} leftovers removed"
+        )
+    }
+}
+
+impl Recovered {
+    /// Whether there was anything.
+    pub(crate) fn is_something(&self) -> bool {
+        *self != Recovered::default()
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! 1. Only after a complete list, the scopes are scanned and what was not offered is noted.
 //! 2. The brake compares their number with what is there; over it, nothing is deleted.
-//! 3. What is noted is removed, deepest first; a directory that still holds something stays.
+//! 3. What is noted is removed, deepest first, or moved to the versions where they are kept; a directory
+//!    that still holds something stays.
 //!
 //! Invariant: nothing is removed unless the source and every scope were listed completely.
 
@@ -10,7 +11,7 @@ use super::agreement::Agreement;
 use super::options::MaxDelete;
 use crate::model::limits::LISTED_MAX;
 use crate::model::{CloseCode, Fault, ItemCode, RelPath};
-use crate::store::{Keep, PathKind, Root, Scan, ScanItem, Shape};
+use crate::store::{Keep, Keeping, PathKind, Root, Scan, ScanItem, Shape};
 use crate::wire::Finish;
 use std::collections::HashSet;
 
@@ -94,6 +95,7 @@ pub(crate) trait PruneLog {
 /// What a step works with.
 pub(crate) struct PruneContext<'a> {
     pub(crate) root: &'a Root,
+    pub(crate) keeping: Option<Keeping<'a>>,
     pub(crate) agreement: &'a Agreement,
     pub(crate) offered: &'a Offered,
     pub(crate) brake: MaxDelete,
@@ -188,7 +190,11 @@ impl Prune {
             let Some(path) = self.doomed.pop() else {
                 return Pruned::Over(Finish::Done { deleted: self.deleted });
             };
-            let removed = if cx.dry_run { Ok(()) } else { cx.root.remove(&path) };
+            let removed = match &cx.keeping {
+                _ if cx.dry_run => Ok(()),
+                Some(keeping) => cx.root.remove_keeping(&path, keeping),
+                None => cx.root.remove(&path),
+            };
             match removed.map_err(|error| error.code()) {
                 Ok(()) => {
                     self.deleted += 1;

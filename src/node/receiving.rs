@@ -231,8 +231,14 @@ impl Receiving {
         want.committed = committed;
         let path = want.path.clone();
         self.touch_parent(&path);
-        let owner = self.owner;
-        books.committer.push(&self.plan.place, Commit { owner, file, ready });
+        let (owner, author) = (self.owner, self.plan.peer.into());
+        let commit = Commit {
+            owner,
+            author,
+            file,
+            ready,
+        };
+        books.committer.push(&self.plan.place, commit);
     }
 
     pub(super) fn fail(&mut self, file: u32, code: ItemCode, receiver: &mut Receiver, ledger: &mut Ledger) {
@@ -312,6 +318,7 @@ impl Receiving {
         };
         let cx = PruneContext {
             root: &self.plan.place.root,
+            keeping: self.plan.place.keeping(self.plan.peer),
             agreement: &self.plan.agreement,
             offered,
             brake: delete.brake,

@@ -91,6 +91,11 @@ impl Resumes {
         }
     }
 
+    /// Whether there is a journal.
+    pub(crate) fn is_open(&self) -> bool {
+        self.journal.borrow().is_some()
+    }
+
     /// A file begins to arrive. `None`: it is too small, or cannot be remembered.
     pub(crate) fn begin(self: &Rc<Resumes>, incoming: Incoming) -> Option<Lease> {
         if incoming.size < RESUME_BYTES_MIN {

@@ -40,7 +40,7 @@ const DOUBLINGS_MAX: u32 = 6;
 /// A server that is started again is back in so many milliseconds, as a rule: until then, asking costs
 /// nothing, and is not counted.
 const RESTART_MS: u64 = 10_000;
-const RESTART_RETRY_MS: u64 = 75;
+const RESTART_RETRY_MS: u64 = 50;
 
 impl Retrying {
     /// An attempt broke off; `random` spreads those of many clients. `None`: that was the last one.
@@ -118,7 +118,7 @@ mod tests {
         for _ in 0..100 {
             refused.now_ms += 99;
             let wait = retrying.after(refused, 2, 74).unwrap();
-            assert_eq!((wait.wait_ms, wait.told), (149, false));
+            assert_eq!((wait.wait_ms, wait.told), (74, false));
         }
         refused.now_ms += RESTART_MS;
         assert_eq!(waits(&mut retrying, refused, 9), [125, 250, 500, 1000]);

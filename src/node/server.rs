@@ -11,11 +11,12 @@ use super::place::Place;
 use super::resumes::Resumes;
 use super::server_node::{DRAIN_TIMER, Draining, REVOKE_INTERVAL_MS, REVOKE_TIMER, ServerNode, Share};
 use super::status::Totals;
+use super::tidying::{TIDY_TIMER, Tidier};
 use crate::model::limits::{DRAIN_TIMEOUT_MS, PREAUTH_CONNECTIONS_MAX};
 use crate::model::{DeviceId, ShareName, system_reason};
 use crate::reactor::{Counters, Reactor, ReactorOptions, Security};
-use crate::store::Journal;
 use crate::store::{Home, LockError, Root, RunFile, RunningServer, ShareLock, StateError, inspect};
+use crate::store::{Journal, JournalError};
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
@@ -122,6 +123,9 @@ impl Server {
         };
         let run_file = home.announce(&running).map_err(state)?;
         let name = home.device_name();
+        let tidier = options
+            .keep_versions
+            .map(|retention| Tidier::new(retention, shares.iter().map(|share| &share.place)));
         let node = ServerNode {
             name,
             shares,
@@ -138,8 +142,12 @@ impl Server {
             connections: 0,
             recheck: false,
             cut: false,
+            tidier,
         };
         let now = reactor.shared().now();
+        if let Some(first) = node.tidier.as_ref().and_then(|tidier| tidier.first(now)) {
+            reactor.shared().set_timer(TIDY_TIMER, first);
+        }
         reactor.shared().set_timer(REVOKE_TIMER, now + REVOKE_INTERVAL_MS);
         Ok(Server {
             reactor,
@@ -192,8 +200,12 @@ impl Server {
         self.reactor.turn(timeout, &mut self.node)?;
         for share in &self.node.shares {
             share.place.root.forget_parents();
+            if let Some(versions) = &share.place.versions {
+                versions.forget_parents();
+            }
             // No transfer holds the place: nothing of ours has to stay in the folder.
-            if Rc::strong_count(&share.place) == 1 {
+            let idle = 1 + usize::from(self.node.tidier.is_some() && share.place.versions.is_some());
+            if Rc::strong_count(&share.place) == idle {
                 share.place.staging.retire();
             }
         }
@@ -295,9 +307,9 @@ fn open_share(wanted: &ShareOptions, options: &ServerOptions) -> Result<Share, S
         reason,
     };
     let root = Root::open(path).map_err(|error| broken(error.reason()))?;
-    let (lock, writable) = match ShareLock::acquire(&root) {
-        Ok(lock) => (Some(lock), true),
-        Err(LockError::ReadOnly) => (None, false),
+    let lock = match ShareLock::acquire(&root) {
+        Ok(lock) => Some(lock),
+        Err(LockError::ReadOnly) => None,
         Err(LockError::Held { holder }) => {
             return Err(ServerError::Locked {
                 path: path.clone(),
@@ -307,25 +319,35 @@ fn open_share(wanted: &ShareOptions, options: &ServerOptions) -> Result<Share, S
         Err(error) => return Err(broken(error.to_string())),
     };
     let mut place = Place::new(root, options.durability);
-    if writable {
-        place.recover();
-        place.resumes = Resumes::of(Journal::open(&place.root));
-        place.collect();
-        match place.staging.sweep() {
-            Ok(swept) if swept.removed > 0 => {
-                log::info!("removed {} unfinished files of an earlier run", swept.removed);
-            }
-            Ok(_) => {}
-            Err(error) => log::warn!("{error}"),
-        }
-    } else {
+    if lock.is_some() && options.keep_versions.is_some() {
+        place = place.keeping_versions();
+    }
+    let mut read_only = None;
+    if lock.is_none() {
         log::warn!("{} cannot be written to: it is served for reading only", path.display());
+        read_only = Some("this share is read-only on its server");
+    } else {
+        place.resumes = match Journal::open(&place.root) {
+            Err(error @ (JournalError::Damaged { .. } | JournalError::Version(_))) => {
+                let path = path.display();
+                log::error!(
+                    "{path} is served for reading only: {error}; stop the server and run: syncline doctor --repair {path}"
+                );
+                read_only = Some("this share is read-only until its server has repaired its journal");
+                Resumes::new(None)
+            }
+            opened => Resumes::of(opened),
+        };
+        let recovered = place.recover();
+        if recovered.is_something() {
+            log::warn!("{}: after an earlier run, {recovered}", path.display());
+        }
     }
     Ok(Share {
         name: wanted.name.clone(),
         place: Rc::new(place),
         open: wanted.open,
-        writable,
+        read_only,
         totals: Totals::default(),
         _lock: lock,
     })

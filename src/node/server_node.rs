@@ -10,6 +10,7 @@ use super::options::Deadlines;
 use super::peer::{Core, Peer, Pulse, Session, Transfer};
 use super::place::Place;
 use super::status::{LoopStatus, StatusReport, Totals};
+use super::tidying::{TIDY_TIMER, Tidier};
 use crate::conn::{Event, Machine};
 use crate::model::{CloseCode, DeviceId, Fault, Rights, ShareName, Tick};
 use crate::reactor::{Activity, Closed, ConnId, Context, Counters, Handler, Shared};
@@ -25,7 +26,8 @@ pub(super) struct Share {
     pub(super) name: ShareName,
     pub(super) place: Rc<Place>,
     pub(super) open: Rights,
-    pub(super) writable: bool,
+    /// Why nothing may be written there.
+    pub(super) read_only: Option<&'static str>,
     pub(super) totals: Totals,
     pub(super) _lock: Option<ShareLock>,
 }
@@ -50,6 +52,8 @@ pub(super) struct ServerNode {
     pub(super) recheck: bool,
     /// Draining has taken long enough.
     pub(super) cut: bool,
+    /// Lets go of old versions, if versions are kept.
+    pub(super) tidier: Option<Tidier>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -141,7 +145,10 @@ impl Handler<Peer> for ServerNode {
     }
 
     fn durable(&mut self, shared: &mut Shared, ticket: u64, result: io::Result<()>) {
-        self.core.committer.completed(shared, ticket, &result);
+        let tidier = self.tidier.as_mut();
+        if !tidier.is_some_and(|tidier| tidier.completed(shared, ticket)) {
+            self.core.committer.completed(shared, ticket, &result);
+        }
     }
 
     fn signal(&mut self, shared: &mut Shared, signal: i32) {
@@ -160,6 +167,9 @@ impl Handler<Peer> for ServerNode {
                 self.recheck = true;
             }
             return shared.set_timer(REVOKE_TIMER, shared.now() + REVOKE_INTERVAL_MS);
+        }
+        if let (TIDY_TIMER, Some(tidier)) = (key, &mut self.tidier) {
+            return tidier.look(shared);
         }
         if key == DRAIN_TIMER {
             self.cut = true;
@@ -248,7 +258,7 @@ impl ServerNode {
             device: session.device,
             name: &name,
             open_rights: index.map(|index| self.shares[index].open),
-            writable: index.is_some_and(|index| self.shares[index].writable),
+            read_only: index.and_then(|index| self.shares[index].read_only),
         };
         let opened = self.access.decide(open, &visitor, cx.now())?;
         if let (true, Some(device), Some(share)) = (opened.paired, session.device, open.share.clone()) {

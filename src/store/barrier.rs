@@ -24,6 +24,8 @@ pub struct Barrier {
     files: Vec<(Arc<Session>, String)>,
     /// `None` is the root itself.
     directories: BTreeSet<Option<RelPath>>,
+    /// Directories below `.syncline`, and above it, by their paths relative to the root.
+    private: BTreeSet<Box<[u8]>>,
 }
 
 /// Up to this many items are flushed one by one; more are cheaper as one flush of the file system.
@@ -38,6 +40,7 @@ impl Barrier {
             resolver: root.resolver(),
             files: Vec::new(),
             directories: BTreeSet::new(),
+            private: BTreeSet::new(),
         }
     }
 
@@ -60,10 +63,15 @@ impl Barrier {
         self.directories.insert(path.parent());
     }
 
+    /// Adds a directory of ours whose names changed, by its path relative to the root.
+    pub fn add_private(&mut self, path: &[u8]) {
+        self.private.insert(path.into());
+    }
+
     /// Items to flush.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.files.len() + self.directories.len()
+        self.files.len() + self.directories.len() + self.private.len()
     }
 
     /// Whether there is nothing to flush.
@@ -98,8 +106,9 @@ impl Barrier {
         for (session, name) in &self.files {
             opened.push(openat(session.directory(), name.as_str(), flags, Mode::empty()).ok()?);
         }
-        for directory in &self.directories {
-            let path = directory.as_ref().map_or(&b"."[..], RelPath::as_bytes);
+        let directories = self.directories.iter();
+        let shown = directories.map(|directory| directory.as_ref().map_or(&b"."[..], RelPath::as_bytes));
+        for path in shown.chain(self.private.iter().map(|path| &**path)) {
             opened.push(
                 self.resolver
                     .open_directory(self.root.as_fd(), path, OFlags::RDONLY)

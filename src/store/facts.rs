@@ -103,6 +103,11 @@ impl Identity {
         self.size
     }
 
+    /// The modification time.
+    pub(super) fn mtime(&self) -> Timestamp {
+        self.mtime
+    }
+
     /// Whether both are states of one inode.
     #[must_use]
     pub fn same_inode(&self, other: &Identity) -> bool {

@@ -4,7 +4,8 @@
 //!    part are filled up with old bytes. Repairs go the same way. The file itself is only read.
 //! 2. The caller reads the result through this, old and new laid over each other, and checks it.
 //! 3. A commit writes the old bytes of changed pages, and of a tail that is cut off, to an undo record;
-//!    then takes room, writes the pages, cuts, sets mode and time, flushes; then the record goes.
+//!    then takes room, writes the pages, cuts, sets mode and time, flushes; then the record goes, or
+//!    becomes a version. From that moment on the change is made, whatever happens.
 //! 4. When 3 fails once the file was touched, it is rolled back at once, or, after a crash, by `recover`.
 //!
 //! Awkward cases: a file with more than one name is refused, since the others may lie outside of the
@@ -13,7 +14,7 @@
 //! changing a file in place. Never touches the file before `commit`. Invariant: from the first change
 //! to the last flush a complete record of the old content exists.
 
-use super::barrier::flush;
+use super::barrier::{Barrier, flush};
 use super::error::{FileError, Operation};
 use super::facts::{Found, Identity};
 use super::laid::Laid;
@@ -25,6 +26,7 @@ use super::source::SourceFile;
 use super::staged::StagedFile;
 use super::staging::{Room, Staging, reserve};
 use super::undo::{Flush, Inode, RANGE_BYTES_MAX, RecordWriter, UndoDirectory, Undone};
+use super::versions::{Keeping, Reason, Successor};
 use crate::model::limits::LEAF_BYTES;
 use crate::model::{ItemCode, Meta, RelPath};
 use rustix::fd::AsFd;
@@ -215,8 +217,8 @@ impl InPlace {
         Ok(Laid::new(old, self.old.size(), changes, changed))
     }
 
-    /// Makes the changes, which the caller has verified, and sets mode and time as in `meta`. Blocks; for
-    /// the helper thread.
+    /// Makes the changes, which the caller has verified, and sets mode and time as in `meta`. The undo
+    /// record is kept as a version by `keeping`; without, it is removed. Blocks; for the helper thread.
     ///
     /// # Returns
     /// The state of the file afterwards.
@@ -225,8 +227,8 @@ impl InPlace {
     /// [`ItemCode::Changing`] when it is not as it was at [`InPlace::begin`]; or the disk is full or
     /// fails. The file is as it was then; should even rolling it back have failed, its record stays for
     /// `recover`, and the log says so.
-    pub fn commit(self, meta: &Meta, flush: Flush) -> Result<Identity, FileError> {
-        let mut commit = Commit::new(self, *meta, flush)?;
+    pub fn commit(self, meta: &Meta, flush: Flush, keeping: Option<&Keeping<'_>>) -> Result<Identity, FileError> {
+        let mut commit = Commit::new(self, *meta, flush, keeping)?;
         loop {
             match commit.step() {
                 Ok(None) => {}
@@ -295,10 +297,11 @@ impl InPlace {
 
 /// A commit, in steps of a few system calls each.
 #[derive(Debug)]
-struct Commit {
+struct Commit<'a> {
     work: InPlace,
     meta: Meta,
     flush: Flush,
+    keeping: Option<&'a Keeping<'a>>,
     record: RecordWriter,
     undo: UndoDirectory,
     stage: Stage,
@@ -319,12 +322,14 @@ enum Stage {
     Shorten,
     Meta,
     Flush,
-    /// The file is complete; the record goes.
+    /// The file is complete; the record goes, or becomes a version.
     Forget,
+    /// There is no way back; that the record is gone has to reach the disk.
+    Settle,
 }
 
-impl Commit {
-    fn new(work: InPlace, meta: Meta, flush: Flush) -> Result<Commit, FileError> {
+impl<'a> Commit<'a> {
+    fn new(work: InPlace, meta: Meta, flush: Flush, keeping: Option<&'a Keeping<'a>>) -> Result<Commit<'a>, FileError> {
         work.check_unchanged()?;
         let staged = |error| FileError::new(Operation::Stage, &work.path, error);
         let inode = Inode::of(work.file.as_fd()).map_err(|errno| staged(errno.into()))?;
@@ -341,6 +346,7 @@ impl Commit {
             work,
             meta,
             flush,
+            keeping,
             record,
             undo,
             stage: Stage::Record(0),
@@ -383,12 +389,17 @@ impl Commit {
                 Stage::Forget
             }
             Stage::Forget => {
-                let stat = fstat(&self.work.file).map_err(|errno| self.work.failed(errno))?;
-                self.undo
-                    .remove(self.record.name(), self.flush)
-                    .map_err(|error| self.work.failed(error))?;
-                return Ok(Some(Found::of(&stat).identity));
+                match self.keeping {
+                    Some(keeping) => self.keep_record(keeping)?,
+                    None => {
+                        let removed = self.undo.remove(self.record.name(), Flush::Nothing);
+                        removed.map_err(|error| self.work.failed(error))?;
+                    }
+                }
+                self.stage = Stage::Settle;
+                return self.settle().map(Some);
             }
+            Stage::Settle => return self.settle().map(Some),
         };
         Ok(None)
     }
@@ -404,6 +415,8 @@ impl Commit {
                     }
                 }
             }
+            // The file is what it should be, though it is not known to be on the disk.
+            Stage::Settle => {}
             _ => {
                 let name = self.record.name();
                 let record = self.record.file();
@@ -416,6 +429,31 @@ impl Commit {
                 }
             }
         }
+    }
+
+    fn identity(&self) -> Result<Identity, FileError> {
+        let stat = fstat(&self.work.file).map_err(|errno| self.work.failed(errno))?;
+        Ok(Found::of(&stat).identity)
+    }
+
+    fn keep_record(&self, keeping: &Keeping<'_>) -> Result<(), FileError> {
+        let successor = Successor::of(&self.identity()?);
+        let (from, name) = (self.undo.directory.as_fd(), self.record.name());
+        let kept = keeping.rename_in(&self.work.path, from, name.as_bytes(), Reason::Changed, Some(successor));
+        kept.map(|_| ()).map_err(|errno| self.work.failed(errno))
+    }
+
+    fn settle(&self) -> Result<Identity, FileError> {
+        if self.flush == Flush::Disk {
+            let mut barrier = Barrier::new(&self.work.root);
+            if let Some(keeping) = self.keeping {
+                let changed = keeping.versions.take_changed();
+                changed.iter().for_each(|path| barrier.add_private(path));
+            }
+            let flushed = barrier.run().and_then(|()| self.undo.flush());
+            flushed.map_err(|error| self.work.failed(error))?;
+        }
+        self.identity()
     }
 
     /// Changed pages as far as both versions have them, then the tail that is cut off.

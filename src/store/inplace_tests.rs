@@ -108,7 +108,7 @@ impl Case {
 
     /// A commit that is killed after so many steps; whether it came to its end before.
     fn crash_after(&self, steps: usize) -> bool {
-        let mut commit = Commit::new(self.prepared(), META, Flush::Disk).unwrap();
+        let mut commit = Commit::new(self.prepared(), META, Flush::Disk, None).unwrap();
         (0..steps).any(|_| commit.step().unwrap().is_some())
     }
 
@@ -154,7 +154,7 @@ fn a_commit_gives_the_new_version() {
         let work = case.prepared();
         assert!(case.content() == case.old, "nothing is touched before the commit");
         let inode = fs::metadata(case.file()).unwrap().ino();
-        let identity = work.commit(&META, Flush::Disk).unwrap();
+        let identity = work.commit(&META, Flush::Disk, None).unwrap();
         case.assert_new();
         case.assert_clean("after the commit");
         assert_eq!(case.root.probe(&path()).unwrap().unwrap().identity, identity);
@@ -220,7 +220,7 @@ fn random_writes_give_the_same_bytes_as_a_vector() {
         let mut read = vec![0; length + 1];
         assert_eq!(work.read_through(0, &mut read).unwrap(), length);
         assert!(read[..length] == case.new, "round {round}");
-        work.commit(&META, Flush::Nothing).unwrap();
+        work.commit(&META, Flush::Nothing, None).unwrap();
         assert!(case.content() == case.new, "round {round}");
     }
 }
@@ -346,7 +346,7 @@ fn another_file_in_the_place_is_left_alone() {
 #[test]
 fn a_recovery_leaves_living_commits_alone() {
     let case = Case::new(noise(50_000, 1), 50_000, &[(7, 9_000)]);
-    let mut commit = Commit::new(case.prepared(), META, Flush::Disk).unwrap();
+    let mut commit = Commit::new(case.prepared(), META, Flush::Disk, None).unwrap();
     loop {
         let recovery = case.recover();
         assert_eq!(
@@ -371,8 +371,11 @@ fn a_file_that_was_edited_meanwhile_is_not_touched() {
     };
     let work = case.prepared();
     edit(b'a');
-    assert_eq!(work.commit(&META, Flush::Disk).unwrap_err().code(), ItemCode::Changing);
-    let mut commit = Commit::new(case.prepared(), META, Flush::Disk).unwrap();
+    assert_eq!(
+        work.commit(&META, Flush::Disk, None).unwrap_err().code(),
+        ItemCode::Changing
+    );
+    let mut commit = Commit::new(case.prepared(), META, Flush::Disk, None).unwrap();
     while commit.stage != Stage::Publish {
         commit.step().unwrap();
     }

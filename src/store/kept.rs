@@ -211,7 +211,7 @@ mod tests {
         assert_eq!(staged.file().metadata().unwrap().len(), 9);
         staged.write_at(9, b" and end").unwrap();
         let sealed = staged.seal(&META, 17).unwrap();
-        publish(&root, sealed, &Expected::Absent).unwrap();
+        publish(&root, sealed, &Expected::Absent, None).unwrap();
         assert_eq!(std::fs::read(dir.path().join("f")).unwrap(), b"beginning and end");
         staging.create_kept(&path(), Room::Sparse, id).unwrap().discard();
         drop(staging);

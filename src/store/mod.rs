@@ -41,6 +41,7 @@ mod staged;
 mod staging;
 mod trust;
 mod undo;
+mod versions;
 
 pub use barrier::Barrier;
 pub use error::{FileError, Operation};
@@ -72,3 +73,7 @@ pub use staged::{Sealed, StagedFile};
 pub use staging::{Room, Staging, Sweep};
 pub use trust::{Device, Redeemed, Stamp, Trust};
 pub use undo::Flush;
+pub use versions::{
+    Author, AuthorTag, Keeping, KeptAt, Reason, RestoreError, Retention, SizeBound, Stay, Tidied, Tidying, Version,
+    VersionName, VersionWalk, Versions, restore, versions_of,
+};

@@ -136,7 +136,7 @@ fn a_patched_file_is_published_with_mode_and_time() {
     let mut barrier = Barrier::new(&root);
     barrier.add_file(&sealed);
     barrier.run().unwrap();
-    assert_eq!(publish(&root, sealed, &expected).unwrap(), Published::Replaced);
+    assert_eq!(publish(&root, sealed, &expected, None).unwrap(), Published::Replaced);
     assert_eq!(fs::read(dir.path().join("f")).unwrap(), b"the new version");
     let found = fs::metadata(dir.path().join("f")).unwrap();
     assert_eq!((found.mode() & 0o7777, found.mtime()), (0o640, 77));

@@ -6,10 +6,14 @@
 //! 3. If it is the version that was expected, it goes. Anything else is a version that somebody made
 //!    since we looked: it moves back beside the file as a conflict copy.
 //!
+//! Where versions are kept, the staged file moves to the slot of the version that will give way before 2.
+//! So what gives way lies in its place among the versions in the moment in which it gives way, and 3
+//! leaves it there.
+//!
 //! Awkward cases: an empty directory in the way is removed first; a file system without the flags of
-//! `renameat2` gets a check and a plain rename; between EXCHANGE and 3 the displaced version has no
+//! `renameat2` gets a check and a plain rename, and what is kept gets a second name first; between EXCHANGE and 3 the displaced version has no
 //! name outside staging, so a failure there exchanges back, and the staged name carries our inode: a
-//! sweep after a crash keeps what is of another. Never flushes anything (that is `barrier`).
+//! sweep after a crash keeps what is of another. A slot's name carries it, too. Never flushes anything (that is `barrier`).
 //! Invariant: only a version that the caller expected, or an empty directory, ever disappears.
 
 use super::calendar::Moment;
@@ -20,7 +24,9 @@ use super::private::open_private;
 use super::root::{Place, Root};
 use super::staged::{Sealed, StagedName};
 use super::staging::rescued;
+use super::versions::{Keeping, Reason, Slot, Successor};
 use crate::model::{ItemCode, RelPath};
+use rustix::fd::AsFd;
 use rustix::fs::{AtFlags, RenameFlags, renameat, renameat_with, statat, unlinkat};
 use rustix::io::Errno;
 
@@ -53,15 +59,21 @@ const COPIES_MAX: u32 = 100;
 /// Whose version a conflict copy holds.
 const AUTHOR: &str = "local";
 
-/// Gives `sealed` its final name. A link or special file in the way is treated like a file.
+/// Gives `sealed` its final name. A link or special file in the way is treated like a file. The version
+/// that was expected is kept by `keeping`; without, it is removed.
 ///
 /// # Errors
 /// [`ItemCode::InTheWay`] for a directory with content, [`ItemCode::CrossDevice`] when the directory
 /// is on another file system than the root, [`ItemCode::Vanished`] when it is gone,
 /// [`ItemCode::Changing`] when the name changes faster than it can be replaced. What stood there stands
 /// there still, and the staged file is removed.
-pub fn publish(root: &Root, sealed: Sealed, expected: &Expected) -> Result<Published, FileError> {
-    publish_by(root, sealed, expected, Swap::Atomic)
+pub fn publish(
+    root: &Root,
+    sealed: Sealed,
+    expected: &Expected,
+    keeping: Option<&Keeping<'_>>,
+) -> Result<Published, FileError> {
+    publish_by(root, sealed, expected, Swap::Atomic, keeping)
 }
 
 /// What the file system's rename can do.
@@ -78,6 +90,7 @@ struct Publisher<'a> {
     staged: StagedName,
     expected: Expected,
     swap: Swap,
+    keeping: Option<&'a Keeping<'a>>,
     /// The conflict copy that a surprise was moved to already; only without EXCHANGE.
     aside: Option<RelPath>,
 }
@@ -89,7 +102,24 @@ enum Attempt {
     Again,
 }
 
-fn publish_by(root: &Root, sealed: Sealed, expected: &Expected, swap: Swap) -> Result<Published, FileError> {
+/// What [`Publisher::keep_first`] did.
+#[derive(Debug)]
+enum Kept {
+    /// The expected version has a second name, in the slot.
+    Linked(Slot),
+    /// The expected version is in the slot alone.
+    Moved(Slot),
+    /// It was not the expected version, which stays where it stood.
+    Another,
+}
+
+fn publish_by(
+    root: &Root,
+    sealed: Sealed,
+    expected: &Expected,
+    swap: Swap,
+    keeping: Option<&Keeping<'_>>,
+) -> Result<Published, FileError> {
     let (staged, path) = sealed.into_parts();
     let place = root.place(&path)?;
     let mut publisher = Publisher {
@@ -99,6 +129,7 @@ fn publish_by(root: &Root, sealed: Sealed, expected: &Expected, swap: Swap) -> R
         staged,
         expected: *expected,
         swap,
+        keeping,
         aside: None,
     };
     publisher.run()
@@ -152,7 +183,7 @@ impl Publisher<'_> {
         let outcome = match self.swap {
             Swap::Atomic => self.rename_to_final(RenameFlags::NOREPLACE),
             Swap::Plain => renameat(
-                self.staged.session().directory(),
+                self.staged.directory(),
                 self.staged.as_str(),
                 &self.place.parent,
                 self.place.name,
@@ -172,30 +203,30 @@ impl Publisher<'_> {
         let foreseen = self.expected == Expected::Present(found.identity);
         match (self.swap, foreseen) {
             (Swap::Atomic, _) => self.exchange(found, foreseen),
-            (Swap::Plain, true) => self.create_over(),
+            (Swap::Plain, true) => self.create_over(found),
             (Swap::Plain, false) => self.move_aside_then_create(),
         }
     }
 
     /// Steps 2 and 3 of the head of this file.
     fn exchange(&mut self, found: &Found, foreseen: bool) -> Result<Attempt, FileError> {
-        self.staged
-            .carry_inode()
-            .map_err(|errno| FileError::new(Operation::Publish, self.path, errno))?;
+        let readied = match self.keeping {
+            Some(keeping) if foreseen => self.move_to_slot(keeping),
+            _ => self.staged.carry_inode(),
+        };
+        readied.map_err(|errno| FileError::new(Operation::Publish, self.path, errno))?;
         match self.rename_to_final(RenameFlags::EXCHANGE) {
             Ok(()) => self.staged.release(),
             Err(Errno::NOENT) => return Ok(Attempt::Again),
             Err(errno) => return self.degrade_or_fail(errno),
         }
-        let displaced = statat(
-            self.staged.session().directory(),
-            self.staged.as_str(),
-            AtFlags::SYMLINK_NOFOLLOW,
-        )
-        .map(|stat| Found::of(&stat));
+        let displaced = statat(self.staged.directory(), self.staged.as_str(), AtFlags::SYMLINK_NOFOLLOW)
+            .map(|stat| Found::of(&stat));
         match displaced {
             Ok(displaced) if foreseen && displaced.identity.same_content(&found.identity) => {
-                self.staged.reclaim();
+                if !self.staged.is_in_slot() {
+                    self.staged.reclaim();
+                }
                 Ok(Attempt::Done(Published::Replaced))
             }
             _ => match self.keep_aside() {
@@ -208,13 +239,25 @@ impl Publisher<'_> {
         }
     }
 
+    /// Moves the staged file to where the version that it replaces is going to be.
+    fn move_to_slot(&mut self, keeping: &Keeping<'_>) -> Result<(), Errno> {
+        if self.staged.is_in_slot() {
+            return Ok(());
+        }
+        let (from, name) = (self.staged.directory(), self.staged.as_str());
+        let stat = statat(from, name, AtFlags::SYMLINK_NOFOLLOW)?;
+        let successor = Some(Successor::of(&Found::of(&stat).identity));
+        let slot = keeping.rename_in(self.path, from, name.as_bytes(), Reason::Replaced, successor)?;
+        self.staged.moved_to(slot);
+        Ok(())
+    }
+
     /// Moves the displaced version from staging to a conflict copy beside the file.
     fn keep_aside(&self) -> Result<RelPath, FileError> {
         self.root.forget_beneath(self.path);
         self.at_free_copy(|copy| {
-            let staging = self.staged.session().directory();
             renameat_with(
-                staging,
+                self.staged.directory(),
                 self.staged.as_str(),
                 &self.place.parent,
                 copy,
@@ -233,6 +276,13 @@ impl Publisher<'_> {
     }
 
     fn rescue(&self) {
+        if self.staged.is_in_slot() {
+            return log::error!(
+                "{}: an unexpected version was kept as {}",
+                self.path,
+                self.staged.as_str()
+            );
+        }
         let session = self.staged.session();
         let name = rescued(session.name(), self.staged.as_str());
         let kept = open_private(session.root()).and_then(|private| {
@@ -251,11 +301,66 @@ impl Publisher<'_> {
     }
 
     /// Without NOREPLACE and EXCHANGE: what was expected is replaced by a plain rename.
-    fn create_over(&mut self) -> Result<Attempt, FileError> {
-        Ok(match self.create()? {
-            Attempt::Done(_) => Attempt::Done(Published::Replaced),
-            Attempt::Again => Attempt::Again,
-        })
+    fn create_over(&mut self, found: &Found) -> Result<Attempt, FileError> {
+        let kept = match self.keeping {
+            Some(keeping) => Some(self.keep_first(keeping, found)?),
+            None => None,
+        };
+        if let Some(Kept::Another) = kept {
+            return Ok(Attempt::Again);
+        }
+        match self.create() {
+            Ok(Attempt::Done(_)) => Ok(Attempt::Done(Published::Replaced)),
+            Ok(Attempt::Again) => Ok(Attempt::Again),
+            Err(error) => {
+                if let Some(Kept::Moved(slot)) = kept {
+                    let _ = self.put_back(&slot);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Gives what is going to be replaced a second name among the versions. Where the file system has no
+    /// second names, its only one: then nothing stands in its place until the new version does.
+    fn keep_first(&self, keeping: &Keeping<'_>, found: &Found) -> Result<Kept, FileError> {
+        let failed = |errno| FileError::new(Operation::Publish, self.path, errno);
+        let (parent, name) = (self.place.parent.as_fd(), self.place.name);
+        let stat = statat(self.staged.directory(), self.staged.as_str(), AtFlags::SYMLINK_NOFOLLOW).map_err(failed)?;
+        let successor = Successor::of(&Found::of(&stat).identity);
+        let kept = match keeping.link_in(self.path, parent, name, successor) {
+            Err(Errno::PERM | Errno::OPNOTSUPP | Errno::NOSYS | Errno::MLINK) => keeping
+                .rename_in(self.path, parent, name, Reason::Replaced, Some(successor))
+                .map(Kept::Moved),
+            other => other.map(Kept::Linked),
+        };
+        let kept = match kept {
+            Err(Errno::NOENT) => return Ok(Kept::Another),
+            other => other.map_err(failed)?,
+        };
+        let (Kept::Linked(slot) | Kept::Moved(slot)) = &kept else {
+            return Ok(kept);
+        };
+        let stat = statat(&slot.directory, slot.name.as_str(), AtFlags::SYMLINK_NOFOLLOW).map_err(failed)?;
+        if Found::of(&stat).identity.same_content(&found.identity) {
+            return Ok(kept);
+        }
+        // Somebody's version since we looked: it stays where it stood, and is treated as a surprise.
+        match &kept {
+            Kept::Moved(slot) => self.put_back(slot).map_err(failed)?,
+            Kept::Linked(_) | Kept::Another => {
+                let _ = unlinkat(&slot.directory, slot.name.as_str(), AtFlags::empty());
+            }
+        }
+        Ok(Kept::Another)
+    }
+
+    fn put_back(&self, slot: &Slot) -> Result<(), Errno> {
+        match self.look() {
+            Ok(None) => renameat(&slot.directory, slot.name.as_str(), &self.place.parent, self.place.name),
+            // Something has taken the place: what is among the versions stays there.
+            _ => Ok(()),
+        }
     }
 
     fn move_aside_then_create(&mut self) -> Result<Attempt, FileError> {
@@ -304,9 +409,8 @@ impl Publisher<'_> {
     }
 
     fn rename_to_final(&self, flags: RenameFlags) -> Result<(), Errno> {
-        let staging = self.staged.session().directory();
         renameat_with(
-            staging,
+            self.staged.directory(),
             self.staged.as_str(),
             &self.place.parent,
             self.place.name,

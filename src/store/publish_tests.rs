@@ -79,7 +79,7 @@ fn read(path: impl AsRef<Path>) -> Vec<u8> {
 fn a_new_file_appears_with_its_mode_and_time() {
     for swap in [Swap::Atomic, Swap::Plain] {
         let bench = Bench::new();
-        let published = publish_by(&bench.root, bench.sealed("f", b"new"), &Expected::Absent, swap).unwrap();
+        let published = publish_by(&bench.root, bench.sealed("f", b"new"), &Expected::Absent, swap, None).unwrap();
         assert_eq!(published, Published::Created);
         assert_eq!(read(bench.at("f")), b"new");
         let found = fs::metadata(bench.at("f")).unwrap();
@@ -97,7 +97,7 @@ fn the_expected_version_gives_way_and_leaves_no_trace() {
         let bench = Bench::new();
         fs::write(bench.at("f"), b"old").unwrap();
         let expected = bench.expected("f");
-        let published = publish_by(&bench.root, bench.sealed("f", b"new"), &expected, swap).unwrap();
+        let published = publish_by(&bench.root, bench.sealed("f", b"new"), &expected, swap, None).unwrap();
         assert_eq!(published, Published::Replaced);
         assert_eq!(read(bench.at("f")), b"new");
         assert_eq!(bench.names(), ["f"]);
@@ -113,7 +113,7 @@ fn a_version_made_since_we_looked_is_kept_beside() {
         fs::write(bench.at("f.txt"), b"old").unwrap();
         let expected = bench.expected("f.txt");
         fs::write(bench.at("f.txt"), b"an edit of the user").unwrap();
-        let published = publish_by(&bench.root, bench.sealed("f.txt", b"new"), &expected, swap).unwrap();
+        let published = publish_by(&bench.root, bench.sealed("f.txt", b"new"), &expected, swap, None).unwrap();
         let Published::Displaced(copy) = published else {
             panic!("{published:?}")
         };
@@ -142,6 +142,7 @@ fn a_version_made_after_the_last_look_is_kept_too() {
         staged,
         expected: Expected::Present(looked.identity),
         swap: Swap::Atomic,
+        keeping: None,
         aside: None,
     };
     fs::write(bench.at("f"), b"a late edit").unwrap();
@@ -162,7 +163,7 @@ fn something_where_nothing_was_expected_is_kept_beside_and_copies_are_numbered()
         for round in 0..3 {
             fs::write(bench.at("f"), format!("surprise {round}")).unwrap();
             let sealed = bench.sealed("f", b"new");
-            let published = publish_by(&bench.root, sealed, &Expected::Absent, swap).unwrap();
+            let published = publish_by(&bench.root, sealed, &Expected::Absent, swap, None).unwrap();
             assert!(matches!(published, Published::Displaced(_)));
         }
         let mut contents: Vec<Vec<u8>> = bench.names().iter().map(|name| read(bench.at(name))).collect();
@@ -178,7 +179,7 @@ fn what_was_expected_and_is_gone_is_made_anew() {
         fs::write(bench.at("f"), b"old").unwrap();
         let expected = bench.expected("f");
         fs::remove_file(bench.at("f")).unwrap();
-        let published = publish_by(&bench.root, bench.sealed("f", b"new"), &expected, swap).unwrap();
+        let published = publish_by(&bench.root, bench.sealed("f", b"new"), &expected, swap, None).unwrap();
         assert_eq!(published, Published::Created);
     }
 }
@@ -189,14 +190,14 @@ fn an_empty_directory_gives_way_and_a_full_one_does_not() {
         let bench = Bench::new();
         fs::create_dir(bench.at("f")).unwrap();
         fs::write(bench.at("f/inside"), b"x").unwrap();
-        let error = publish_by(&bench.root, bench.sealed("f", b"new"), &Expected::Absent, swap).unwrap_err();
+        let error = publish_by(&bench.root, bench.sealed("f", b"new"), &Expected::Absent, swap, None).unwrap_err();
         assert_eq!(error.code(), ItemCode::InTheWay);
         assert_eq!(read(bench.at("f/inside")), b"x");
         assert_eq!(bench.staged_files(), 0);
         bench.root.probe(&rel("f/inside")).unwrap();
         fs::remove_file(bench.at("f/inside")).unwrap();
         let expected = bench.expected("f");
-        let published = publish_by(&bench.root, bench.sealed("f", b"new"), &expected, swap).unwrap();
+        let published = publish_by(&bench.root, bench.sealed("f", b"new"), &expected, swap, None).unwrap();
         assert_eq!(published, Published::Replaced);
         assert_eq!(
             bench.root.probe(&rel("f/inside")).unwrap_err().code(),
@@ -213,7 +214,7 @@ fn a_link_is_replaced_and_never_written_through() {
     fs::write(canary.path(), b"canary").unwrap();
     symlink(canary.path(), bench.at("f")).unwrap();
     let expected = bench.expected("f");
-    let published = publish(&bench.root, bench.sealed("f", b"new"), &expected).unwrap();
+    let published = publish(&bench.root, bench.sealed("f", b"new"), &expected, None).unwrap();
     assert_eq!(published, Published::Replaced);
     assert_eq!(read(canary.path()), b"canary");
     assert!(fs::symlink_metadata(bench.at("f")).unwrap().is_file());
@@ -225,7 +226,7 @@ fn a_link_is_published_as_it_stands() {
     fs::write(bench.at("l"), b"old").unwrap();
     let sealed = bench.staging.symlink(&rel("l"), b"../\xff anywhere", &META).unwrap();
     assert_eq!(
-        publish(&bench.root, sealed, &bench.expected("l")).unwrap(),
+        publish(&bench.root, sealed, &bench.expected("l"), None).unwrap(),
         Published::Replaced
     );
     assert_eq!(&*bench.root.read_link(&rel("l")).unwrap(), b"../\xff anywhere");
@@ -239,14 +240,14 @@ fn a_hard_link_outside_keeps_its_content() {
     let outside = tempfile::tempdir().unwrap();
     fs::write(outside.path().join("o"), b"outside").unwrap();
     fs::hard_link(outside.path().join("o"), bench.at("f")).unwrap();
-    publish(&bench.root, bench.sealed("f", b"new"), &bench.expected("f")).unwrap();
+    publish(&bench.root, bench.sealed("f", b"new"), &bench.expected("f"), None).unwrap();
     assert_eq!(read(outside.path().join("o")), b"outside");
 }
 
 #[test]
 fn a_parent_that_is_gone_fails_and_cleans_up() {
     let bench = Bench::new();
-    let error = publish(&bench.root, bench.sealed("no/f", b"new"), &Expected::Absent).unwrap_err();
+    let error = publish(&bench.root, bench.sealed("no/f", b"new"), &Expected::Absent, None).unwrap_err();
     assert_eq!(error.code(), ItemCode::Vanished);
     assert_eq!(bench.staged_files(), 0);
 }
@@ -262,7 +263,7 @@ fn another_file_system_is_named_as_the_reason() {
         return;
     }
     let elsewhere = Root::open(other.path()).unwrap();
-    let error = publish(&elsewhere, bench.sealed("f", b"new"), &Expected::Absent).unwrap_err();
+    let error = publish(&elsewhere, bench.sealed("f", b"new"), &Expected::Absent, None).unwrap_err();
     assert_eq!(error.code(), ItemCode::CrossDevice);
     assert_eq!(
         error.to_string(),

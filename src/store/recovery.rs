@@ -158,7 +158,7 @@ pub(super) fn roll_back(
     record: &File,
     flush: Flush,
 ) -> (Option<RelPath>, Result<(), KeptReason>) {
-    let undone = match check(record) {
+    let undone = match check_record(record) {
         Ok(undone) => undone,
         Err(fault) => return (None, Err(reason_of(fault, name))),
     };
@@ -172,7 +172,7 @@ pub(super) fn roll_back(
 }
 
 /// Reads all of a record.
-fn check(record: &File) -> Result<Undone, RecordFault> {
+pub(super) fn check_record(record: &File) -> Result<Undone, RecordFault> {
     let (mut reader, undone) = RecordReader::open(record)?;
     let mut buffer = Vec::new();
     while reader.next(&mut buffer)?.is_some() {}

@@ -268,6 +268,16 @@ impl Root {
         Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
     }
 
+    /// Bytes that the file system has, free or not.
+    ///
+    /// # Errors
+    /// When the file system does not tell.
+    pub fn total_bytes(&self) -> Result<u64, FileError> {
+        let stat =
+            fstatvfs(&self.directory).map_err(|errno| FileError::at_path(Operation::Examine, &self.path, errno))?;
+        Ok(stat.f_blocks.saturating_mul(stat.f_frsize))
+    }
+
     /// Starts a walk over everything below `start`, or below the root. See [`Scan`].
     #[must_use]
     pub fn scan(&self, start: Option<&RelPath>) -> Scan {

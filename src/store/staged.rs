@@ -7,8 +7,9 @@ use super::error::{FileError, Operation};
 use super::meta;
 use super::source::SourceFile;
 use super::staging::Session;
+use super::versions::Slot;
 use crate::model::{Meta, RelPath};
-use rustix::fd::AsFd;
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, renameat, statat, unlinkat};
 use rustix::io::Errno;
 use std::cell::Cell;
@@ -46,6 +47,8 @@ pub(super) enum Form {
 #[derive(Debug)]
 pub(super) struct StagedName {
     session: Arc<Session>,
+    /// Where the file is once it was moved to the versions.
+    slot: Option<Arc<OwnedFd>>,
     name: String,
     state: NameState,
 }
@@ -195,6 +198,7 @@ impl StagedName {
     pub(super) fn new(session: Arc<Session>, name: String) -> StagedName {
         StagedName {
             session,
+            slot: None,
             name,
             state: NameState::Ours,
         }
@@ -204,6 +208,7 @@ impl StagedName {
     pub(super) fn kept(session: Arc<Session>, name: String) -> StagedName {
         StagedName {
             session,
+            slot: None,
             name,
             state: NameState::Kept,
         }
@@ -218,6 +223,22 @@ impl StagedName {
         &self.session
     }
 
+    /// The directory that the name is in.
+    pub(super) fn directory(&self) -> BorrowedFd<'_> {
+        self.slot.as_ref().map_or(self.session.directory(), AsFd::as_fd)
+    }
+
+    /// Whether it is among the versions.
+    pub(super) fn is_in_slot(&self) -> bool {
+        self.slot.is_some()
+    }
+
+    /// The file was moved to this place.
+    pub(super) fn moved_to(&mut self, slot: Slot) {
+        self.slot = Some(slot.directory);
+        self.name = slot.name;
+    }
+
     pub(super) fn as_str(&self) -> &str {
         &self.name
     }
@@ -225,6 +246,10 @@ impl StagedName {
     /// Gives the file a name that carries its inode, so that a sweep can tell it from what an exchange
     /// put in its place.
     pub(super) fn carry_inode(&mut self) -> Result<(), Errno> {
+        if self.is_in_slot() {
+            // Its name there says so already.
+            return Ok(());
+        }
         let directory = self.session.directory();
         let stat = statat(directory, self.name.as_str(), AtFlags::SYMLINK_NOFOLLOW)?;
         let carrying = carrying_inode(&self.name, stat.st_ino);
@@ -253,7 +278,7 @@ impl Drop for StagedName {
     fn drop(&mut self) {
         if self.state == NameState::Ours {
             // Failing leaves a file that the next sweep removes.
-            let _ = unlinkat(self.session.directory(), self.name.as_str(), AtFlags::empty());
+            let _ = unlinkat(self.directory(), self.name.as_str(), AtFlags::empty());
         }
     }
 }

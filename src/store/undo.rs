@@ -225,6 +225,11 @@ impl UndoDirectory {
         Ok(())
     }
 
+    /// Makes durable that a record went.
+    pub(super) fn flush(&self) -> io::Result<()> {
+        flush_directory(self.directory.as_fd())
+    }
+
     /// Removes a record, finished or not.
     pub(super) fn remove(&self, name: &str, flushing: Flush) -> io::Result<()> {
         match unlinkat(&self.directory, name, AtFlags::empty()) {

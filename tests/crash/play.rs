@@ -88,7 +88,9 @@ fn play_operation(site: &mut Site<'_>, point: &Point, tally: &mut Tally) -> bool
     } else {
         ends.server
     };
-    resume(site, server, tally);
+    let server = resume(site, server, tally);
+    look_for_versions(site, tally);
+    drop(server);
     reached
 }
 
@@ -115,6 +117,7 @@ fn play_power_cut(site: &mut Site<'_>, point: &Point, disk: &Mounted, tally: &mu
     disk.mount_again();
     let fault = differences(&read_tree(&site.received()), &site.template.new);
     tally.note(Invariant::Acknowledged, &fault);
+    look_for_versions(site, tally);
     ends.reached
 }
 
@@ -139,7 +142,9 @@ fn play_start(site: &mut Site<'_>, point: &Point, earlier: &Point, tally: &mut T
         };
         tally.note(Invariant::Claimed, fault);
     }
-    resume(site, server, tally);
+    let server = resume(site, server, tally);
+    look_for_versions(site, tally);
+    drop(server);
     was_killed
 }
 
@@ -384,6 +389,14 @@ fn recover_twice(site: &mut Site<'_>, promises: &Promises, tally: &mut Tally) ->
     twice
 }
 
+/// What was replaced or deleted can be had again. Restores beside what is there, so it comes last.
+fn look_for_versions(site: &Site<'_>, tally: &mut Tally) {
+    if site.template.operation.receiver() == Actor::Server && site.keeps_versions() {
+        let fault = check::kept(&site.template.old, &read_tree(&site.received()), &site.versions());
+        tally.note(Invariant::Kept, &fault);
+    }
+}
+
 /// Runs the client again, without faults.
 fn resume(site: &mut Site<'_>, mut server: Server, tally: &mut Tally) -> Server {
     if !server.is_ready() {
@@ -398,10 +411,6 @@ fn resume(site: &mut Site<'_>, mut server: Server, tally: &mut Tally) -> Server 
     };
     tally.note(Invariant::Resumed, &fault);
     server.process.settle();
-    if site.template.operation.receiver() == Actor::Server && site.keeps_versions() {
-        let fault = check::kept(&site.template.old, &read_tree(&site.received()), &site.versions());
-        tally.note(Invariant::Kept, &fault);
-    }
     let fault = check::leftovers(&site.received());
     tally.note(Invariant::Tidy, &fault);
     let fault = if site.is_confined() {

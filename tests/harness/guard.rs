@@ -143,8 +143,10 @@ fn open_files() -> Vec<String> {
     let listing = fs::read_dir("/proc/self/fd").unwrap();
     let target = |entry: fs::DirEntry| fs::read_link(entry.path()).map(|path| path.display().to_string());
     let open = listing.flatten().filter_map(|entry| target(entry).ok());
-    // One for each share, from the first large file on.
-    open.filter(|path| !path.ends_with("/.syncline/sidecars")).collect()
+    // One of each for a share, from the first large file on.
+    let lasting = ["/.syncline/sidecars", "/.syncline/journal", "/.syncline"];
+    open.filter(|path| !lasting.iter().any(|end| path.ends_with(end)))
+        .collect()
 }
 
 /// Bytes of this process that are in memory and not file mappings.

@@ -20,7 +20,7 @@ use syncline::node::{
     Client, ClientEvent, ClientOptions, Deadlines, Durability, Job, Outcome, Server, ServerEvent, ServerOptions,
     ShareOptions, Source, TransferOptions,
 };
-use syncline::store::Home;
+use syncline::store::{Home, Retention};
 use tempfile::TempDir;
 
 /// A served folder with its server, and room for clients.
@@ -183,6 +183,7 @@ pub fn server_options(dir: &Path, options: &WorldOptions) -> ServerOptions {
         home: dir.join("server-home"),
         plain: options.plain,
         durability: options.durability,
+        keep_versions: Some(Retention::default()),
         bandwidth_limit: None,
         connections_max: 1000,
         handle_signals: options.handle_signals,

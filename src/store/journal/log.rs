@@ -34,7 +34,7 @@ pub(super) struct Log {
     /// Where the next record goes, in bytes.
     tail: u64,
     /// Up to here there is room on the disk.
-    reserved: u64,
+    pub(super) reserved: u64,
     /// A failed record could not be cut off.
     is_silent: bool,
     /// The length from which on it may be replaced.

@@ -17,6 +17,8 @@
 
 mod boot;
 mod examine;
+#[cfg(test)]
+mod fixtures;
 mod log;
 mod place;
 mod record;

@@ -147,3 +147,7 @@ fn flush_directory(held: &Held) -> io::Result<()> {
     let directory = openat(&held.directory, ".", flags, Mode::empty())?;
     Ok(fsync(&directory)?)
 }
+
+#[cfg(test)]
+#[path = "repair_tests.rs"]
+mod tests;

@@ -1,0 +1,167 @@
+//! Retention: now and then, versions that are too old or too many are let go, beside the loop.
+//!
+//! 1. A share is tidied at the start, every few minutes in which something was kept, and every few hours
+//!    in any case.
+//! 2. A tidying goes to the helper thread for one bounded step, and comes back with the result; then the
+//!    next step goes. Commits that wait come in between.
+//!
+//! The helper holds nothing: between steps the state is here, or in the one job that is under way.
+//! Invariant: at most one job at a time, over all shares.
+
+use super::place::Place;
+use crate::model::Tick;
+use crate::reactor::{Job, Shared};
+use crate::store::{Retention, Tidied, Tidying};
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::sync::mpsc;
+use std::time::SystemTime;
+
+/// The timer that begins it.
+pub(super) const TIDY_TIMER: u64 = 3;
+/// Marks the tickets of these jobs.
+const TIDY_TICKET: u64 = 1 << 62;
+/// Names that one job looks at.
+const STEP_NAMES: usize = 512;
+/// Milliseconds between two looks whether there is anything to tidy.
+const INTERVAL_MS: u64 = 10 * 60 * 1000;
+/// Looks after which everything is tidied, also what nothing came into.
+const LOOKS_MAX: u32 = 36;
+
+/// What is tidied, and what comes next.
+#[derive(Debug)]
+pub(super) struct Tidier {
+    retention: Retention,
+    shares: Vec<Kept>,
+    waiting: VecDeque<usize>,
+    sender: mpsc::Sender<Step>,
+    receiver: mpsc::Receiver<Step>,
+    running: Option<u64>,
+    next_ticket: u64,
+}
+
+#[derive(Debug)]
+struct Kept {
+    place: Rc<Place>,
+    /// Versions that had come in when it was tidied last.
+    seen: u64,
+    looks: u32,
+}
+
+/// A job's result.
+#[derive(Debug)]
+struct Step {
+    share: usize,
+    tidying: Option<Tidying>,
+    tidied: Tidied,
+}
+
+impl Tidier {
+    /// For those of `places` that keep versions.
+    pub(super) fn new<'p>(retention: Retention, places: impl Iterator<Item = &'p Rc<Place>>) -> Tidier {
+        let (sender, receiver) = mpsc::channel();
+        let keeping = places.filter(|place| place.versions.is_some());
+        let shares: Vec<Kept> = keeping
+            .map(|place| Kept {
+                place: Rc::clone(place),
+                seen: 0,
+                looks: LOOKS_MAX,
+            })
+            .collect();
+        Tidier {
+            retention,
+            shares,
+            waiting: VecDeque::new(),
+            sender,
+            receiver,
+            running: None,
+            next_ticket: TIDY_TICKET,
+        }
+    }
+
+    /// When [`TIDY_TIMER`] is to be set for, the first time.
+    pub(super) fn first(&self, now: Tick) -> Option<Tick> {
+        (!self.shares.is_empty()).then_some(now)
+    }
+
+    /// The timer went off.
+    pub(super) fn look(&mut self, shared: &mut Shared) {
+        for (index, share) in self.shares.iter_mut().enumerate() {
+            let kept = share.place.versions.as_ref().map_or(0, crate::store::Versions::kept);
+            share.looks += 1;
+            if (kept != share.seen || share.looks > LOOKS_MAX) && !self.waiting.contains(&index) {
+                (share.seen, share.looks) = (kept, 0);
+                self.waiting.push_back(index);
+            }
+        }
+        self.begin(shared);
+        shared.set_timer(TIDY_TIMER, shared.now() + INTERVAL_MS);
+    }
+
+    /// A job ended; whether it was one of these.
+    pub(super) fn completed(&mut self, shared: &mut Shared, ticket: u64) -> bool {
+        if ticket & (TIDY_TICKET | TIDY_TICKET << 1) != TIDY_TICKET {
+            return false;
+        }
+        if self.running == Some(ticket) {
+            self.running = None;
+        }
+        // A job that panicked sent nothing: its share waits for the next look.
+        while let Ok(step) = self.receiver.try_recv() {
+            match step.tidying {
+                Some(tidying) => self.submit(shared, step.share, tidying),
+                None => tell(&self.shares[step.share].place, step.tidied),
+            }
+        }
+        self.begin(shared);
+        true
+    }
+
+    fn begin(&mut self, shared: &mut Shared) {
+        while self.running.is_none() {
+            let Some(index) = self.waiting.pop_front() else { return };
+            let root = &self.shares[index].place.root;
+            match Tidying::begin(root, &self.retention, SystemTime::now()) {
+                Ok(tidying) => self.submit(shared, index, tidying),
+                Err(error) => log::warn!("old versions cannot be removed: {error}"),
+            }
+        }
+    }
+
+    fn submit(&mut self, shared: &mut Shared, share: usize, tidying: Tidying) {
+        let (ticket, sender) = (self.next_ticket, self.sender.clone());
+        let job: Job = Box::new(move || {
+            // The receiver is gone only when the whole node is.
+            let _ = sender.send(step(share, tidying));
+            Ok(())
+        });
+        // A helper that is behind has more important things to do: the next look is soon enough.
+        if shared.submit(ticket, job).is_ok() {
+            self.running = Some(ticket);
+            self.next_ticket += 1;
+        }
+    }
+}
+
+fn step(share: usize, mut tidying: Tidying) -> Step {
+    let more = tidying.step(STEP_NAMES).unwrap_or_else(|error| {
+        log::warn!("old versions cannot be removed: {error}");
+        false
+    });
+    Step {
+        share,
+        tidied: tidying.tidied(),
+        tidying: more.then_some(tidying),
+    }
+}
+
+fn tell(place: &Place, tidied: Tidied) {
+    if tidied.versions > 0 {
+        log::info!(
+            "{}: {} old versions were removed, {} bytes",
+            place.root.path().display(),
+            tidied.versions,
+            tidied.bytes
+        );
+    }
+}
