@@ -378,11 +378,19 @@ fn recover_twice(site: &mut Site<'_>, promises: &Promises, tally: &mut Tally) ->
     tally.note(Invariant::Recovered, &fault);
     once.process.settle();
     let first = check::with_ours(&site.received());
+    let begun = check::unfinished(&site.received());
     once.process.kill();
     let mut twice = site.serve(Trace::None);
     twice.process.settle();
     let second = check::with_ours(&site.received());
     tally.note(Invariant::Recovered, &differences(&second, &first));
+    let then = check::unfinished(&site.received());
+    let fault = if begun == then {
+        String::new()
+    } else {
+        format!("unfinished: {begun:?}, then {then:?}")
+    };
+    tally.note(Invariant::Recovered, &fault);
     // Only the server recovers by starting; a client does as soon as it runs again.
     let half = (site.template.operation.receiver() == Actor::Client).then_some(Path::new("huge"));
     look_with(site, promises, half, tally);
