@@ -169,6 +169,14 @@ pub fn claimed(received: &Path, source: &Path) -> String {
     String::new()
 }
 
+/// Unfinished transfers of which there is something that can be gone on with.
+pub fn goes_on(top: &Path) -> Vec<Unfinished> {
+    let kept = top.join(".syncline/staging/kept");
+    let mut found = unfinished(top).unwrap_or_default();
+    found.retain(|transfer| kept.join(transfer.id.to_string()).exists());
+    found
+}
+
 /// What the journal of a folder says is unfinished; when it was touched does not count.
 pub fn unfinished(top: &Path) -> Result<Vec<Unfinished>, String> {
     let root = Root::open(top).map_err(|error| error.to_string())?;
