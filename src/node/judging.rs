@@ -78,7 +78,7 @@ impl Receiving {
                 self.adopting = Some((judged, adopting));
                 None
             }
-            Adopted::Done(partial) => Some((judged, Some(partial))),
+            Adopted::Done(partial) => Some((judged, Some(*partial))),
             Adopted::Nothing => Some((judged, None)),
         }
     }

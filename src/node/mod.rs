@@ -22,6 +22,7 @@ mod history;
 #[cfg(feature = "tls")]
 mod identity;
 mod intake;
+mod job;
 mod judging;
 mod ledger;
 mod local;

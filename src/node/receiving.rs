@@ -171,6 +171,9 @@ impl Receiving {
         for done in books.committer.take_results(self.owner) {
             self.done(done, receiver, books);
         }
+        if let Some(journal) = self.plan.place.resumes.take_unflushed() {
+            books.committer.flush(journal);
+        }
         let judging = self.judge(receiver, books)?;
         let patching = self.patch(receiver, books)?;
         if judging == Activity::More || patching == Activity::More {
