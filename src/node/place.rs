@@ -78,17 +78,21 @@ impl Place {
         recovered
     }
 
+    /// Gives up transfers that nobody came back for. Returns how many; their files are gone.
+    pub(crate) fn expire(&self) -> u64 {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let expired = self.resumes.expire(i64::try_from(now.as_secs()).unwrap_or(i64::MAX));
+        expired.iter().for_each(|id| self.staging.discard_kept(*id));
+        expired.len() as u64
+    }
+
     /// Removes what unfinished transfers have staged that nobody will go on with; how many are left. Without
     /// the journal nobody can tell, and nothing is touched.
     fn collect(&self, removed: &mut u64) -> usize {
         if !self.resumes.is_open() {
             return 0;
         }
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        for expired in self.resumes.expire(i64::try_from(now.as_secs()).unwrap_or(i64::MAX)) {
-            self.staging.discard_kept(expired);
-            *removed += 1;
-        }
+        *removed += self.expire();
         let mut needed = HashSet::new();
         for id in self.resumes.arrivals() {
             if self.staging.has_kept(id) {
