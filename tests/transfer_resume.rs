@@ -153,6 +153,35 @@ fn a_source_that_changed_is_sent_as_it_is_now() {
     }
 }
 
+// A patch that breaks off goes on behind what was pieced together and verified, whether the index of the basis
+// is at hand or has to be asked for; and against the basis that is there then.
+#[test]
+fn a_patch_goes_on_where_it_broke_off() {
+    for is_cold in [false, true] {
+        let mut world = World::new();
+        let source = world.path("file");
+        let old = noise(40 << 20, 7);
+        fs::write(&source, &old).unwrap();
+        let job = push_job(&[&source], &world.link("/"));
+        world.run(job.clone(), TransferOptions::default()).assert_clean();
+        let inserted = noise(24 << 20, 8);
+        let new = [&old[..9 << 20], &inserted[..], &old[9 << 20..]].concat();
+        fs::write(&source, &new).unwrap();
+        let home = if is_cold { "other-home" } else { "client-home" };
+        broken_off(&mut world, home, &job, 20 * MIB);
+        assert_eq!(kept(&world.share()).len(), 1);
+        restart(&mut world);
+        let client = Client::start(world.client_options(home), job, TransferOptions::default()).unwrap();
+        let run = world.drive(client, |_, _| {});
+        run.assert_clean();
+        let summary = &run.outcome.summary;
+        assert!(summary.resumed_bytes >= 12 * MIB, "cold {is_cold}: {summary:?}");
+        assert!(summary.literal_bytes <= 21 * MIB, "cold {is_cold}: {summary:?}");
+        assert!(fs::read(world.share().join("file")).unwrap() == new, "cold {is_cold}");
+        assert!(kept(&world.share()).is_empty());
+    }
+}
+
 // Row 25: nobody learns of, or goes on with, what another device has sent in part.
 #[cfg(feature = "tls")]
 #[test]

@@ -107,6 +107,8 @@ pub enum Event<'a> {
     Ask(Ask<'a>),
     /// Receiver: a file starts as a patch; its plan comes as content.
     Patch(Patch),
+    /// Receiver: a file starts as a patch, behind what was named of it with [`Receiver::partial`].
+    ResumePatch(Patch),
     /// Sender: a piece of an answer about a basis.
     Tell(Tell<'a>),
     /// Sender: answers, results or credit came; look at [`Sender::next_read`] and

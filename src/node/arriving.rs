@@ -166,6 +166,9 @@ impl Arrival {
             meta,
             lease,
         } = self;
+        if let Some(lease) = &lease {
+            lease.complete();
+        }
         Ended {
             file,
             staged,

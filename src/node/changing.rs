@@ -33,6 +33,8 @@ pub(super) struct Changing {
     released: usize,
     at_op: usize,
     within_op: u64,
+    /// What is before this is at the receiver already.
+    skip: u64,
     /// All operations were found.
     found: bool,
     ended: bool,
@@ -144,6 +146,7 @@ impl Changing {
             ops: Vec::new(),
             encoded: 0,
             told: 0,
+            skip: 0,
             released: 0,
             at_op: 0,
             within_op: 0,
@@ -153,6 +156,14 @@ impl Changing {
             matched_bytes: 0,
             plan_bytes: 0,
         }
+    }
+
+    /// Gives only the plan of what is behind `skip`. The root is that of the whole file all the same.
+    pub(super) fn behind(mut self, skip: u64) -> Changing {
+        debug_assert!(matches!(self.work, Work::Index { .. }));
+        self.skip = skip;
+        self.told = skip;
+        self
     }
 
     /// Compresses the plan.
@@ -285,6 +296,10 @@ impl Changing {
         };
         while let Some(op) = self.ops.get(self.at_op).copied().filter(|_| left > 0) {
             let rest = op.length() - self.within_op;
+            if self.encoded < self.skip {
+                self.advance(rest.min(self.skip - self.encoded), &op);
+                continue;
+            }
             let whole = matches!(op, Op::Copy { .. }) && !hashes;
             let now = if whole {
                 rest
@@ -306,19 +321,24 @@ impl Changing {
                 self.literal_bytes += now;
             }
             left -= if whole { 0 } else { now as usize };
-            self.encoded += now;
-            self.within_op += now;
-            if self.within_op == op.length() {
-                self.within_op = 0;
-                self.at_op += 1;
-            }
+            self.advance(now, &op);
         }
         self.collect();
-        if self.encoded - self.told >= TOLD_BYTES {
+        if self.encoded.saturating_sub(self.told) >= TOLD_BYTES {
             self.told = self.encoded;
             self.flush();
         }
         Ok(())
+    }
+
+    /// So many bytes of the operation at hand are dealt with.
+    fn advance(&mut self, bytes: u64, op: &Op) {
+        self.encoded += bytes;
+        self.within_op += bytes;
+        if self.within_op == op.length() {
+            self.within_op = 0;
+            self.at_op += 1;
+        }
     }
 
     /// The receiver can follow what was found so far while the rest is compared.

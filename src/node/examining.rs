@@ -6,7 +6,7 @@
 use super::content::{Hashed, Hashing};
 use super::deltas::Deltas;
 use super::verifying::{Task, Verifying};
-use crate::delta::index::{CHUNK_BYTES, Parts};
+use crate::delta::index::Parts;
 use crate::model::ContentId;
 use crate::model::limits::MEDIUM_BYTES_MAX;
 use crate::store::SourceFile;
@@ -104,7 +104,7 @@ impl Survey {
     /// Indexes the next whole chunk; `false` when only the rest is left.
     pub(super) fn index_chunk(&mut self) -> bool {
         let task = self.verifying.task();
-        let end = (self.verifying.next_chunk() as u64 + 1) * CHUNK_BYTES as u64;
+        let (_, end) = self.verifying.next_range();
         if end > self.file.size() {
             return false;
         }

@@ -71,7 +71,7 @@ impl Adopting {
             incoming,
             reached,
             proven,
-        } = place.resumes.find(path, peer)?;
+        } = place.resumes.find(path, peer, (size, mtime))?;
         let staged = match place.staging.adopt(path, lease.id()) {
             Ok(Some(staged)) => staged,
             Ok(None) => {
@@ -83,14 +83,19 @@ impl Adopting {
                 return None;
             }
         };
-        if (incoming.size, incoming.mtime) != (size, mtime) || incoming.basis.is_some() {
+        if (incoming.size, incoming.mtime) != (size, mtime) {
             log::info!("{path}: it changed since it was sent in part");
             staged.discard();
             lease.end();
             return None;
         }
         let source = staged.as_source().ok()?;
-        let end = source.size().min(size) / LEAF * LEAF;
+        let written = match incoming.basis {
+            None => source.size(),
+            // It has had its length from the start: what is behind the last note may be of the basis.
+            Some(_) => source.size().min(reached.offset),
+        };
+        let end = written.min(size) / LEAF * LEAF;
         let known = TreeHasher::behind(reached.offset / LEAF, &reached.frontier);
         let known = known.filter(|known| proven && known.length() <= end);
         let partial = Partial {

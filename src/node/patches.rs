@@ -5,8 +5,10 @@
 //! have the announced root is never given out as sound.
 
 use super::commit::Committer;
+use super::partial::Partial;
 use super::patching::{PatchError, Patched, Patching};
 use super::rebuilding::Staged;
+use super::resumes::Lease;
 use super::target::Target;
 use super::verifying::CheckedChunk;
 use crate::model::{ContentId, Fault, ItemCode};
@@ -34,7 +36,8 @@ struct Queued {
 }
 
 enum State {
-    Waiting,
+    /// For its turn; with what is staged of it already.
+    Waiting(Option<Box<Partial>>),
     Following(Box<Patching>),
     /// What comes is dropped; at its end it is asked for again.
     Useless,
@@ -60,6 +63,7 @@ pub(super) enum Outcome {
 pub(super) struct Sound {
     pub(super) patch: Patch,
     pub(super) target: Target,
+    pub(super) lease: Option<Lease>,
     pub(super) id: ContentId,
     pub(super) sidecar: Option<SidecarWriter>,
 }
@@ -78,14 +82,14 @@ pub(super) struct Stepped {
 }
 
 impl Patches {
-    /// A patch starts.
-    pub(super) fn push(&mut self, patch: Patch) {
+    /// A patch starts, perhaps behind what is staged of its result.
+    pub(super) fn push(&mut self, patch: Patch, partial: Option<Partial>) {
         self.queue.push_back(Queued {
             patch,
             bytes: Vec::new(),
             taken: 0,
             root: None,
-            state: State::Waiting,
+            state: State::Waiting(partial.map(Box::new)),
         });
     }
 
@@ -120,8 +124,13 @@ impl Patches {
         let Some(at) = self.queue.iter().position(|queued| queued.patch.file == file) else {
             return 0;
         };
-        let queued = self.queue.remove(at);
-        queued.map_or(0, |queued| (queued.bytes.len() - queued.taken) as u64)
+        let Some(queued) = self.queue.remove(at) else { return 0 };
+        match queued.state {
+            State::Waiting(Some(partial)) => partial.discard(),
+            State::Following(patching) => patching.discard(),
+            State::Waiting(None) | State::Useless => {}
+        }
+        (queued.bytes.len() - queued.taken) as u64
     }
 
     /// A check came back; `false` when it is none of ours.
@@ -145,7 +154,7 @@ impl Patches {
         owner: ConnId,
         committer: &mut Committer,
         scratch: &mut Vec<u8>,
-        open: impl FnOnce(&Patch) -> Result<Option<Patching>, ItemCode>,
+        open: impl FnOnce(&Patch, Option<Partial>) -> Result<Option<Patching>, ItemCode>,
     ) -> Result<Stepped, Fault> {
         let mut stepped = Stepped::default();
         self.collect(&mut stepped);
@@ -153,8 +162,9 @@ impl Patches {
             return Ok(stepped);
         };
         stepped.file = first.patch.file;
-        if matches!(first.state, State::Waiting) {
-            match open(&first.patch) {
+        if let State::Waiting(partial) = &mut first.state {
+            let partial = partial.take().map(|partial| *partial);
+            match open(&first.patch, partial) {
                 Ok(Some(patching)) => first.state = State::Following(Box::new(patching)),
                 Ok(None) => first.state = State::Useless,
                 Err(code) => return Ok(self.fail(code, stepped)),
@@ -167,7 +177,7 @@ impl Patches {
                 Err(PatchError::Peer(fault)) => return Err(fault),
                 Err(PatchError::File(code)) => return Ok(self.fail(code, stepped)),
             },
-            State::Waiting | State::Useless => super::patching::Followed {
+            State::Waiting(_) | State::Useless => super::patching::Followed {
                 plan_bytes: input.len(),
                 ..Default::default()
             },
@@ -201,7 +211,7 @@ impl Patches {
                 Err(PatchError::Peer(fault)) => return Err(fault),
                 Err(PatchError::File(code)) => stepped.outcomes.push(Outcome::Failed(patch.file, code)),
             },
-            State::Waiting | State::Useless => stepped.outcomes.push(Outcome::Unsound(patch.file, None)),
+            State::Waiting(_) | State::Useless => stepped.outcomes.push(Outcome::Unsound(patch.file, None)),
         }
         self.collect(stepped);
         Ok(())
@@ -216,18 +226,22 @@ impl Patches {
                 continue;
             }
             let Finished { patch, root, patched } = self.followed.swap_remove(at);
-            let (target, found) = patched.identify();
+            let (target, lease, found) = patched.identify();
             stepped.outcomes.push(match found {
                 Some((id, sidecar)) if id.root == root => Outcome::Sound(Box::new(Sound {
                     patch,
                     target,
+                    lease,
                     id,
                     sidecar,
                 })),
                 found => {
+                    if let Some(lease) = lease {
+                        lease.end();
+                    }
                     let staged = found.and_then(|(id, sidecar)| {
                         Some(Box::new(Staged {
-                            staged: target.into_staged()?,
+                            staged: target.into_staged()?.unkept(),
                             id,
                             sidecar,
                         }))
@@ -241,6 +255,9 @@ impl Patches {
     fn fail(&mut self, code: ItemCode, mut stepped: Stepped) -> Stepped {
         if let Some(first) = self.queue.pop_front() {
             stepped.plan_bytes += (first.bytes.len() - first.taken) as u64;
+            if let State::Following(patching) = first.state {
+                patching.discard();
+            }
             stepped.outcomes.push(Outcome::Failed(first.patch.file, code));
         }
         stepped.more = !self.queue.is_empty();

@@ -9,9 +9,9 @@
 //! Invariant: a byte of the plan counts as dealt with, and makes room for another, when it was followed.
 
 use super::commit::Committer;
+use super::resumes::Lease;
 use super::target::Target;
 use super::verifying::{CheckedChunk, Task, Verifying};
-use crate::delta::index::CHUNK_BYTES;
 use crate::delta::prefix::{PrefixDecoder, PrefixError};
 use crate::delta::squeeze::{SqueezeError, Unsqueezer};
 use crate::delta::{Instruction, PlanDecoder, PlanError};
@@ -31,6 +31,8 @@ pub(super) struct Patching {
     verifying: Verifying,
     /// The leaves of the basis, if they are known.
     leaves: Option<MappedSidecar>,
+    /// The right to a kept file.
+    lease: Option<Lease>,
 }
 
 /// A copy that is not complete.
@@ -80,6 +82,7 @@ pub(super) struct Patched {
     pub(super) target: Target,
     verifying: Verifying,
     leaves: Option<MappedSidecar>,
+    lease: Option<Lease>,
 }
 
 /// Most bytes of the result that one step makes.
@@ -93,14 +96,20 @@ impl Patching {
         patch: &Patch,
         verifying: Verifying,
         leaves: Option<MappedSidecar>,
+        lease: Option<Lease>,
     ) -> Result<Patching, PatchError> {
+        let done = verifying.start();
         let (from, to) = (target.basis().size(), target.length());
+        let rest = to - done;
         let plan = match patch.form {
-            PatchForm::Plan => Plan::Plain(PlanDecoder::new(from, to)),
+            PatchForm::Plan => Plan::Plain(PlanDecoder::new(from, rest)),
             PatchForm::Squeezed => Plan::Squeezed(
                 Box::new(Unsqueezer::new(plan_bytes_max(to))),
-                PlanDecoder::new(from, to),
+                PlanDecoder::new(from, rest),
             ),
+            PatchForm::Prefix if done > 0 => {
+                return Err(PatchError::Peer(Fault::protocol("a patch that cannot be resumed")));
+            }
             PatchForm::Prefix => {
                 let decoder = Box::new(PrefixDecoder::new(from, to)?);
                 Plan::Prefix {
@@ -113,11 +122,22 @@ impl Patching {
         Ok(Patching {
             target,
             plan,
-            done: 0,
+            done,
             copying: None,
             verifying,
             leaves,
+            lease,
         })
+    }
+
+    /// What was made is of no use: it is removed.
+    pub(super) fn discard(self) {
+        if let Some(staged) = self.target.into_staged() {
+            staged.discard();
+        }
+        if let Some(lease) = self.lease {
+            lease.end();
+        }
     }
 
     /// Follows the plan over `input`, from its front, for a bounded time.
@@ -128,6 +148,9 @@ impl Patching {
         committer: &mut Committer,
         scratch: &mut Vec<u8>,
     ) -> Result<Followed, PatchError> {
+        if self.lease.as_ref().is_some_and(Lease::is_revoked) {
+            return Err(PatchError::File(ItemCode::Changing));
+        }
         let length = input.len();
         let start = self.done;
         let mut followed = Followed::default();
@@ -249,15 +272,18 @@ impl Patching {
     /// Has the chunks hashed that are complete.
     fn check(&mut self, owner: ConnId, committer: &mut Committer) {
         loop {
-            let chunk = self.verifying.next_chunk();
+            let (start, end) = self.verifying.next_range();
             let (target, leaves) = (&self.target, self.leaves.as_ref());
-            let task = || task_of(target, leaves, chunk);
+            let task = || task_of(target, leaves, start, end);
             let Some(check) = self.verifying.next_check(self.done, task) else {
-                return;
+                break;
             };
             if let Some(checked) = committer.check(owner, check) {
                 self.verifying.checked(&checked);
             }
+        }
+        if let Some(lease) = &mut self.lease {
+            lease.moved(self.verifying.checked_so_far());
         }
     }
 
@@ -285,6 +311,7 @@ impl Patching {
             target: self.target,
             verifying: self.verifying,
             leaves: self.leaves,
+            lease: self.lease.inspect(Lease::complete),
         })
     }
 }
@@ -301,16 +328,17 @@ impl Patched {
     }
 
     /// What the result contains, and its sidecar, when it can be read.
-    pub(super) fn identify(self) -> (Target, Option<(ContentId, Option<SidecarWriter>)>) {
+    pub(super) fn identify(self) -> (Target, Option<Lease>, Option<(ContentId, Option<SidecarWriter>)>) {
         let Patched {
             target,
             verifying,
             leaves,
+            lease,
         } = self;
-        let chunk = verifying.next_chunk();
-        let task = task_of(&target, leaves.as_ref(), chunk);
+        let (start, end) = verifying.next_range();
+        let task = task_of(&target, leaves.as_ref(), start, end);
         let found = verifying.finish(target.length(), task);
-        (target, found)
+        (target, lease, found)
     }
 }
 
@@ -333,11 +361,10 @@ enum Went {
 /// Bytes of a plain plan that are decoded at a time.
 const PLAN_PIECE_BYTES: usize = 128 * 1024;
 
-/// How a chunk of the result is to be hashed.
-fn task_of(target: &Target, leaves: Option<&MappedSidecar>, chunk: usize) -> Task {
+/// How a part of the result, of whole leaves unless it is the last, is to be hashed.
+fn task_of(target: &Target, leaves: Option<&MappedSidecar>, start: u64, end: u64) -> Task {
     let view = leaves.map(MappedSidecar::view);
-    let start = chunk as u64 * CHUNK_BYTES as u64;
-    let end = target.length().min(start + CHUNK_BYTES as u64);
+    let end = target.length().min(end);
     let known = |leaf: u64| {
         let view = view.as_ref().filter(|_| target.is_kept(leaf));
         view.map(|view| *view.leaf(leaf))

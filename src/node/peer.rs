@@ -150,6 +150,7 @@ impl Session {
             }
             Event::SourceFailed(failed) => books.ledger.failed(failed.path, failed.code),
             Event::Ask(ask) => receiving.handle_ask(&ask),
+            Event::ResumePatch(patch) => receiving.handle_resumed_patch(patch, &mut books),
             Event::Patch(patch) => receiving.handle_patch(patch, &mut books),
             Event::Offered => {}
             other => return Some(other),

@@ -2,18 +2,22 @@
 //!
 //! Invariant: a patch is only applied to the very file whose content was named.
 
+use super::partial::Partial;
 use super::patches::{Outcome, Sound, Stepped};
-use super::patching::Patching;
+use super::patching::{PatchError, Patching};
 use super::questions::Named;
 use super::receiving::{Books, Committed, Receiving, ReceivingPlan, Want};
+use super::resumes::Lease;
 use super::target::Target;
 use super::verifying::Verifying;
 use crate::conn::Receiver;
-use crate::model::limits::WHOLE_BYTES_MAX;
+use crate::model::limits::{MEDIUM_BYTES_MAX, WHOLE_BYTES_MAX};
 use crate::model::{ContentId, Fault, ItemCode};
 use crate::reactor::Activity;
-use crate::store::{Expected, FoundKind, SidecarWriter, SourceFile, StagedFile};
-use crate::wire::{Ask, Patch, SettledResult};
+use crate::store::{
+    Expected, FileError, FoundKind, Incoming, MappedSidecar, PlanBasis, SidecarWriter, SourceFile, StagedFile,
+};
+use crate::wire::{Ask, Patch, PatchForm, SettledResult};
 use std::sync::Arc;
 
 impl Receiving {
@@ -32,11 +36,27 @@ impl Receiving {
 
     /// A file starts as a patch.
     pub(crate) fn handle_patch(&mut self, patch: Patch, books: &mut Books<'_>) {
+        self.start_patch(patch, None, books);
+    }
+
+    /// A file starts as a patch, behind what an earlier transfer staged of it.
+    pub(crate) fn handle_resumed_patch(&mut self, patch: Patch, books: &mut Books<'_>) {
+        let want = self.wants.get_mut(&patch.file);
+        let partial = want.and_then(|want| want.partial.take());
+        let resumed_bytes = partial.as_ref().map_or(0, |partial| partial.hasher.length());
+        self.start_patch(patch, partial, books);
+        books.ledger.resumed(patch.file, resumed_bytes);
+    }
+
+    fn start_patch(&mut self, patch: Patch, partial: Option<Partial>, books: &mut Books<'_>) {
         if let Some(want) = self.wants.get_mut(&patch.file) {
             want.size = patch.size;
             books.ledger.started(patch.file, &want.path);
+            if let Some(unused) = want.partial.take() {
+                unused.discard();
+            }
         }
-        self.patches.push(patch);
+        self.patches.push(patch, partial);
     }
 
     /// Follows patches and answers questions, by a bounded amount.
@@ -44,9 +64,9 @@ impl Receiving {
         let mut patches = std::mem::take(&mut self.patches);
         self.started += 1;
         let (serial, plan, wants) = (self.started, &self.plan, &self.wants);
-        let open = |patch: &Patch| {
+        let open = |patch: &Patch, partial: Option<Partial>| {
             let want = wants.get(&patch.file).ok_or(ItemCode::Other)?;
-            open_patch(patch, want, plan, serial)
+            open_patch(patch, want, plan, partial, serial)
         };
         let stepped = patches.step(self.owner, books.committer, books.scratch, open);
         self.patches = patches;
@@ -74,13 +94,16 @@ impl Receiving {
                 let Sound {
                     patch,
                     target,
+                    lease,
                     id,
                     sidecar,
                 } = *sound;
                 self.plan.place.deltas.keep(sidecar, &id);
-                let Some(expected) = self.wants.get(&patch.file).map(|want| want.expected) else {
+                let Some(want) = self.wants.get_mut(&patch.file) else {
                     return;
                 };
+                want.lease = lease;
+                let expected = want.expected;
                 let mtime = patch.meta.mtime;
                 match target.into_ready(&patch.meta, expected) {
                     Ok(ready) => self.commit_ready(patch.file, ready, Some(Committed { id, mtime }), books),
@@ -156,37 +179,85 @@ pub(super) struct Repair {
 const REPAIRS_MAX: u32 = 2;
 
 /// Begins a patch; `None` when its basis is not what was named any more.
-fn open_patch(patch: &Patch, want: &Want, plan: &ReceivingPlan, serial: u64) -> Result<Option<Patching>, ItemCode> {
+fn open_patch(
+    patch: &Patch,
+    want: &Want,
+    plan: &ReceivingPlan,
+    partial: Option<Partial>,
+    serial: u64,
+) -> Result<Option<Patching>, ItemCode> {
     let place = &plan.place;
     let basis = match &want.repair {
         Some(repair) => repair.source.share(),
         None => place.root.open_file(&want.path),
     };
-    let Ok(basis) = basis else { return Ok(None) };
-    let is_named = want.repair.is_some() || want.expected == Expected::Present(basis.identity());
-    if !is_named || want.basis != Some(patch.basis) {
-        return Ok(None);
-    }
-    let code = |error: crate::store::FileError| {
-        log::warn!("{error}");
-        error.code()
+    let is_named = |basis: &SourceFile| {
+        let found = want.repair.is_some() || want.expected == Expected::Present(basis.identity());
+        found && want.basis == Some(patch.basis)
     };
-    let target = Target::open(
-        place,
-        basis,
-        &want.path,
-        patch.size,
-        plan.in_place && want.repair.is_none(),
-    )
-    .map_err(code)?;
-    let file = target.file().try_clone().map_err(|_| ItemCode::Other)?;
-    let sidecar = place.deltas.begin_patched(&patch.basis, patch.size);
-    let verifying = Verifying::new(Arc::new(file), serial, sidecar);
+    let Some(basis) = basis.ok().filter(is_named) else {
+        partial.into_iter().for_each(Partial::discard);
+        return Ok(None);
+    };
     // Who asks for checksums has what stayed in place read again.
     let leaves = (!plan.checksum).then(|| place.deltas.open(&patch.basis)).flatten();
-    match Patching::new(target, patch, verifying, leaves) {
+    let patching = match partial {
+        Some(partial) => resumed(patch, basis, partial, leaves, serial)?,
+        None => {
+            let lease = remembered(patch, want, plan, &basis);
+            let kept = lease.as_ref().map(Lease::id);
+            let in_place = plan.in_place && want.repair.is_none();
+            let target = Target::open(place, basis, &want.path, patch.size, (in_place, kept)).map_err(code)?;
+            let file = target.file().try_clone().map_err(|_| ItemCode::Other)?;
+            let sidecar = place.deltas.begin_patched(&patch.basis, patch.size);
+            let verifying = Verifying::new(Arc::new(file), serial, sidecar);
+            Patching::new(target, patch, verifying, leaves, lease)
+        }
+    };
+    match patching {
         Ok(patching) => Ok(Some(patching)),
         // What cannot be decoded here is sent whole.
         Err(_) => Ok(None),
     }
+}
+
+/// Goes on behind what is staged of the result.
+fn resumed(
+    patch: &Patch,
+    basis: SourceFile,
+    partial: Partial,
+    leaves: Option<MappedSidecar>,
+    serial: u64,
+) -> Result<Result<Patching, PatchError>, ItemCode> {
+    let Partial { staged, lease, hasher } = partial;
+    let target = Target::behind(staged, basis, patch.size, hasher.length()).map_err(code)?;
+    let file = target.file().try_clone().map_err(|_| ItemCode::Other)?;
+    let verifying = Verifying::behind(hasher, Arc::new(file), serial);
+    Ok(Patching::new(target, patch, verifying, leaves, Some(lease)))
+}
+
+/// A patch of a large file is remembered, in case that the transfer breaks off. What is changed in place is
+/// not: what was gathered for that goes with the process.
+fn remembered(patch: &Patch, want: &Want, plan: &ReceivingPlan, basis: &SourceFile) -> Option<Lease> {
+    let is_large = patch.size > MEDIUM_BYTES_MAX && patch.form != PatchForm::Prefix;
+    if !plan.resume || plan.in_place || !is_large || want.repair.is_some() {
+        return None;
+    }
+    plan.place.resumes.begin(Incoming {
+        path: want.path.clone(),
+        peer: plan.peer,
+        size: patch.size,
+        mtime: patch.meta.mtime,
+        basis: Some(PlanBasis {
+            id: patch.basis,
+            identity: basis.identity(),
+            in_place: false,
+        }),
+    })
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "used to map errors")]
+fn code(error: FileError) -> ItemCode {
+    log::warn!("{error}");
+    error.code()
 }

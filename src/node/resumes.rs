@@ -5,14 +5,13 @@
 
 use crate::delta::TreeHasher;
 use crate::model::limits::{LEAF_BYTES, RESUME_BYTES_MIN};
-use crate::model::{DeviceId, RelPath};
+use crate::model::{DeviceId, RelPath, Timestamp};
 use crate::store::Identity;
 use crate::store::{Incoming, Journal, JournalError, Reached, Subject, TransferId};
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
 
 /// The unfinished transfers of a share, or of a client.
 #[derive(Default)]
@@ -27,7 +26,8 @@ pub(crate) struct Resumes {
 /// Who writes to a kept file.
 struct Holding {
     revoked: Cell<bool>,
-    moved: Cell<Instant>,
+    /// All of it has come: it is about to be published.
+    complete: Cell<bool>,
 }
 
 /// The right to write to a kept file. When it is dropped, what was reached stays known.
@@ -48,9 +48,6 @@ pub(crate) struct Begun {
     pub(crate) proven: bool,
 }
 
-/// A transfer that has been silent for so long gives way to another one of the same file by the same
-/// device: its connection was cut without a word.
-const SILENT: Duration = Duration::from_secs(2);
 /// Bytes between two notes in the journal: what is behind the last note is found by reading it again.
 const NOTE_BYTES: u64 = 4 << 20;
 /// Seconds after which an unfinished transfer is given up.
@@ -109,8 +106,14 @@ impl Resumes {
         Some(self.lease(id, 0))
     }
 
-    /// The unfinished transfer of `path` by `peer`, if there is one that nobody works on.
-    pub(crate) fn find(self: &Rc<Resumes>, path: &RelPath, peer: Option<&DeviceId>) -> Option<Begun> {
+    /// The unfinished transfer of `path` by `peer`, of this size and time. Where a connection still works on
+    /// it, that gives way: a device that comes again has lost it, though we may not have heard of that.
+    pub(crate) fn find(
+        self: &Rc<Resumes>,
+        path: &RelPath,
+        peer: Option<&DeviceId>,
+        state: (u64, Timestamp),
+    ) -> Option<Begun> {
         let (id, incoming, reached, proven) = {
             let journal = self.journal.borrow();
             let found = journal.as_ref()?.incoming(path, peer)?;
@@ -121,10 +124,13 @@ impl Resumes {
         };
         let held = self.leased.borrow().get(&id).cloned();
         if let Some(held) = held {
-            if held.moved.get().elapsed() < SILENT {
+            if (incoming.size, incoming.mtime) != state {
                 return None;
             }
-            log::info!("{path}: a silent transfer of it is taken over");
+            if held.complete.get() {
+                return None;
+            }
+            log::info!("{path}: an earlier transfer of it is taken over");
             held.revoked.set(true);
         }
         let lease = self.lease(id, reached.offset);
@@ -146,7 +152,7 @@ impl Resumes {
     fn lease(self: &Rc<Resumes>, id: TransferId, noted: u64) -> Lease {
         let holding = Rc::new(Holding {
             revoked: Cell::new(false),
-            moved: Cell::new(Instant::now()),
+            complete: Cell::new(false),
         });
         self.leased.borrow_mut().insert(id, Rc::clone(&holding));
         Lease {
@@ -240,10 +246,14 @@ impl Lease {
 
     /// More of the file has come, and is verified as far as `hasher` is.
     pub(crate) fn moved(&mut self, hasher: &TreeHasher) {
-        self.holding.moved.set(Instant::now());
         if hasher.leaves() * LEAF_BYTES as u64 >= self.noted + NOTE_BYTES {
             self.note(hasher);
         }
+    }
+
+    /// All of the file has come: from here on it is not taken over.
+    pub(crate) fn complete(&self) {
+        self.holding.complete.set(true);
     }
 
     /// Notes what is verified, as far as it is known.

@@ -34,9 +34,9 @@ pub(super) struct Wait {
     pub(super) told: bool,
 }
 
-/// Milliseconds before the first repetition; doubles up to 64 times this, plus jitter.
-const RETRY_MS: u64 = 125;
-const DOUBLINGS_MAX: u32 = 6;
+/// Milliseconds before the first repetition; doubles up to 256 times this, plus jitter.
+const RETRY_MS: u64 = 50;
+const DOUBLINGS_MAX: u32 = 8;
 /// A server that is started again is back in so many milliseconds, as a rule: until then, asking costs
 /// nothing, and is not counted.
 const RESTART_MS: u64 = 10_000;
@@ -91,19 +91,19 @@ mod tests {
     fn only_attempts_that_get_further_renew_the_patience() {
         let mut retrying = Retrying::default();
         let nothing = Broken::default();
-        assert_eq!(waits(&mut retrying, nothing, 9), [125, 250, 500, 1000]);
+        assert_eq!(waits(&mut retrying, nothing, 9), [50, 100, 200, 400]);
         let resumed = |resumed_bytes| Broken {
             resumed_bytes,
             ..nothing
         };
-        assert_eq!(waits(&mut retrying, resumed(100), 9), [125, 250, 500, 1000]);
+        assert_eq!(waits(&mut retrying, resumed(100), 9), [50, 100, 200, 400]);
         assert_eq!(waits(&mut retrying, resumed(100), 9), [] as [u64; 0]);
-        assert_eq!(waits(&mut retrying, resumed(101), 1), [125]);
+        assert_eq!(waits(&mut retrying, resumed(101), 1), [50]);
         let settled = Broken {
             settled: true,
             ..nothing
         };
-        assert_eq!(waits(&mut retrying, settled, 9), [125; 9]);
+        assert_eq!(waits(&mut retrying, settled, 9), [50; 9]);
     }
 
     // A server that starts again is found at once; one that stays away is given up as any other.
@@ -121,7 +121,7 @@ mod tests {
             assert_eq!((wait.wait_ms, wait.told), (74, false));
         }
         refused.now_ms += RESTART_MS;
-        assert_eq!(waits(&mut retrying, refused, 9), [125, 250, 500, 1000]);
+        assert_eq!(waits(&mut retrying, refused, 9), [50, 100, 200, 400]);
         assert_eq!(Retrying::default().after(refused, 0, 0), None);
     }
 }

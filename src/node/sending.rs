@@ -21,12 +21,12 @@ use super::resumes::{Noted, Resumes};
 use super::resuming::{Resumed, Resuming};
 use super::source_tree::SourceTree;
 use crate::conn::{Asked, Machine, Origin, ReadStep, Report, Sender, Settlement};
-use crate::delta::content_id;
-use crate::model::limits::{INLINE_BYTES_MAX, TURN_BYTES, WHOLE_BYTES_MAX};
+use crate::delta::{TreeHasher, content_id};
+use crate::model::limits::{INLINE_BYTES_MAX, MEDIUM_BYTES_MAX, TURN_BYTES, WHOLE_BYTES_MAX};
 use crate::model::{ContentId, Entry, ItemCode, Meta, RelPath};
 use crate::reactor::{Activity, Context};
 use crate::store::TransferId;
-use crate::store::{Filter, Scan, ScanItem, SourceFile};
+use crate::store::{Filter, Identity, Scan, ScanItem, SourceFile};
 use crate::wire::{EndOutcome, Tell, Verdict, features};
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
@@ -52,6 +52,8 @@ pub(crate) struct Sending {
     told: HashMap<u32, Told>,
     /// The file at the front, whose beginning is compared with what the receiver has staged.
     resuming: Option<(u32, Box<Resuming>)>,
+    /// Beginnings that were found to be staged, of files that are asked about.
+    begun: HashMap<u32, (Identity, TreeHasher)>,
     /// What is noted of files that are not settled.
     noted: HashMap<u32, TransferId>,
     /// Files that were started, to tell the results of their checks apart.
@@ -102,6 +104,7 @@ impl Sending {
             outgoing: None,
             told: HashMap::new(),
             resuming: None,
+            begun: HashMap::new(),
             noted: HashMap::new(),
             started: 0,
         }
@@ -122,6 +125,7 @@ impl Sending {
             }
         }
         self.told.retain(|file, _| sender.basis_of(*file).is_some());
+        self.begun.retain(|file, _| sender.basis_of(*file).is_some());
         let listing = self.list(sender, books.ledger, books.scratch);
         let reading = self.read(cx, machine, books);
         cx.send_owned(machine.take_output());
@@ -222,16 +226,19 @@ impl Sending {
                 return Flow::Goes;
             }
         };
-        let file = match self.resume(sender, number, file, partial, books) {
-            Ok(flow) => return flow,
-            Err(file) => *file,
+        let (file, begun) = match self.compare_beginning(number, file, partial, books.scratch) {
+            Some(compared) => compared,
+            None => return Flow::Compares,
         };
-        let basis = basis.filter(|_| file.size() > WHOLE_BYTES_MAX);
+        // What is resumed is matched against an index, or goes on whole.
+        let least = begun.as_ref().map_or(0, |_| MEDIUM_BYTES_MAX);
+        let basis = basis.filter(|basis| file.size() > WHOLE_BYTES_MAX.max(least) && basis.length > least);
         if basis.is_some() && !sender.may_ask() {
             return Flow::Waits;
         }
         let told = self.told.remove(&number);
         let told = told.filter(|told| basis.is_some_and(|basis| told.is_about(&basis)));
+        let identity = file.identity();
         let choice = match basis {
             Some(basis) => choose(file, &basis, told, self.features, self.checksum, &self.deltas),
             None => Choice::Whole(file),
@@ -241,69 +248,105 @@ impl Sending {
                 let asked = sender.ask(topic, &body);
                 debug_assert_eq!(asked, Asked::Sent);
                 self.told.insert(number, told);
+                self.begun.extend(begun.map(|hasher| (number, (identity, hasher))));
             }
             Choice::Later(told) => {
                 self.told.insert(number, told);
+                self.begun.extend(begun.map(|hasher| (number, (identity, hasher))));
                 return Flow::Compares;
             }
             Choice::Patch(changing) => {
-                let file = changing.file();
-                sender.patch(file.size(), &file.meta(), changing.form());
                 books.ledger.started(number, &origin.path);
-                self.outgoing = Some(Leaving::Patch(changing));
+                self.send_patch(sender, number, changing, begun, books.ledger);
             }
-            Choice::Whole(file) if file.size() <= INLINE_BYTES_MAX.min(credit) => {
+            Choice::Whole(file) if begun.is_none() && file.size() <= INLINE_BYTES_MAX.min(credit) => {
                 books.ledger.started(number, &origin.path);
                 send_whole(sender, number, &file, self.remembered(), books);
             }
             Choice::Whole(file) => {
-                let sparse = self.features & features::HOLES != 0 && file.is_sparse();
-                sender.start(file.size(), sparse, &file.meta());
                 books.ledger.started(number, &origin.path);
-                self.started += 1;
-                let noted = self.note(number, &file);
-                let outgoing = Outgoing::new(file, sparse, self.started, self.remembered());
-                self.outgoing = Some(Leaving::Whole(Box::new(outgoing.noted(noted))));
+                self.send_rest(sender, number, file, begun, books.ledger);
             }
         }
         Flow::Goes
     }
 
-    /// Goes on behind what the receiver has staged of a file, if the file begins with that. Gives the file
-    /// back when it is to be sent in another way.
-    fn resume(
+    /// Starts a patch: of all of the file, or of what is behind its beginning.
+    fn send_patch(
+        &mut self,
+        sender: &mut Sender,
+        number: u32,
+        changing: Box<Changing>,
+        begun: Option<TreeHasher>,
+        ledger: &mut Ledger,
+    ) {
+        let (size, meta, form) = (changing.file().size(), changing.file().meta(), changing.form());
+        let changing = match begun {
+            None => {
+                sender.patch(size, &meta, form);
+                changing
+            }
+            Some(hasher) => {
+                sender.resume_patch(size, &meta, form);
+                ledger.resumed(number, hasher.length());
+                Box::new(changing.behind(hasher.length()))
+            }
+        };
+        self.outgoing = Some(Leaving::Patch(changing));
+    }
+
+    /// Starts a file that goes as it is: all of it, or what is behind its beginning.
+    fn send_rest(
         &mut self,
         sender: &mut Sender,
         number: u32,
         file: SourceFile,
+        begun: Option<TreeHasher>,
+        ledger: &mut Ledger,
+    ) {
+        let sparse = self.features & features::HOLES != 0 && file.is_sparse();
+        self.started += 1;
+        let noted = self.note(number, &file);
+        let outgoing = match begun {
+            None => {
+                sender.start(file.size(), sparse, &file.meta());
+                Outgoing::new(file, sparse, self.started, self.remembered())
+            }
+            Some(hasher) => {
+                sender.resume(file.size(), sparse, &file.meta());
+                ledger.resumed(number, hasher.length());
+                Outgoing::behind(hasher, file, sparse, self.started)
+            }
+        };
+        self.outgoing = Some(Leaving::Whole(Box::new(outgoing.noted(noted))));
+    }
+
+    /// Compares the beginning of a file with what the receiver has staged of it. Gives the file back, with the
+    /// tree of that beginning if it has it; `None` when there is more to compare.
+    fn compare_beginning(
+        &mut self,
+        number: u32,
+        file: SourceFile,
         partial: Option<ContentId>,
-        books: &mut Books<'_>,
-    ) -> Result<Flow, Box<SourceFile>> {
+        scratch: &mut Vec<u8>,
+    ) -> Option<(SourceFile, Option<TreeHasher>)> {
+        let compared = self.begun.remove(&number);
+        if let Some((_, hasher)) = compared.filter(|(identity, _)| *identity == file.identity()) {
+            return Some((file, Some(hasher)));
+        }
         let begun = self.resuming.take_if(|(resuming, _)| *resuming == number);
         let resuming = match (begun, partial) {
             (Some((_, resuming)), _) => resuming,
             (None, Some(partial)) => Box::new(Resuming::new(file, partial, &self.resumes)),
-            (None, None) => return Err(Box::new(file)),
+            (None, None) => return Some((file, None)),
         };
-        match resuming.step(books.scratch) {
+        match resuming.step(scratch) {
             Resumed::More(resuming) => {
                 self.resuming = Some((number, resuming));
-                Ok(Flow::Compares)
+                None
             }
-            Resumed::No(file) => Err(Box::new(file)),
-            Resumed::Yes(file, hasher) => {
-                let sparse = self.features & features::HOLES != 0 && file.is_sparse();
-                sender.resume(file.size(), sparse, &file.meta());
-                if let Some(origin) = sender.current_origin() {
-                    books.ledger.started(number, &origin.path);
-                }
-                books.ledger.resumed(number, hasher.length());
-                self.started += 1;
-                let noted = self.note(number, &file);
-                let outgoing = Outgoing::behind(hasher, file, sparse, self.started);
-                self.outgoing = Some(Leaving::Whole(Box::new(outgoing.noted(noted))));
-                Ok(Flow::Goes)
-            }
+            Resumed::No(file) => Some((file, None)),
+            Resumed::Yes(file, hasher) => Some((file, Some(hasher))),
         }
     }
 

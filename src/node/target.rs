@@ -12,7 +12,7 @@ use super::commit::Ready;
 use super::place::Place;
 use super::verifying::Task;
 use crate::model::{ItemCode, Meta, RelPath};
-use crate::store::{Expected, FileError, InPlace, Operation, PatchedFile, SourceFile, StagedFile};
+use crate::store::{Expected, FileError, InPlace, Operation, PatchedFile, SourceFile, StagedFile, TransferId};
 use std::fs::File;
 use std::ops::Range;
 use std::rc::Rc;
@@ -40,13 +40,13 @@ const STEP_BYTES: u64 = 4 << 20;
 const PAGE_BYTES: u64 = 4096;
 
 impl Target {
-    /// For a new version of `basis`, which is at `path`, of `length` bytes.
+    /// For a new version of `basis`, which is at `path`, of `length` bytes; in a kept file, if it is to be one.
     pub(super) fn open(
         place: &Rc<Place>,
         basis: SourceFile,
         path: &RelPath,
         length: u64,
-        in_place: bool,
+        (in_place, kept): (bool, Option<TransferId>),
     ) -> Result<Target, FileError> {
         if in_place {
             match InPlace::begin(&place.root, &place.staging, path, &basis.identity(), length) {
@@ -60,7 +60,16 @@ impl Target {
                 Err(error) => log::info!("{path} is replaced, not changed in place: {error}"),
             }
         }
-        let staged = place.staging.create_patched(path, basis, length)?;
+        let staged = match kept {
+            Some(id) => place.staging.create_kept_patched(path, basis, length, id)?,
+            None => place.staging.create_patched(path, basis, length)?,
+        };
+        Ok(Target::Staged(Box::new(staged)))
+    }
+
+    /// The same, where the first `done` bytes of it are staged.
+    pub(super) fn behind(staged: StagedFile, basis: SourceFile, length: u64, done: u64) -> Result<Target, FileError> {
+        let staged = PatchedFile::behind(staged, basis, length, done)?;
         Ok(Target::Staged(Box::new(staged)))
     }
 

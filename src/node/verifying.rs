@@ -222,9 +222,15 @@ impl Verifying {
         self.serial
     }
 
-    /// The chunk that is next to be checked.
-    pub(crate) fn next_chunk(&self) -> usize {
-        self.next
+    /// Where the checks begin.
+    pub(crate) fn start(&self) -> u64 {
+        self.start
+    }
+
+    /// The bytes that are next to be checked, if the file has so many.
+    pub(crate) fn next_range(&self) -> (u64, u64) {
+        let end = (self.next as u64 + 1) * CHUNK_BYTES as u64;
+        (self.chunk_start(self.next), end)
     }
 
     /// The next chunk, if it is complete now that `length` bytes are there.

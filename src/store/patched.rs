@@ -14,6 +14,7 @@
 //! was copied in place and nothing was written over it; and nothing is sealed whose basis has changed.
 
 use super::error::{FileError, Operation};
+use super::journal::TransferId;
 use super::marks::Marks;
 use super::source::{Extent, SourceFile};
 use super::staged::{Sealed, StagedFile};
@@ -77,8 +78,28 @@ impl Staging {
     /// # Errors
     /// When it cannot be made, or there is not enough room.
     pub fn create_patched(&self, path: &RelPath, basis: SourceFile, new_length: u64) -> Result<PatchedFile, FileError> {
-        let staged = self.create(path, Room::Sparse)?;
-        let failed = |errno| FileError::new(Operation::Write, path, errno);
+        PatchedFile::of(self.create(path, Room::Sparse)?, basis, new_length)
+    }
+
+    /// The same with a file that stays when it is dropped, until it is published or discarded.
+    ///
+    /// # Errors
+    /// When it cannot be made, or there is not enough room.
+    pub fn create_kept_patched(
+        &self,
+        path: &RelPath,
+        basis: SourceFile,
+        new_length: u64,
+        id: TransferId,
+    ) -> Result<PatchedFile, FileError> {
+        PatchedFile::of(self.create_kept(path, Room::Sparse, id)?, basis, new_length)
+    }
+}
+
+impl PatchedFile {
+    fn of(staged: StagedFile, basis: SourceFile, new_length: u64) -> Result<PatchedFile, FileError> {
+        let path = staged.path().clone();
+        let failed = |errno| FileError::new(Operation::Write, &path, errno);
         let start = clone(staged.file(), basis.file()).map_err(failed)?;
         // Behind the end of a clone is new room, like all of an empty file.
         let present = match start {
@@ -101,9 +122,32 @@ impl Staging {
             kept_run: 0..0,
         })
     }
-}
 
-impl PatchedFile {
+    /// Goes on with a staged file whose first `done` bytes are those of the result.
+    ///
+    /// # Errors
+    /// When it cannot be made as long as it is to be.
+    pub fn behind(staged: StagedFile, basis: SourceFile, new_length: u64, done: u64) -> Result<PatchedFile, FileError> {
+        // What stood behind that was of an earlier attempt.
+        staged.set_length(done)?;
+        if !basis.is_sparse() && new_length > done {
+            let reserved = reserve(staged.file(), done, new_length - done);
+            reserved.map_err(|errno| FileError::new(Operation::Write, staged.path(), errno))?;
+        }
+        staged.set_length(new_length)?;
+        Ok(PatchedFile {
+            staged,
+            basis,
+            start: Start::Empty,
+            length: new_length,
+            copier: Copier::Kernel,
+            buffer: Vec::new(),
+            written_to: done,
+            kept: Marks::default(),
+            kept_run: done..done,
+        })
+    }
+
     /// The staged file, for reading back what it holds.
     #[must_use]
     pub fn staged(&self) -> &StagedFile {

@@ -108,9 +108,7 @@ impl Receiver {
         if wanted.is_asked || wanted.basis != Some(patch.basis) {
             return Err(Fault::protocol("a patch of another basis"));
         }
-        if self.resumed(patch.file, patch.size)?.is_some() {
-            return Err(Fault::protocol("a patch that begins behind its beginning"));
-        }
+        let resumed = self.resumed(patch.file, patch.size)?;
         self.current = Some(Current {
             file: patch.file,
             size: plan_bytes_max(patch.size),
@@ -118,9 +116,10 @@ impl Receiver {
             sparse: false,
             is_plan: true,
         });
-        Ok(match wanted.progress {
-            Progress::Void => Event::Nothing,
-            _ => Event::Patch(patch),
+        Ok(match (wanted.progress, resumed) {
+            (Progress::Void, _) => Event::Nothing,
+            (_, Some(_)) => Event::ResumePatch(patch),
+            (_, None) => Event::Patch(patch),
         })
     }
 

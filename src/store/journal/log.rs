@@ -35,6 +35,8 @@ pub(super) struct Log {
     tail: u64,
     /// Up to here there is room on the disk.
     pub(super) reserved: u64,
+    /// Nobody was asked to flush this file yet.
+    is_new: bool,
     /// A failed record could not be cut off.
     is_silent: bool,
     /// The length from which on it may be replaced.
@@ -92,7 +94,9 @@ impl Log {
             held.remove();
             return Err(error);
         }
-        Ok(Log::at(held, boot, stamp, HEADER_BYTES as u64))
+        let mut log = Log::at(held, boot, stamp, HEADER_BYTES as u64);
+        log.is_new = true;
+        Ok(log)
     }
 
     /// Goes on after the records up to `tail` of one that was read, with `next` as the next stamp.
@@ -111,6 +115,7 @@ impl Log {
             next_sequence: next.sequence,
             tail,
             reserved: 0,
+            is_new: false,
             is_silent: false,
             replace_from: REPLACE_BYTES_MIN,
             #[cfg(test)]
@@ -245,9 +250,10 @@ impl Log {
     fn build(&self, place: &Place, table: &Table, flush: Flush) -> io::Result<Log> {
         let directory = self.held.directory.try_clone()?;
         let built = create(directory, self.epoch.wrapping_add(1).max(1), table, self.boot);
-        let log = built.and_then(|log| {
-            if flush == Flush::Disk {
-                log.flush()?;
+        let log = built.and_then(|mut log| {
+            match flush {
+                Flush::Disk => log.flush()?,
+                Flush::Nothing => log.is_new = true,
             }
             renameat(&log.held.directory, NEW, &log.held.directory, JOURNAL)?;
             Ok(log)
@@ -260,6 +266,18 @@ impl Log {
             true => Ok(log),
             false => Err(io::Error::other(format!("{} was replaced", place.path().display()))),
         }
+    }
+
+    /// Whether somebody removed or replaced the file.
+    pub(super) fn is_gone(&self) -> bool {
+        self.held.is_named(JOURNAL) == Ok(false)
+    }
+
+    /// The file, once after it was made or took the place of another without being flushed.
+    pub(super) fn take_unflushed(&mut self) -> Option<File> {
+        std::mem::take(&mut self.is_new)
+            .then(|| self.held.file.try_clone().ok())
+            .flatten()
     }
 
     /// Waits until all of it is on the disk.

@@ -133,7 +133,7 @@ impl Place {
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Err(Errno::WOULDBLOCK) => {
                 return Err(JournalError::Held {
-                    holder: holder_of(&file),
+                    holder: holder_of(&directory),
                 });
             }
             other => other.map_err(|errno| self.fault(errno))?,
@@ -245,10 +245,12 @@ impl From<Fault> for JournalError {
 /// Bytes of the kernel's list of locks that are looked through.
 const LOCKS_BYTES_MAX: u64 = 1 << 20;
 
-/// The process that has the lock of `file`, as the kernel lists it: `pid 12`.
-fn holder_of(file: &File) -> String {
+/// The process that has the lock of the journal in `directory`, as the kernel lists it: `pid 12`.
+fn holder_of(directory: &OwnedFd) -> String {
     let listed = || {
-        let inode = format!(":{}", fstat(file).ok()?.st_ino);
+        // By name: the holder may have put another file in the place of the one that we have open.
+        let inode = statat(directory, JOURNAL, AtFlags::SYMLINK_NOFOLLOW).ok()?.st_ino;
+        let inode = format!(":{inode}");
         let list = BufReader::new(File::open("/proc/locks").ok()?.take(LOCKS_BYTES_MAX));
         // `1: FLOCK  ADVISORY  WRITE 12 fe:00:345 0 EOF`
         list.lines().map_while(Result::ok).find_map(|line| {
@@ -258,5 +260,6 @@ fn holder_of(file: &File) -> String {
             is_it.then(|| pid.parse().ok()).flatten().filter(|&pid: &u32| pid > 0)
         })
     };
-    listed().map_or_else(|| "pid unknown".to_owned(), |pid| format!("pid {pid}"))
+    let found = std::iter::repeat_with(listed).take(RACES_MAX as usize).flatten().next();
+    found.map_or_else(|| "pid unknown".to_owned(), |pid| format!("pid {pid}"))
 }

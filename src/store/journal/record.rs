@@ -86,6 +86,19 @@ const IN_PLACE: u8 = 8;
 /// It was written under an earlier boot or mount than the header says.
 const UNPROVEN: u8 = 128;
 
+impl Stamp {
+    /// For a record of which only the length matters.
+    pub(super) const ANY: Stamp = Stamp { epoch: 0, sequence: 0 };
+
+    /// Gives a finished record this stamp instead of its own.
+    pub(super) fn put(self, record: &mut [u8]) {
+        record[2..6].copy_from_slice(&self.epoch.to_le_bytes());
+        record[6..14].copy_from_slice(&self.sequence.to_le_bytes());
+        let (content, crc) = record.split_at_mut(record.len() - CRC_BYTES);
+        crc.copy_from_slice(&crc32fast::hash(content).to_le_bytes());
+    }
+}
+
 impl Header {
     pub(super) fn to_bytes(self) -> [u8; HEADER_BYTES] {
         let mut bytes = [0; HEADER_BYTES];

@@ -169,7 +169,7 @@ impl Replay {
     }
 
     fn take(&mut self, candidate: Candidate<'_>, record: Record) {
-        self.table.apply(record);
+        self.table.apply(record, candidate.bytes.len() as u64);
         self.tail += candidate.bytes.len();
         self.next_sequence += 1;
         self.records += 1;

@@ -3,7 +3,7 @@
 //! Touches no file. Invariant: each entry is found by its id and by its subject, and `live_bytes` is what
 //! a journal with exactly these entries takes, without its header.
 
-use super::record::{self, Record, Stamp};
+use super::record::Record;
 use super::subject::{Reached, Subject, TransferId, Unfinished};
 use crate::model::limits::JOURNAL_ENTRIES_MAX;
 use crate::model::{DeviceId, RelPath};
@@ -30,6 +30,14 @@ struct Entry {
     /// Bytes of the record that it begins with, and of the one that says how far it is.
     begin_bytes: u64,
     reach_bytes: u64,
+}
+
+/// How far an entry is, as a record says it.
+#[derive(Debug)]
+pub(super) struct Position {
+    pub(super) reached: Reached,
+    pub(super) proven: bool,
+    pub(super) touched: i64,
 }
 
 /// What an entry is looked for by.
@@ -97,34 +105,46 @@ impl Table {
             .map(|entry| &entry.unfinished)
     }
 
-    /// Adds an entry; one with the same id goes.
-    pub(super) fn insert(&mut self, unfinished: Unfinished) {
+    /// Adds an entry with nothing reached, that began with a record of so many bytes; one with the same id
+    /// goes.
+    pub(super) fn insert(&mut self, unfinished: Unfinished, begin_bytes: u64) {
+        self.add(Entry {
+            unfinished,
+            begin_bytes,
+            reach_bytes: 0,
+        });
+    }
+
+    /// Adds all entries of `other`, behind the others.
+    pub(super) fn absorb(&mut self, other: Table) {
+        other.entries.into_values().for_each(|entry| self.add(entry));
+    }
+
+    fn add(&mut self, entry: Entry) {
+        let unfinished = &entry.unfinished;
         self.remove(unfinished.id);
         let order = self.next_order;
         self.next_order += 1;
         let key = self.hasher.hash_one(Key::of(&unfinished.subject));
         self.orders.insert(unfinished.id, order);
         self.subjects.entry(key).or_default().push(order);
-        let entry = Entry {
-            begin_bytes: begin_bytes(&unfinished),
-            reach_bytes: reach_bytes(&unfinished),
-            unfinished,
-        };
         self.live_bytes += entry.begin_bytes + entry.reach_bytes;
         self.entries.insert(order, entry);
     }
 
-    /// Says how far an entry is; nothing happens when there is none, or when it cannot be so far.
-    pub(super) fn reach(&mut self, id: TransferId, reached: Reached, proven: bool, touched: i64) {
+    /// Says how far an entry is, by a record of so many bytes; nothing happens when there is no such entry,
+    /// or when it cannot be so far.
+    pub(super) fn reach(&mut self, id: TransferId, position: Position, reach_bytes: u64) {
         let entry = self.orders.get(&id).and_then(|order| self.entries.get_mut(order));
-        let Some(entry) = entry.filter(|entry| entry.unfinished.allows(&reached)) else {
+        let Some(entry) = entry.filter(|entry| entry.unfinished.allows(&position.reached)) else {
             return;
         };
-        entry.unfinished.reached = reached;
-        entry.unfinished.proven = proven;
-        entry.unfinished.touched = touched;
         let before = entry.reach_bytes;
-        entry.reach_bytes = reach_bytes(&entry.unfinished);
+        // While that is nowhere, no record of it has to be kept.
+        entry.reach_bytes = if position.reached.is_nothing() { 0 } else { reach_bytes };
+        entry.unfinished.reached = position.reached;
+        entry.unfinished.proven = position.proven;
+        entry.unfinished.touched = position.touched;
         self.live_bytes = self.live_bytes - before + entry.reach_bytes;
     }
 
@@ -143,12 +163,12 @@ impl Table {
         Some(entry.unfinished)
     }
 
-    /// Does what a record says. Transfers above the bound, and records about unknown ones, are nothing.
-    pub(super) fn apply(&mut self, record: Record) {
+    /// Does what a record of so many bytes says. Transfers above the bound, and records about unknown ones, are nothing.
+    pub(super) fn apply(&mut self, record: Record, bytes: u64) {
         match record {
             Record::Begin(unfinished) => {
                 if self.len() < JOURNAL_ENTRIES_MAX {
-                    self.insert(unfinished);
+                    self.insert(unfinished, bytes);
                 }
             }
             Record::Reach {
@@ -156,7 +176,14 @@ impl Table {
                 touched,
                 proven,
                 reached,
-            } => self.reach(id, reached, proven, touched),
+            } => {
+                let position = Position {
+                    reached,
+                    proven,
+                    touched,
+                };
+                self.reach(id, position, bytes);
+            }
             Record::End(id) => {
                 self.remove(id);
             }
@@ -168,19 +195,5 @@ impl Table {
         for entry in self.entries.values_mut() {
             entry.unfinished.proven = false;
         }
-    }
-}
-
-const ANY: Stamp = Stamp { epoch: 0, sequence: 0 };
-
-fn begin_bytes(unfinished: &Unfinished) -> u64 {
-    record::begin(ANY, unfinished).len() as u64
-}
-
-/// Bytes of the record of how far it is; none is needed while that is nowhere.
-fn reach_bytes(unfinished: &Unfinished) -> u64 {
-    match unfinished.reached.is_nothing() {
-        true => 0,
-        false => record::reach(ANY, unfinished).len() as u64,
     }
 }

@@ -10,7 +10,7 @@ use super::place::{Held, JournalError, Missing, Place};
 use super::record::{self, Stamp};
 use super::replay::{Replay, replay};
 use super::subject::{Reached, Subject, TransferId, Unfinished};
-use super::table::Table;
+use super::table::{Position, Table};
 use crate::model::limits::{JOURNAL_BYTES_MAX, JOURNAL_ENTRIES_MAX};
 use crate::model::{DeviceId, RelPath};
 use crate::store::error::Operation;
@@ -35,9 +35,11 @@ pub struct Journal {
     has_complained: bool,
 }
 
-/// What is live may take this much: the rest of the bound is for what is no more, so that the file is
-/// not replaced all the time.
-const LIVE_BYTES_MAX: u64 = JOURNAL_BYTES_MAX / 4 * 3;
+/// Up to this many bytes of records that count, transfers begin. The rest of the bound is for positions, and
+/// for what counts no more, so that the file is not replaced all the time.
+const BEGIN_LIVE_BYTES_MAX: u64 = JOURNAL_BYTES_MAX / 8 * 6;
+/// Up to this many, positions are entered.
+const REACH_LIVE_BYTES_MAX: u64 = JOURNAL_BYTES_MAX / 8 * 7;
 
 impl Journal {
     /// Opens `.syncline/journal` of a share or of the target of a pull, and locks it if it is there. It is
@@ -129,15 +131,15 @@ impl Journal {
             proven: true,
             touched: now(),
         };
-        let length = record::begin(self.log.as_ref()?.stamp(), &unfinished).len() as u64;
-        if self.table.live_bytes() + length > LIVE_BYTES_MAX {
+        let record = record::begin(self.stamp(), &unfinished);
+        let length = record.len() as u64;
+        if self.table.live_bytes() + length > BEGIN_LIVE_BYTES_MAX {
             return None;
         }
-        let behind = Behind::Records(self.table.len() + 1);
-        if !self.append(length, behind, |stamp| record::begin(stamp, &unfinished)) {
+        if !self.append(record, Behind::Records(self.table.len() + 1)) {
             return None;
         }
-        self.table.insert(unfinished);
+        self.table.insert(unfinished, length);
         Some(id)
     }
 
@@ -159,25 +161,26 @@ impl Journal {
             proven: true,
             touched: now(),
         };
-        let Some(stamp) = self.log.as_ref().map(Log::stamp) else {
-            return;
-        };
-        let length = record::reach(stamp, &next).len() as u64;
-        if self.table.live_bytes() + length > JOURNAL_BYTES_MAX {
+        let record = record::reach(self.stamp(), &next);
+        let length = record.len() as u64;
+        if self.table.live_bytes() + length > REACH_LIVE_BYTES_MAX {
             return;
         }
-        let behind = Behind::Ends(self.table.len());
-        self.append(length, behind, |stamp| record::reach(stamp, &next));
-        self.table.reach(id, next.reached, true, next.touched);
+        self.append(record, Behind::Ends(self.table.len()));
+        let Unfinished { reached, touched, .. } = next;
+        let position = Position {
+            reached,
+            proven: true,
+            touched,
+        };
+        self.table.reach(id, position, length);
         self.shrink();
     }
 
     /// Takes a transfer out: it is complete, or given up. Nothing happens for an unknown id.
     pub fn end(&mut self, id: TransferId) {
         if self.table.remove(id).is_some() {
-            self.append(record::END_BYTES as u64, Behind::Nothing, |stamp| {
-                record::end(stamp, id)
-            });
+            self.append(record::end(self.stamp(), id), Behind::Nothing);
             self.shrink();
         }
     }
@@ -213,8 +216,19 @@ impl Journal {
         old
     }
 
+    /// A file to flush (`sync_data`) beside the loop, once after the journal was made or was replaced because it
+    /// had grown. Until that is done a power cut may leave an empty journal, and transfers begin anew; records
+    /// that follow are written by the system within half a minute.
+    pub fn take_unflushed(&mut self) -> Option<File> {
+        self.log.as_mut()?.take_unflushed()
+    }
+
     /// Whether there is a file to write to; makes it where it is missing.
     fn ensure_log(&mut self) -> bool {
+        if self.log.as_ref().is_some_and(Log::is_gone) {
+            // Somebody cleaned up: what is known here goes into the next file.
+            self.log = None;
+        }
         // One that another process has made meanwhile and that says nothing is removed first.
         for _ in 0..2 {
             if self.log.is_some() {
@@ -236,28 +250,38 @@ impl Journal {
         let length = held.file.metadata().map(|found| found.len());
         if length.is_ok_and(|length| length > 0) {
             // Another process was here since this one looked.
-            self.take_over(held)?;
-            return Ok(());
+            let known = std::mem::take(&mut self.table);
+            let taken = self.take_over(held);
+            self.table.absorb(known);
+            taken?;
+        } else {
+            held.remove_leftover();
+            let boot = Boot::here(held.directory.as_fd());
+            let log = Log::begin(held, boot).map_err(|error| self.place.error(Operation::Write, error))?;
+            self.log = Some(log);
         }
-        held.remove_leftover();
-        let boot = Boot::here(held.directory.as_fd());
-        let log = Log::begin(held, boot).map_err(|error| self.place.error(Operation::Write, error))?;
-        self.log = Some(log);
+        if !self.table.is_empty() {
+            self.replace();
+        }
         Ok(())
     }
 
-    /// Writes a record of `length` bytes, into another file if this one is full.
-    fn append(&mut self, length: u64, behind: Behind, make: impl FnOnce(Stamp) -> Vec<u8>) -> bool {
-        let Some(log) = &mut self.log else {
-            return false;
-        };
-        if !log.holds(length) {
+    /// What the next record is stamped with.
+    fn stamp(&self) -> Stamp {
+        self.log.as_ref().map_or(Stamp::ANY, Log::stamp)
+    }
+
+    /// Writes a record with that stamp, into another file if this one is full.
+    fn append(&mut self, mut record: Vec<u8>, behind: Behind) -> bool {
+        let length = record.len() as u64;
+        if self.log.as_ref().is_some_and(|log| !log.holds(length)) {
             self.replace();
+            self.stamp().put(&mut record);
         }
         let Some(log) = self.log.as_mut().filter(|log| log.holds(length)) else {
             return false;
         };
-        match log.append(&make(log.stamp()), behind) {
+        match log.append(&record, behind) {
             Appended::Written => return true,
             Appended::Silent => {}
             Appended::Refused(error) => {

@@ -123,6 +123,42 @@ fn row_59_one_process_at_a_time_has_it() {
     assert_eq!(early.iter().count(), 2, "it goes on with what the first one left");
 }
 
+/// A power cut soon after the file is made, or replaced, would leave it empty: each is flushed once.
+#[test]
+fn a_new_file_is_handed_out_once_to_be_flushed() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut journal = open(dir.path());
+    assert!(journal.take_unflushed().is_none());
+    let id = journal.begin(&incoming("a", None)).unwrap();
+    let inode = |journal: &mut Journal| journal.take_unflushed().map(|file| file.metadata().unwrap().ino());
+    let named = || fs::metadata(file(dir.path())).unwrap().ino();
+    let first = named();
+    assert_eq!(inode(&mut journal), Some(first));
+    assert_eq!(inode(&mut journal), None);
+    while named() == first {
+        journal.reach(id, &reached((1 << 20) - 1));
+    }
+    assert_eq!(inode(&mut journal), Some(named()));
+    drop(journal);
+    assert_eq!(inode(&mut open(dir.path())), None);
+}
+
+/// A user who cleans up `.syncline` stops nothing that begins later, and loses nothing that is known.
+#[test]
+fn a_journal_that_somebody_removed_is_written_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut journal = open(dir.path());
+    let id = journal.begin(&incoming("a", None)).unwrap();
+    fs::remove_dir_all(dir.path().join(".syncline")).unwrap();
+    journal.reach(id, &reached(3));
+    journal.begin(&incoming("b", None)).unwrap();
+    let before = all(&journal);
+    drop(journal);
+    let journal = open(dir.path());
+    assert_eq!(all(&journal), before);
+    assert_eq!(journal.find(id).unwrap().reached, reached(3));
+}
+
 /// The file stays below a small multiple of what it says, whatever was said before.
 #[test]
 fn a_journal_that_grew_is_replaced_by_what_is_live() {
@@ -189,9 +225,13 @@ fn i12_no_more_transfers_are_entered_than_the_bounds_allow() {
     assert!((2_000..4_000).contains(&entered), "{entered}");
     assert!(length(dir.path()) <= JOURNAL_BYTES_MAX);
     let ids: Vec<TransferId> = journal.iter().map(|entry| entry.id).collect();
+    let mut inodes = Vec::new();
     for &id in ids.iter().cycle().take(12_000) {
         journal.reach(id, &reached((1 << 26) - 2));
+        inodes.push(fs::metadata(file(dir.path())).unwrap().ino());
     }
+    inodes.dedup();
+    assert!(inodes.len() < 12, "it was replaced {} times", inodes.len());
     assert!(length(dir.path()) <= JOURNAL_BYTES_MAX);
     let before = all(&journal);
     drop(journal);
