@@ -79,6 +79,7 @@ pub struct Promises {
 fn play_operation(site: &mut Site<'_>, point: &Point, tally: &mut Tally) -> bool {
     let mut ends = run_into(site, point);
     judge_ends(&mut ends, point, tally);
+    let is_error = matches!(point.fault, Fault::Error(_));
     let promises = ends.promises();
     let reached = ends.reached;
     ends.client.kill();
@@ -88,7 +89,7 @@ fn play_operation(site: &mut Site<'_>, point: &Point, tally: &mut Tally) -> bool
     } else {
         ends.server
     };
-    let server = resume(site, server, tally);
+    let server = resume(site, server, !is_error, tally);
     look_for_versions(site, tally);
     drop(server);
     reached
@@ -111,7 +112,7 @@ fn play_power_cut(site: &mut Site<'_>, point: &Point, disk: &Mounted, tally: &mu
     }
     look(site, &promises, tally);
     let server = recover_twice(site, &promises, tally);
-    let server = resume(site, server, tally);
+    let server = resume(site, server, true, tally);
     disk.cut();
     drop(server);
     disk.mount_again();
@@ -133,7 +134,7 @@ fn play_start(site: &mut Site<'_>, point: &Point, earlier: &Point, tally: &mut T
     second.process.kill();
     look(site, &promises, tally);
     let server = recover_twice(site, &promises, tally);
-    let server = resume(site, server, tally);
+    let server = resume(site, server, true, tally);
     look_for_versions(site, tally);
     drop(server);
     was_killed
@@ -403,8 +404,8 @@ fn look_for_versions(site: &Site<'_>, tally: &mut Tally) {
     }
 }
 
-/// Runs the client again, without faults.
-fn resume(site: &mut Site<'_>, mut server: Server, tally: &mut Tally) -> Server {
+/// Runs the client again, without faults. `was_recovered`: a start came between, which tidies up.
+fn resume(site: &mut Site<'_>, mut server: Server, was_recovered: bool, tally: &mut Tally) -> Server {
     if !server.is_ready() {
         tally.note(Invariant::Resumed, "no server to resume with");
         return server;
@@ -417,7 +418,15 @@ fn resume(site: &mut Site<'_>, mut server: Server, tally: &mut Tally) -> Server 
     };
     tally.note(Invariant::Resumed, &fault);
     server.process.settle();
-    let fault = check::leftovers(&site.received());
+    let mut fault = check::leftovers(&site.received());
+    if !fault.is_empty() && !was_recovered {
+        // A call that was to remove it failed; the next start does.
+        server.process.kill();
+        server = site.serve(Trace::None);
+        site.transfer(server.listen(), Version::New, Trace::None).wait();
+        server.process.settle();
+        fault = check::leftovers(&site.received());
+    }
     tally.note(Invariant::Tidy, &fault);
     let fault = if site.is_confined() {
         ""
