@@ -5,6 +5,7 @@ use super::options::Durability;
 use super::resumes::Resumes;
 use crate::model::{DeviceId, RelPath};
 use crate::store::{Author, FileError, Keeping, Root, Staging, Sweep, Versions, recover};
+use std::cell::RefCell;
 use std::collections::HashSet;
 use std::fmt;
 use std::rc::Rc;
@@ -18,6 +19,8 @@ pub(crate) struct Place {
     pub(crate) durability: Durability,
     pub(crate) deltas: Rc<Deltas>,
     pub(crate) resumes: Rc<Resumes>,
+    /// Files that got their names and were not made durable: what stands there is not believed.
+    pub(crate) doubts: Doubts,
     /// Where what gives way is kept; `None`: it goes.
     pub(crate) versions: Option<Versions>,
 }
@@ -32,6 +35,7 @@ impl Place {
             durability,
             deltas,
             resumes: Resumes::new(None),
+            doubts: Doubts::default(),
             versions: None,
         }
     }
@@ -104,6 +108,40 @@ impl Place {
         }
         *removed += counted(self.staging.sweep_kept(|name| needed.contains(name)));
         needed.len()
+    }
+}
+
+/// Paths of files that were published before a flush failed. The next transfer finds them with the right size
+/// and time; nobody may call them durable for that, since a flush that failed is not made good by another one.
+#[derive(Debug, Default)]
+pub(crate) struct Doubts {
+    paths: RefCell<HashSet<RelPath>>,
+}
+
+/// Past so many, every file is in doubt.
+const DOUBTS_MAX: usize = 16_384;
+
+impl Doubts {
+    /// A file was not made durable.
+    pub(crate) fn note(&self, path: &RelPath) {
+        let mut paths = self.paths.borrow_mut();
+        if paths.len() < DOUBTS_MAX {
+            paths.insert(path.clone());
+        }
+    }
+
+    /// Whether the file at `path` has to be written anew.
+    pub(crate) fn contains(&self, path: &RelPath) -> bool {
+        let paths = self.paths.borrow();
+        paths.len() >= DOUBTS_MAX || paths.contains(path)
+    }
+
+    /// The file at `path` was written anew, and is durable.
+    pub(crate) fn settle(&self, path: &RelPath) {
+        let mut paths = self.paths.borrow_mut();
+        if paths.len() < DOUBTS_MAX {
+            paths.remove(path);
+        }
     }
 }
 
