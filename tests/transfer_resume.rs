@@ -7,12 +7,12 @@ mod harness;
 
 use harness::breaks::{cutting_relay, cutting_relay_back, restart};
 use harness::edits::noise;
-use harness::{Run, World, WorldOptions, pull_job, push_job};
+use harness::{Run, World, pull_job, push_job};
 use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use syncline::model::{Link, Rights};
+use syncline::model::Link;
 use syncline::node::{Client, ClientOptions, Job, JobError, TransferOptions};
 
 const MIB: u64 = 1 << 20;
@@ -186,6 +186,8 @@ fn a_patch_goes_on_where_it_broke_off() {
 #[cfg(feature = "tls")]
 #[test]
 fn another_device_does_not_go_on_with_it() {
+    use harness::WorldOptions;
+    use syncline::model::Rights;
     let mut world = World::with(&WorldOptions {
         plain: false,
         open: Rights::NONE,
