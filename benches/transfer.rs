@@ -162,6 +162,8 @@ fn bind(dir: &Path, plain: bool) -> Server {
         listen: vec!["127.0.0.1:0".parse().expect("an address")],
         plain,
         durability: Durability::None,
+        // Hundreds of runs would fill the disk.
+        keep_versions: None,
         ..ServerOptions::new(server_home(dir), vec![share])
     })
     .expect("the server starts")

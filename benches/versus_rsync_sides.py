@@ -253,6 +253,8 @@ class SynclineServer(Server):
         self.durability = ["--durability", "barrier" if row.durable else "none"]
         self.plain = [] if row.tls else ["--plain"]
         command = [self.program, "serve", f"{place.share}=S", "--listen", "127.0.0.1:0", "--open", "write"]
+        # As rsync does, which keeps nothing of what it replaces; and hundreds of runs would fill the disk.
+        command += ["--keep-versions", "off"]
         command += [*self.plain, *self.durability, "--json", "--home", str(place.work / "server-home")]
         super().__init__(command, place.work / "syncline.log")
         if not select.select([self.process.stdout], [], [], 20)[0]:

@@ -153,12 +153,17 @@ fn row_48_eio_from_a_flush_is_never_acknowledged() {
     if child::is("first flush") {
         return first_flush_fails();
     }
+    if child::is("second flush") {
+        return directory_flush_fails();
+    }
     let flushes = "fsync,fdatasync,syncfs";
     let trace = format!("trace={flushes}");
     let every = format!("inject={flushes}:error=EIO");
     let first = format!("inject={flushes}:error=EIO:when=1");
+    let second = format!("inject={flushes}:error=EIO:when=2");
     traced(NAME, "every flush", &[&trace, &every]);
     traced(NAME, "first flush", &[&trace, &first]);
+    traced(NAME, "second flush", &[&trace, &second]);
 }
 
 /// A few files are flushed one by one, many with one flush of the file system.
@@ -198,6 +203,21 @@ fn first_flush_fails() {
         "it was sent and written anew"
     );
     assert_eq!(fs::read(world.share().join("file")).unwrap(), noise(40_000, 1));
+}
+
+/// The file has its name by then, and the right size and time: the next transfer must not take that for done.
+fn directory_flush_fails() {
+    let mut world = World::with(&DURABLE());
+    let source = world.path("file");
+    fs::write(&source, noise(40_000, 1)).unwrap();
+    let failed = world.push(&[&source], &world.link("/"), TransferOptions::default());
+    assert_eq!(failed.failures(), ["file Io"]);
+    assert_eq!(fs::read(world.share().join("file")).unwrap(), noise(40_000, 1));
+    for sent in [1, 0] {
+        let again = world.push(&[&source], &world.link("/"), TransferOptions::default());
+        again.assert_clean();
+        assert_eq!(again.outcome.summary.files_transferred, sent);
+    }
 }
 
 /// Row 49: calls are interrupted all the time.

@@ -194,7 +194,8 @@ fn a_hard_link_is_not_written_through() {
     pair.transfer(in_place()).assert_clean();
     pair.assert_same();
     assert!(fs::read(&other).unwrap() == before);
-    assert_eq!(fs::metadata(&other).unwrap().nlink(), 1);
+    assert_eq!(fs::metadata(&pair.target).unwrap().nlink(), 1);
+    assert_ne!(fs::metadata(&other).unwrap().ino(), pair.inode());
 }
 
 /// A file that its owner made read-only is replaced as usual.

@@ -16,7 +16,7 @@ use syncline::wire::{
     Answers, Ask, Basis, Begin, BeginFlags, Brake, Decoder, Direction, End, EndOutcome, EntriesReader, EntriesWriter,
     FRAME_HEADER_BYTES, Finish, FrameType, Hello, Hole, Inline, ListEnd, Message, Open, Opened, Partial, Patch,
     PatchForm, Piece, RemovedReader, RemovedWriter, Resume, SettledReader, SettledResult, SettledWriter, SourceFailed,
-    Start, TargetKind, Tell, Topic, Verdict, VerdictRun, WireError,
+    Start, TargetFailed, TargetKind, Tell, Topic, Verdict, VerdictRun, WireError,
 };
 
 /// Everything: the first byte picks a body, the rest is for it.
@@ -171,6 +171,7 @@ pub fn payload_of(kind: FrameType, payload: &[u8]) {
         FrameType::Patch => same_bytes!(Patch, payload),
         FrameType::Partial => same_bytes!(Partial, payload),
         FrameType::Resume => same_bytes!(Resume, payload),
+        FrameType::TargetFailed => same_bytes!(TargetFailed<'_>, payload),
         // Numbers and raw content have no decoder of their own; the machine reads them.
         FrameType::Ping
         | FrameType::Pong

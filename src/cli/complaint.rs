@@ -96,7 +96,9 @@ fn job_advice(error: &JobError) -> &'static str {
         JobError::MassDelete { .. } => {
             "check that the source is the right one and complete; if they shall go, add --max-delete N or N%"
         }
-        JobError::IncompleteSource => "make all of the source readable, or leave --delete out",
+        JobError::IncompleteSource => {
+            "make all of both readable (what could not be read is named above), or leave --delete out"
+        }
         JobError::DiskFull => "free some space and run the same command again: what is complete is kept",
         JobError::Unsupported { .. } => "update the server, or leave --inplace out",
         JobError::Filter { .. } => "rules are written as in .gitignore: --exclude '*.tmp' --exclude build/",

@@ -10,7 +10,7 @@ use clap::Args;
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
-use syncline::node::{Deleted, History, Summary, is_older};
+use syncline::node::{Deleted, History, Summary};
 
 /// The flags and operands of `trash`.
 #[derive(Debug, Args)]
@@ -45,7 +45,7 @@ pub(crate) fn run(session: &Session, flags: &Flags) -> Result<Ending, Complaint>
     let (history, path) = History::find(&flags.directory)?;
     let age = flags.older_than.unwrap_or_default();
     let mut deleted = history.deleted(path.as_ref())?;
-    deleted.retain(|deleted| is_older(&deleted.version, age));
+    deleted.retain(|deleted| deleted.version.is_older_than(age));
     let mut summary = Summary {
         files: deleted.len() as u64,
         bytes: deleted.iter().map(|deleted| deleted.disk_bytes).sum(),
@@ -109,12 +109,8 @@ fn list(session: &Session, history: &History, deleted: &[Deleted]) {
     }
 }
 
-fn ending(summary: Summary, start: Instant) -> Ending {
-    Ending {
-        exit: Exit::Done,
-        summary: Summary {
-            elapsed: start.elapsed(),
-            ..summary
-        },
-    }
+fn ending(mut summary: Summary, start: Instant) -> Ending {
+    summary.elapsed = start.elapsed();
+    let exit = Exit::Done;
+    Ending { exit, summary }
 }

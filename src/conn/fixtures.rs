@@ -7,8 +7,8 @@ use crate::model::{
 use crate::wire::{
     Answers, Ask, Basis, Begin, BeginFlags, Brake, Decoder, Direction, End, EndOutcome, EntriesWriter, Finish,
     FrameType, Hello, Hole, Inline, ListEnd, Message, Open, Opened, Partial, Patch, PatchForm, RemovedWriter, Resume,
-    SettledResult, SettledWriter, SourceFailed, Start, TargetKind, Tell, Topic, Verdict, control_header, data_header,
-    encode_number, features,
+    SettledResult, SettledWriter, SourceFailed, Start, TargetFailed, TargetKind, Tell, Topic, Verdict, control_header,
+    data_header, encode_number, features,
 };
 
 pub(super) fn open() -> Open {
@@ -193,6 +193,16 @@ fn delta_frames() -> Vec<(FrameType, Vec<u8>)> {
         (FrameType::Patch, on_stream(1, &patch)),
         (FrameType::Partial, on_stream(1, &Partial { file: 0, id })),
         (FrameType::Resume, on_stream(1, &Resume { file: 0 })),
+        (
+            FrameType::TargetFailed,
+            on_stream(
+                1,
+                &TargetFailed {
+                    path: b"p",
+                    code: ItemCode::Io,
+                },
+            ),
+        ),
     ]
 }
 

@@ -10,8 +10,8 @@ use crate::model::limits::DEVICE_NAME_BYTES_MAX;
 use crate::model::{CloseCode, Fault, Right, Rights};
 use crate::wire::{
     Ask, Begin, BeginFlags, Direction, End, Finish, FrameType, Hello, Hole, Inline, ListEnd, Message, Open, Opened,
-    Patch, PatchForm, Piece, Reader, SourceFailed, Start, TargetKind, Tell, VERSION_MAX, VERSION_MIN, control_header,
-    encode_number, features,
+    Patch, PatchForm, Piece, Reader, SourceFailed, Start, TargetFailed, TargetKind, Tell, VERSION_MAX, VERSION_MIN,
+    control_header, encode_number, features,
 };
 
 /// One connection, without its socket.
@@ -116,6 +116,8 @@ pub enum Event<'a> {
     Progress,
     /// Sender: the payload of a frame that lists deleted entries.
     Removed(&'a [u8]),
+    /// Sender: the receiver could not do something, beside the files that it wanted.
+    TargetFailed(TargetFailed<'a>),
     /// Sender: the transfer is over.
     Finished(Finish),
     /// The peer closed, with a reason.
@@ -325,6 +327,10 @@ impl Machine {
             FrameType::Removed => {
                 self.sending()?.handle_removed(payload)?;
                 Ok(Event::Removed(payload))
+            }
+            FrameType::TargetFailed => {
+                self.sending()?.handle_target_failed()?;
+                Ok(Event::TargetFailed(decode(payload)?))
             }
             FrameType::Finish => {
                 let finish = decode(payload)?;

@@ -12,10 +12,10 @@ mod telling;
 use super::machine::Event;
 use super::sender::fault_of;
 use crate::model::limits::{CREDIT_WINDOW_BYTES, OFFER_WINDOW, OFFER_WINDOW_BYTES};
-use crate::model::{CloseCode, ContentId, Entry, Fault, Kind};
+use crate::model::{CloseCode, ContentId, Entry, Fault, ItemCode, Kind};
 use crate::wire::{
     Answers, End, EndOutcome, EntriesReader, Finish, FrameType, Hole, Inline, ListEnd, Message, RemovedWriter,
-    SettledResult, SettledWriter, Start, Verdict, encode_number,
+    SettledResult, SettledWriter, Start, TargetFailed, Verdict, encode_number,
 };
 use std::collections::{HashMap, VecDeque};
 
@@ -208,6 +208,12 @@ impl Receiver {
         if self.removed.push(path) {
             self.removed.flush(self.stream, &mut self.out);
         }
+    }
+
+    /// Something could not be done that belongs to no wanted file: a deletion, the metadata of a directory. To
+    /// be said after the list has ended.
+    pub fn target_failed(&mut self, path: &[u8], code: ItemCode) {
+        TargetFailed { path, code }.encode(self.stream, &mut self.out);
     }
 
     /// The transfer is over.

@@ -436,6 +436,14 @@ impl Sender {
         Ok(())
     }
 
+    /// What is done at the end comes after the list.
+    pub(super) fn handle_target_failed(&self) -> Result<(), Fault> {
+        match self.list_ended {
+            true => Ok(()),
+            false => Err(Fault::protocol("a failure at the end before the end of the list")),
+        }
+    }
+
     pub(super) fn handle_finish(&mut self, finish: Finish) -> Result<(), Fault> {
         let open = !self.list_ended || !self.unanswered.is_empty() || !self.wanted.is_empty();
         if open {

@@ -31,7 +31,7 @@ enum Check {
     /// As it comes, on the loop.
     Inline(Box<TreeHasher>),
     /// Chunk by chunk, on the helper thread.
-    Beside(Verifying),
+    Beside(Box<Verifying>),
 }
 
 /// A file that has ended; perhaps not all checks have come back.
@@ -70,7 +70,7 @@ impl Arrival {
         let beside = large
             .then(shared)
             .flatten()
-            .map(|file| Verifying::new(file, serial, sidecar));
+            .map(|file| Box::new(Verifying::new(file, serial, sidecar)));
         let check = beside.map_or_else(|| Check::Inline(Box::default()), Check::Beside);
         let (file, meta) = (start.file, start.meta);
         Arrival {
@@ -90,7 +90,7 @@ impl Arrival {
         let large = start.size - offset >= BESIDE_BYTES_MIN && !start.sparse;
         let shared = || staged.file().try_clone().ok().map(Arc::new);
         let check = match large.then(shared).flatten() {
-            Some(file) => Check::Beside(Verifying::behind(hasher, file, serial)),
+            Some(file) => Check::Beside(Box::new(Verifying::behind(hasher, file, serial))),
             None => Check::Inline(Box::new(hasher)),
         };
         Arrival {

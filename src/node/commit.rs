@@ -10,13 +10,15 @@
 //! milliseconds (evicting what they replace), and because they belong between the two flushes.
 //! Invariant: a result says `Ok` only after everything before it in the commit order is done.
 
+use super::job::Work;
 use super::options::Durability;
 use super::place::Place;
 use super::verifying::{CheckedChunk, ChunkCheck, ChunkPlace};
 use crate::model::{ItemCode, Meta, RelPath};
 use crate::reactor::{ConnId, Job, Shared};
-use crate::store::{Author, Barrier, Expected, InPlace, Keeping, Published, Root, Sealed, Versions, publish};
+use crate::store::{Author, Expected, InPlace, Published, Sealed, Versions};
 use std::collections::HashMap;
+use std::fs::File;
 use std::io;
 use std::rc::Rc;
 use std::sync::mpsc;
@@ -76,6 +78,8 @@ pub(crate) struct Committer {
     receiver: mpsc::Receiver<Report>,
     next_ticket: u64,
     checks: Vec<(ConnId, ChunkCheck)>,
+    /// Files that are flushed when there is time for it; nobody waits for that.
+    flushes: Vec<File>,
     checks_running: Vec<(u64, ConnId, ChunkPlace)>,
 }
 
@@ -124,6 +128,7 @@ impl Committer {
             receiver,
             next_ticket: 0,
             checks: Vec::new(),
+            flushes: Vec::new(),
             checks_running: Vec::new(),
         }
     }
@@ -155,6 +160,20 @@ impl Committer {
         None
     }
 
+    /// Has a file flushed by the helper thread.
+    pub(crate) fn flush(&mut self, file: File) {
+        self.flushes.push(file);
+    }
+
+    fn pump_flushes(&mut self, shared: &mut Shared) {
+        for file in std::mem::take(&mut self.flushes) {
+            let ticket = self.next_ticket | CHECK_TICKET;
+            self.next_ticket += 1;
+            // A thread that has no time for it leaves it to the system.
+            let _ = shared.submit(ticket, Box::new(move || file.sync_data()));
+        }
+    }
+
     fn pump_checks(&mut self, shared: &mut Shared) {
         for (owner, check) in std::mem::take(&mut self.checks) {
             let ticket = self.next_ticket | CHECK_TICKET;
@@ -177,13 +196,14 @@ impl Committer {
     /// Gives the helper thread what is queued, one job per place at a time.
     pub(crate) fn pump(&mut self, shared: &mut Shared) {
         self.pump_checks(shared);
+        self.pump_flushes(shared);
         for queue in &mut self.queues {
             if queue.running.is_some() || (queue.commits.is_empty() && queue.closings.is_empty()) {
                 continue;
             }
             let ticket = self.next_ticket;
             let work = queue.take_work();
-            let running = work.running(ticket);
+            let running = Running::of(&work, ticket);
             let sender = self.sender.clone();
             let job: Job = Box::new(move || {
                 let done = work.run();
@@ -341,6 +361,16 @@ impl Queue {
 }
 
 impl Running {
+    fn of(work: &Work, ticket: u64) -> Running {
+        let commits = work.commits.iter().map(|commit| (commit.owner, commit.file));
+        let closings = work.closings.iter().map(|(owner, _)| *owner);
+        Running {
+            ticket,
+            commits: commits.collect(),
+            closings: closings.collect(),
+        }
+    }
+
     /// What is said of work that did not come to its end.
     fn unreported(self) -> impl Iterator<Item = (ConnId, Done)> {
         let result = Err(ItemCode::Io);
@@ -354,151 +384,6 @@ impl Running {
         });
         files.chain(closings)
     }
-}
-
-/// One job, on the helper thread.
-struct Work {
-    root: Root,
-    durability: Durability,
-    commits: Vec<Commit>,
-    closings: Vec<(ConnId, Closing)>,
-    made: Vec<RelPath>,
-    versions: Option<Versions>,
-    /// Directories of versions that came in on the loop.
-    changed: Vec<Box<[u8]>>,
-}
-
-impl Work {
-    fn running(&self, ticket: u64) -> Running {
-        let commits = self.commits.iter().map(|commit| (commit.owner, commit.file));
-        let closings = self.closings.iter().map(|(owner, _)| *owner);
-        Running {
-            ticket,
-            commits: commits.collect(),
-            closings: closings.collect(),
-        }
-    }
-
-    fn run(self) -> Vec<(ConnId, Done)> {
-        let Work {
-            root,
-            durability,
-            commits,
-            closings,
-            made,
-            versions,
-            changed,
-        } = self;
-        let mut done = Vec::with_capacity(commits.len() + closings.len());
-        let mut after = Barrier::new(&root);
-        for path in &made {
-            after.add_parent_of(path);
-        }
-        changed.iter().for_each(|path| after.add_private(path));
-        let staged = flush_staged(&root, durability, &commits);
-        for Commit {
-            owner,
-            author,
-            file,
-            ready,
-        } in commits
-        {
-            let keeping = versions.as_ref().map(|versions| Keeping { versions, author });
-            let result = staged.and_then(|()| {
-                let published = match ready {
-                    Ready::Staged(sealed, expected) => {
-                        after.add_parent_of(sealed.path());
-                        publish(&root, sealed, &expected, keeping.as_ref())
-                    }
-                    // Flushes by itself, in the middle.
-                    Ready::InPlace(work, meta) => work
-                        .commit(&meta, durability.flush(), keeping.as_ref())
-                        .map(|_| Published::Replaced),
-                };
-                published.map_err(|error| {
-                    log::warn!("{error}");
-                    error.code()
-                })
-            });
-            done.push((owner, Done::File { file, result }));
-        }
-        let kept = versions.as_ref().map_or_else(Vec::new, Versions::take_changed);
-        kept.iter().for_each(|path| after.add_private(path));
-        let failures: Vec<_> = closings
-            .iter()
-            .map(|(_, closing)| close(&root, closing, &mut after))
-            .collect();
-        let flushed = match durability {
-            Durability::Barrier => flush(after),
-            Durability::None => Ok(()),
-        };
-        if let Err(code) = flushed {
-            for (_, entry) in &mut done {
-                if let Done::File { result, .. } = entry {
-                    *result = result.clone().and(Err(code));
-                }
-            }
-        }
-        for ((owner, _), failed) in closings.into_iter().zip(failures) {
-            done.push((
-                owner,
-                Done::Closed {
-                    failed,
-                    durable: flushed,
-                },
-            ));
-        }
-        done
-    }
-}
-
-fn flush_staged(root: &Root, durability: Durability, commits: &[Commit]) -> Result<(), ItemCode> {
-    if durability == Durability::None {
-        return Ok(());
-    }
-    let mut barrier = Barrier::new(root);
-    for commit in commits {
-        if let Ready::Staged(sealed, _) = &commit.ready {
-            barrier.add_file(sealed);
-        }
-    }
-    flush(barrier)
-}
-
-fn close(root: &Root, closing: &Closing, after: &mut Barrier) -> Vec<(RelPath, ItemCode)> {
-    for path in &closing.changed {
-        after.add_directory(path.as_ref());
-    }
-    let mut failed = Vec::new();
-    for (path, meta) in closing.metas.iter().rev() {
-        after.add_parent_of(path);
-        if let Err(error) = root.set_meta(path, meta) {
-            log::warn!("{error}");
-            failed.push((path.clone(), error.code()));
-        }
-    }
-    if let Some((top, meta)) = &closing.own {
-        let set = match top {
-            Some(path) => root.set_meta(path, meta),
-            None => root.set_own_meta(meta),
-        };
-        if let Err(error) = set {
-            // The tree is whole without it; a share's root may belong to somebody else.
-            log::warn!("{error}");
-        }
-    }
-    failed
-}
-
-/// A flush that failed is never tried again into success: its files count as failed.
-fn flush(barrier: Barrier) -> Result<(), ItemCode> {
-    barrier.run().map_err(|error| {
-        log::error!("cannot make files durable: {error}");
-        match error.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ItemCode::DiskFull,
-            _ => ItemCode::Io,
-        }
-    })
 }
 
 #[cfg(test)]

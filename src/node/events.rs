@@ -293,7 +293,7 @@ pub enum JobError {
         existing: u64,
     },
     /// Deleting was asked for, but the source could not be listed completely; nothing was deleted.
-    #[error("the source could not be read completely, so nothing was deleted")]
+    #[error("the source or the target could not be read completely, so nothing was deleted")]
     IncompleteSource,
     /// The disk of the receiving side is full.
     #[error("the disk of the receiving side is full")]

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 /// The versions of one share.
 #[derive(Debug)]
@@ -224,7 +224,7 @@ impl History {
             .filter(|deleted| deleted.version.name().reason() == Reason::Deleted)
             .filter(|deleted| matches!(self.root.probe(deleted.version.path()), Ok(None)))
             .collect();
-        deleted.sort_by(|one, other| other.version.name().kept_at().cmp(&one.version.name().kept_at()));
+        deleted.sort_by_key(|deleted| std::cmp::Reverse(deleted.version.name().kept_at()));
         Ok(deleted)
     }
 
@@ -236,7 +236,7 @@ impl History {
     pub fn empty_trash(&self, path: Option<&RelPath>, older_than: Duration) -> Result<Tidied, HistoryError> {
         let mut doomed: BTreeMap<RelPath, KeptAt> = BTreeMap::new();
         for Deleted { version, .. } in self.deleted(path)? {
-            if is_older(&version, older_than) {
+            if version.is_older_than(older_than) {
                 doomed.insert(version.path().clone(), version.name().kept_at());
             }
         }
@@ -254,14 +254,6 @@ impl History {
         })?;
         Ok(tidied)
     }
-}
-
-/// Whether a version was kept before `age` ago. One from the future, by a clock that was set, is not.
-#[must_use]
-pub fn is_older(version: &Version, age: Duration) -> bool {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    let kept = Duration::from_secs(version.name().kept_at().seconds());
-    age.is_zero() || now.is_ok_and(|now| now.saturating_sub(kept) > age)
 }
 
 /// An absolute path without `.`, `..` and links, but for its last component, which may be a link. What

@@ -78,7 +78,7 @@ impl Receiving {
                 self.adopting = Some((judged, adopting));
                 None
             }
-            Adopted::Done(partial) => Some((judged, Some(partial))),
+            Adopted::Done(partial) => Some((judged, Some(*partial))),
             Adopted::Nothing => Some((judged, None)),
         }
     }
@@ -197,6 +197,8 @@ impl Receiving {
                 Some((_, FoundKind::Special)) => Err(ItemCode::InTheWay),
                 Some((_, FoundKind::Directory)) => self.give_way(path).map(|()| Verdict::WantReplace),
                 Some((_, FoundKind::Symlink)) => Ok(Verdict::WantReplace),
+                // Not kept, and no basis either.
+                Some((_, FoundKind::File { .. })) if self.plan.place.doubts.contains(path) => Ok(Verdict::WantReplace),
                 Some((found, FoundKind::File { size: here })) if here == *size && self.plan.checksum => {
                     return self.hash_first(check, path, found);
                 }

@@ -22,6 +22,7 @@ mod history;
 #[cfg(feature = "tls")]
 mod identity;
 mod intake;
+mod job;
 mod judging;
 mod ledger;
 mod local;
@@ -52,7 +53,7 @@ mod verifying;
 
 pub use client::Client;
 pub use events::{Action, ClientEvent, Figures, JobError, Outcome, Progress, ServerEvent, Summary};
-pub use history::{Deleted, History, HistoryError, is_older};
+pub use history::{Deleted, History, HistoryError};
 #[cfg(feature = "tls")]
 pub use identity::stored_device;
 pub use options::{

@@ -36,7 +36,7 @@ enum Digest {
     /// As it is sent, on the loop.
     Inline(Box<TreeHasher>),
     /// Chunk by chunk, on the helper thread.
-    Beside(Verifying),
+    Beside(Box<Verifying>),
 }
 
 /// A part of a file in memory.
@@ -78,7 +78,7 @@ impl Outgoing {
         let digest = match beside {
             Some(file) => {
                 let sidecar = deltas.and_then(|deltas| deltas.begin(file_length, Parts::Full));
-                Digest::Beside(Verifying::new(file, serial, sidecar))
+                Digest::Beside(Box::new(Verifying::new(file, serial, sidecar)))
             }
             None => Digest::Inline(Box::default()),
         };
@@ -101,7 +101,7 @@ impl Outgoing {
         let large = file.size() - hasher.length() >= BESIDE_BYTES_MIN && !sparse;
         let shared = || file.file().try_clone().ok().map(Arc::new);
         let digest = match large.then(shared).flatten() {
-            Some(file) => Digest::Beside(Verifying::behind(hasher, file, serial)),
+            Some(file) => Digest::Beside(Box::new(Verifying::behind(hasher, file, serial))),
             None => Digest::Inline(Box::new(hasher)),
         };
         Outgoing {

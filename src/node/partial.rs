@@ -35,7 +35,7 @@ pub(super) struct Adopting {
 /// How a step ended.
 pub(super) enum Adopted {
     More(Box<Adopting>),
-    Done(Partial),
+    Done(Box<Partial>),
     /// There is nothing in it.
     Nothing,
 }
@@ -131,6 +131,6 @@ impl Adopting {
             return Adopted::Nothing;
         }
         self.partial.lease.note(&self.partial.hasher);
-        Adopted::Done(self.partial)
+        Adopted::Done(Box::new(self.partial))
     }
 }

@@ -6,7 +6,7 @@
 
 use super::commit::Committer;
 use super::partial::Partial;
-use super::patching::{PatchError, Patched, Patching};
+use super::patching::{Identified, PatchError, Patched, Patching};
 use super::rebuilding::Staged;
 use super::resumes::Lease;
 use super::target::Target;
@@ -226,7 +226,7 @@ impl Patches {
                 continue;
             }
             let Finished { patch, root, patched } = self.followed.swap_remove(at);
-            let (target, lease, found) = patched.identify();
+            let Identified { target, lease, found } = patched.identify();
             stepped.outcomes.push(match found {
                 Some((id, sidecar)) if id.root == root => Outcome::Sound(Box::new(Sound {
                     patch,

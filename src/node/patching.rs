@@ -316,6 +316,14 @@ impl Patching {
     }
 }
 
+/// A result, and what it contains.
+pub(super) struct Identified {
+    pub(super) target: Target,
+    pub(super) lease: Option<Lease>,
+    /// With its sidecar; none when it could not be read.
+    pub(super) found: Option<(ContentId, Option<SidecarWriter>)>,
+}
+
 impl Patched {
     /// A check came back; `false` when it belongs to another file.
     pub(super) fn checked(&mut self, checked: &CheckedChunk) -> bool {
@@ -328,7 +336,7 @@ impl Patched {
     }
 
     /// What the result contains, and its sidecar, when it can be read.
-    pub(super) fn identify(self) -> (Target, Option<Lease>, Option<(ContentId, Option<SidecarWriter>)>) {
+    pub(super) fn identify(self) -> Identified {
         let Patched {
             target,
             verifying,
@@ -338,7 +346,7 @@ impl Patched {
         let (start, end) = verifying.next_range();
         let task = task_of(&target, leaves.as_ref(), start, end);
         let found = verifying.finish(target.length(), task);
-        (target, lease, found)
+        Identified { target, lease, found }
     }
 }
 

@@ -123,12 +123,15 @@ impl Session {
         let receiving = match transfer {
             Some(Transfer::Receiving(receiving)) => receiving,
             Some(Transfer::Sending(sending)) => {
-                if let Event::Tell(tell) = &event {
-                    sending.handle_tell(tell);
-                    return None;
+                match &event {
+                    Event::Tell(tell) => sending.handle_tell(tell),
+                    Event::TargetFailed(failed) => ledger.failed(failed.path, failed.code),
+                    _ => {
+                        sending.settle(machine, ledger);
+                        return Some(event);
+                    }
                 }
-                sending.settle(machine, ledger);
-                return Some(event);
+                return None;
             }
             None => return Some(event),
         };

@@ -5,6 +5,7 @@ use super::options::Durability;
 use super::resumes::Resumes;
 use crate::model::{DeviceId, RelPath};
 use crate::store::{Author, FileError, Keeping, Root, Staging, Sweep, Versions, recover};
+use std::cell::RefCell;
 use std::collections::HashSet;
 use std::fmt;
 use std::rc::Rc;
@@ -18,6 +19,8 @@ pub(crate) struct Place {
     pub(crate) durability: Durability,
     pub(crate) deltas: Rc<Deltas>,
     pub(crate) resumes: Rc<Resumes>,
+    /// Files that got their names and were not made durable: what stands there is not believed.
+    pub(crate) doubts: Doubts,
     /// Where what gives way is kept; `None`: it goes.
     pub(crate) versions: Option<Versions>,
 }
@@ -32,6 +35,7 @@ impl Place {
             durability,
             deltas,
             resumes: Resumes::new(None),
+            doubts: Doubts::default(),
             versions: None,
         }
     }
@@ -78,17 +82,21 @@ impl Place {
         recovered
     }
 
+    /// Gives up transfers that nobody came back for. Returns how many; their files are gone.
+    pub(crate) fn expire(&self) -> u64 {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let expired = self.resumes.expire(i64::try_from(now.as_secs()).unwrap_or(i64::MAX));
+        expired.iter().for_each(|id| self.staging.discard_kept(*id));
+        expired.len() as u64
+    }
+
     /// Removes what unfinished transfers have staged that nobody will go on with; how many are left. Without
     /// the journal nobody can tell, and nothing is touched.
     fn collect(&self, removed: &mut u64) -> usize {
         if !self.resumes.is_open() {
             return 0;
         }
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        for expired in self.resumes.expire(i64::try_from(now.as_secs()).unwrap_or(i64::MAX)) {
-            self.staging.discard_kept(expired);
-            *removed += 1;
-        }
+        *removed += self.expire();
         let mut needed = HashSet::new();
         for id in self.resumes.arrivals() {
             if self.staging.has_kept(id) {
@@ -100,6 +108,40 @@ impl Place {
         }
         *removed += counted(self.staging.sweep_kept(|name| needed.contains(name)));
         needed.len()
+    }
+}
+
+/// Paths of files that were published before a flush failed. The next transfer finds them with the right size
+/// and time; nobody may call them durable for that, since a flush that failed is not made good by another one.
+#[derive(Debug, Default)]
+pub(crate) struct Doubts {
+    paths: RefCell<HashSet<RelPath>>,
+}
+
+/// Past so many, every file is in doubt.
+const DOUBTS_MAX: usize = 16_384;
+
+impl Doubts {
+    /// A file was not made durable.
+    pub(crate) fn note(&self, path: &RelPath) {
+        let mut paths = self.paths.borrow_mut();
+        if paths.len() < DOUBTS_MAX {
+            paths.insert(path.clone());
+        }
+    }
+
+    /// Whether the file at `path` has to be written anew.
+    pub(crate) fn contains(&self, path: &RelPath) -> bool {
+        let paths = self.paths.borrow();
+        paths.len() >= DOUBTS_MAX || paths.contains(path)
+    }
+
+    /// The file at `path` was written anew, and is durable.
+    pub(crate) fn settle(&self, path: &RelPath) {
+        let mut paths = self.paths.borrow_mut();
+        if paths.len() < DOUBTS_MAX {
+            paths.remove(path);
+        }
     }
 }
 

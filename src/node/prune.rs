@@ -88,8 +88,8 @@ pub(crate) enum Pruned {
 pub(crate) trait PruneLog {
     /// An entry was removed, or would be.
     fn removed(&mut self, path: &RelPath);
-    /// An entry could not be removed.
-    fn failed(&mut self, path: &RelPath, code: ItemCode);
+    /// An entry could not be removed, or looked at.
+    fn failed(&mut self, path: &[u8], code: ItemCode);
 }
 
 /// What a step works with.
@@ -124,7 +124,7 @@ impl Prune {
             return self.remove(cx, log);
         }
         if let Some(mut scan) = self.scan.take() {
-            return match self.look(cx, &mut scan) {
+            return match self.look(cx, &mut scan, log) {
                 Looked::More => {
                     self.scan = Some(scan);
                     Pruned::More
@@ -152,7 +152,7 @@ impl Prune {
         Pruned::More
     }
 
-    fn look(&mut self, cx: &PruneContext<'_>, scan: &mut Scan) -> Looked {
+    fn look(&mut self, cx: &PruneContext<'_>, scan: &mut Scan, log: &mut dyn PruneLog) -> Looked {
         let mut found = Vec::new();
         let mut keep = |path: &RelPath, shape: Shape| {
             let kind = match shape {
@@ -167,14 +167,15 @@ impl Prune {
         };
         let more = scan.step(cx.root, &mut keep, STEP_ENTRIES, &mut found);
         for item in found {
-            if let ScanItem::Entry(entry, _) = item {
-                if Some(&entry.path) == self.scope.as_ref() {
-                    continue;
+            match item {
+                ScanItem::Entry(entry, _) if Some(&entry.path) != self.scope.as_ref() => {
+                    self.existing += 1;
+                    if !cx.offered.contains(&entry.path) {
+                        self.doomed.push(entry.path);
+                    }
                 }
-                self.existing += 1;
-                if !cx.offered.contains(&entry.path) {
-                    self.doomed.push(entry.path);
-                }
+                ScanItem::Failed(error) => log.failed(error.path(), error.code()),
+                ScanItem::Entry(..) | ScanItem::Special(_) => {}
             }
         }
         match (more, scan.complete()) {
@@ -202,7 +203,7 @@ impl Prune {
                 }
                 // It went by itself, or a protected file keeps its directory.
                 Err(ItemCode::Vanished | ItemCode::InTheWay) => {}
-                Err(code) => log.failed(&path, code),
+                Err(code) => log.failed(path.as_bytes(), code),
             }
         }
         Pruned::More

@@ -171,6 +171,9 @@ impl Receiving {
         for done in books.committer.take_results(self.owner) {
             self.done(done, receiver, books);
         }
+        if let Some(journal) = self.plan.place.resumes.take_unflushed() {
+            books.committer.flush(journal);
+        }
         let judging = self.judge(receiver, books)?;
         let patching = self.patch(receiver, books)?;
         if judging == Activity::More || patching == Activity::More {
@@ -275,6 +278,7 @@ impl Receiving {
                     );
                     ledger.item(&copy, Action::Created, 0);
                 }
+                self.plan.place.doubts.settle(&want.path);
                 self.remember(&want);
                 ledger.transferred(file, &want.path, action_of(want.verdict), want.size);
                 want.discard();
@@ -283,13 +287,19 @@ impl Receiving {
             Done::File {
                 file,
                 result: Err(code),
-            } => self.fail(file, code, receiver, ledger),
-            Done::Closed { failed, durable } => {
-                for (path, code) in failed {
-                    ledger.failed(path.as_bytes(), code);
+            } => {
+                if let (ItemCode::Io, Some(want)) = (code, self.wants.get(&file)) {
+                    self.plan.place.doubts.note(&want.path);
                 }
-                if let Err(code) = durable {
-                    ledger.failed(b".", code);
+                self.fail(file, code, receiver, ledger);
+            }
+            Done::Closed { failed, durable } => {
+                let failed = failed.iter().map(|(path, code)| (path.as_bytes(), *code));
+                let top = durable.err().map(|code| (b".".as_slice(), code));
+                for (path, code) in failed.chain(top) {
+                    ledger.failed(path, code);
+                    // The other side must not take it for done.
+                    receiver.target_failed(path, code);
                 }
                 if let Phase::Closing(finish) = self.phase {
                     self.phase = Phase::Ended(finish);
@@ -407,7 +417,8 @@ impl PruneLog for Removals<'_> {
         self.ledger.item(path, Action::Deleted, 0);
     }
 
-    fn failed(&mut self, path: &RelPath, code: ItemCode) {
-        self.ledger.failed(path.as_bytes(), code);
+    fn failed(&mut self, path: &[u8], code: ItemCode) {
+        self.ledger.failed(path, code);
+        self.receiver.target_failed(path, code);
     }
 }

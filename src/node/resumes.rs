@@ -11,6 +11,7 @@ use crate::store::{Incoming, Journal, JournalError, Reached, Subject, TransferId
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
+use std::fs::File;
 use std::rc::Rc;
 
 /// The unfinished transfers of a share, or of a client.
@@ -91,6 +92,11 @@ impl Resumes {
     /// Whether there is a journal.
     pub(crate) fn is_open(&self) -> bool {
         self.journal.borrow().is_some()
+    }
+
+    /// The journal's file, when it has to be flushed: once after it was made or written anew.
+    pub(crate) fn take_unflushed(&self) -> Option<File> {
+        self.journal.borrow_mut().as_mut()?.take_unflushed()
     }
 
     /// A file begins to arrive. `None`: it is too small, or cannot be remembered.

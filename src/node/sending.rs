@@ -226,9 +226,8 @@ impl Sending {
                 return Flow::Goes;
             }
         };
-        let (file, begun) = match self.compare_beginning(number, file, partial, books.scratch) {
-            Some(compared) => compared,
-            None => return Flow::Compares,
+        let Some((file, begun)) = self.compare_beginning(number, file, partial, books.scratch) else {
+            return Flow::Compares;
         };
         // What is resumed is matched against an index, or goes on whole.
         let least = begun.as_ref().map_or(0, |_| MEDIUM_BYTES_MAX);

@@ -9,7 +9,9 @@ use super::options::{ServerOptions, ShareOptions};
 use super::peer::{Core, Peer};
 use super::place::Place;
 use super::resumes::Resumes;
-use super::server_node::{DRAIN_TIMER, Draining, REVOKE_INTERVAL_MS, REVOKE_TIMER, ServerNode, Share};
+use super::server_node::{
+    DRAIN_TIMER, Draining, EXPIRE_INTERVAL_MS, EXPIRE_TIMER, REVOKE_INTERVAL_MS, REVOKE_TIMER, ServerNode, Share,
+};
 use super::status::Totals;
 use super::tidying::{TIDY_TIMER, Tidier};
 use crate::model::limits::{DRAIN_TIMEOUT_MS, PREAUTH_CONNECTIONS_MAX};
@@ -149,6 +151,7 @@ impl Server {
             reactor.shared().set_timer(TIDY_TIMER, first);
         }
         reactor.shared().set_timer(REVOKE_TIMER, now + REVOKE_INTERVAL_MS);
+        reactor.shared().set_timer(EXPIRE_TIMER, now + EXPIRE_INTERVAL_MS);
         Ok(Server {
             reactor,
             node,

@@ -69,6 +69,9 @@ pub(super) enum Draining {
 pub(super) const DRAIN_TIMER: u64 = 1;
 /// The timer that looks for revoked devices.
 pub(super) const REVOKE_TIMER: u64 = 2;
+/// The timer that gives up transfers that nobody came back for; its number is beside that of tidying.
+pub(super) const EXPIRE_TIMER: u64 = 4;
+pub(super) const EXPIRE_INTERVAL_MS: u64 = 6 * 3600 * 1000;
 /// Milliseconds between two looks.
 pub(super) const REVOKE_INTERVAL_MS: u64 = 1_000;
 
@@ -170,6 +173,15 @@ impl Handler<Peer> for ServerNode {
         }
         if let (TIDY_TIMER, Some(tidier)) = (key, &mut self.tidier) {
             return tidier.look(shared);
+        }
+        if key == EXPIRE_TIMER {
+            for share in &self.shares {
+                let expired = share.place.expire();
+                if expired > 0 {
+                    log::info!("{}: {expired} unfinished transfers were given up", share.name);
+                }
+            }
+            return shared.set_timer(EXPIRE_TIMER, shared.now() + EXPIRE_INTERVAL_MS);
         }
         if key == DRAIN_TIMER {
             self.cut = true;

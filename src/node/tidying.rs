@@ -15,7 +15,6 @@ use crate::store::{Retention, Tidied, Tidying};
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::mpsc;
-use std::time::SystemTime;
 
 /// The timer that begins it.
 pub(super) const TIDY_TIMER: u64 = 3;
@@ -121,7 +120,7 @@ impl Tidier {
         while self.running.is_none() {
             let Some(index) = self.waiting.pop_front() else { return };
             let root = &self.shares[index].place.root;
-            match Tidying::begin(root, &self.retention, SystemTime::now()) {
+            match Tidying::begin(root, &self.retention) {
                 Ok(tidying) => self.submit(shared, index, tidying),
                 Err(error) => log::warn!("old versions cannot be removed: {error}"),
             }
@@ -135,10 +134,12 @@ impl Tidier {
             let _ = sender.send(step(share, tidying));
             Ok(())
         });
-        // A helper that is behind has more important things to do: the next look is soon enough.
         if shared.submit(ticket, job).is_ok() {
             self.running = Some(ticket);
             self.next_ticket += 1;
+        } else {
+            // A helper that is behind has more important things to do: the next look is soon enough.
+            self.shares[share].looks = LOOKS_MAX;
         }
     }
 }

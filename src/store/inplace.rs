@@ -324,7 +324,7 @@ enum Stage {
     Flush,
     /// The file is complete; the record goes, or becomes a version.
     Forget,
-    /// There is no way back; that the record is gone has to reach the disk.
+    /// The record is a version: there is no way back. That it is has to reach the disk.
     Settle,
 }
 
@@ -389,17 +389,22 @@ impl<'a> Commit<'a> {
                 Stage::Forget
             }
             Stage::Forget => {
+                let identity = self.identity()?;
                 match self.keeping {
-                    Some(keeping) => self.keep_record(keeping)?,
+                    Some(keeping) => {
+                        self.keep_record(keeping)?;
+                        self.stage = Stage::Settle;
+                        self.settle(keeping).map_err(|error| self.work.failed(error))?;
+                    }
                     None => {
-                        let removed = self.undo.remove(self.record.name(), Flush::Nothing);
+                        let removed = self.undo.remove(self.record.name(), self.flush);
                         removed.map_err(|error| self.work.failed(error))?;
                     }
                 }
-                self.stage = Stage::Settle;
-                return self.settle().map(Some);
+                return Ok(Some(identity));
             }
-            Stage::Settle => return self.settle().map(Some),
+            // Only a flush that failed leads here, and none is tried again.
+            Stage::Settle => return Err(self.work.found(ItemCode::Io)),
         };
         Ok(None)
     }
@@ -443,17 +448,15 @@ impl<'a> Commit<'a> {
         kept.map(|_| ()).map_err(|errno| self.work.failed(errno))
     }
 
-    fn settle(&self) -> Result<Identity, FileError> {
-        if self.flush == Flush::Disk {
-            let mut barrier = Barrier::new(&self.work.root);
-            if let Some(keeping) = self.keeping {
-                let changed = keeping.versions.take_changed();
-                changed.iter().for_each(|path| barrier.add_private(path));
-            }
-            let flushed = barrier.run().and_then(|()| self.undo.flush());
-            flushed.map_err(|error| self.work.failed(error))?;
+    fn settle(&self, keeping: &Keeping<'_>) -> std::io::Result<()> {
+        if self.flush == Flush::Nothing {
+            return Ok(());
         }
-        self.identity()
+        let mut barrier = Barrier::new(&self.work.root);
+        let changed = keeping.versions.take_changed();
+        changed.iter().for_each(|path| barrier.add_private(path));
+        barrier.run()?;
+        self.undo.flush()
     }
 
     /// Changed pages as far as both versions have them, then the tail that is cut off.

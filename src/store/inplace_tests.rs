@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::model::Timestamp;
-use crate::store::{KeptReason, Recovery, recover};
+use crate::store::{Author, KeptReason, Recovery, Versions, recover, restore, versions_of};
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -249,6 +249,49 @@ fn a_crash_after_any_step_is_undone() {
             steps += 1;
         }
         assert!(steps >= 7, "{steps} steps");
+    }
+}
+
+/// As above, where versions are kept: the rename of the record to them is the moment from which on there
+/// is no way back, and the old content comes back from there.
+#[test]
+fn a_crash_where_versions_are_kept_leaves_the_old_file_or_the_new_one_and_its_version() {
+    for number in 0..Case::all().len() {
+        let mut steps = 0;
+        loop {
+            let case = &Case::all()[number];
+            let versions = Versions::new(&case.root);
+            let author = Author::Anyone;
+            let keeping = Keeping {
+                versions: &versions,
+                author,
+            };
+            let mut commit = Commit::new(case.prepared(), META, Flush::Disk, Some(&keeping)).unwrap();
+            let done = (0..steps).any(|_| commit.step().unwrap().is_some());
+            let renamed = !done && commit.stage == Stage::Forget;
+            if renamed {
+                // Killed between the rename and the flush that follows it.
+                commit.keep_record(&keeping).unwrap();
+            }
+            drop(commit);
+            let recovery = case.recover();
+            assert!(recovery.kept.is_empty(), "{steps} steps: {:?}", recovery.kept);
+            assert!(!case.dir.path().join(".syncline/undo").exists(), "{steps} steps");
+            let kept = versions_of(&case.root, &path()).unwrap();
+            if done || renamed {
+                case.assert_new();
+                assert_eq!((kept.len(), recovery.rolled_back.len()), (1, 0));
+                restore(&case.root, &kept[0], &path(), &keeping).unwrap();
+                case.assert_old("restored");
+            } else {
+                case.assert_old("rolled back");
+                assert!(kept.is_empty(), "{steps} steps");
+            }
+            if done {
+                break;
+            }
+            steps += 1;
+        }
     }
 }
 

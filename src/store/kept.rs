@@ -9,7 +9,7 @@ use super::journal::TransferId;
 use super::private::{enter_private, make_and_enter, open_private};
 use super::resolve::enter;
 use super::staged::{StagedFile, StagedName, names_another_inode};
-use super::staging::{RESERVE_BYTES_MIN, Room, STAGING, Session, Staging, Sweep, keep_rescued};
+use super::staging::{RESERVE_BYTES_MIN, Room, STAGING, Session, Staging, Sweep, keep_rescued, remove_if_empty};
 use crate::model::RelPath;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{AtFlags, Dir, FallocateFlags, Mode, OFlags, chmodat, fallocate, openat, statat, unlinkat};
@@ -147,6 +147,7 @@ impl Staging {
             }
         }
         let _ = unlinkat(&staging, KEPT, AtFlags::REMOVEDIR);
+        remove_if_empty(self.root().as_fd());
         Ok(())
     }
 
@@ -239,6 +240,19 @@ mod tests {
         staging.discard_kept(TransferId(1));
         staging.retire();
         drop(staging);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    /// A sweep that leaves nothing leaves no directories, so that a second one finds nothing to do.
+    #[test]
+    fn a_sweep_takes_the_directories_that_it_empties() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::open(dir.path()).unwrap();
+        let crashed = Staging::new(&root);
+        std::mem::forget(crashed.create_kept(&path(), Room::Sparse, TransferId(1)).unwrap());
+        let staging = Staging::new(&root);
+        staging.sweep().unwrap();
+        assert_eq!(staging.sweep_kept(|_| false).unwrap().removed, 1);
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 }

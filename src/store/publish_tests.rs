@@ -3,7 +3,7 @@
 use super::*;
 use crate::model::{Meta, Timestamp};
 use crate::store::staged::names_another_inode;
-use crate::store::{Room, Staging};
+use crate::store::{Author, Room, Staging, Versions, versions_of};
 use rustix::fs::CWD;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
@@ -102,6 +102,75 @@ fn the_expected_version_gives_way_and_leaves_no_trace() {
         assert_eq!(read(bench.at("f")), b"new");
         assert_eq!(bench.names(), ["f"]);
         assert_eq!(bench.staged_files(), 0);
+    }
+}
+
+/// I3: where versions are kept, the expected one is among them, in the same atomic step or, without that,
+/// before it.
+#[test]
+fn the_expected_version_is_kept_where_versions_are() {
+    for swap in [Swap::Atomic, Swap::Plain] {
+        let bench = Bench::new();
+        let versions = Versions::new(&bench.root);
+        let author = Author::Local;
+        let keeping = Keeping {
+            versions: &versions,
+            author,
+        };
+        fs::write(bench.at("f"), b"old").unwrap();
+        let inode = fs::metadata(bench.at("f")).unwrap().ino();
+        let expected = bench.expected("f");
+        let published = publish_by(&bench.root, bench.sealed("f", b"new"), &expected, swap, Some(&keeping)).unwrap();
+        assert_eq!(published, Published::Replaced);
+        assert_eq!(read(bench.at("f")), b"new");
+        let kept = versions_of(&bench.root, &rel("f")).unwrap();
+        assert_eq!(kept.len(), 1);
+        let kept = bench.at(".syncline/versions/f").join(kept[0].name().to_string());
+        assert_eq!(read(&kept), b"old");
+        let found = fs::metadata(&kept).unwrap();
+        assert_eq!((found.ino(), found.nlink()), (inode, 1), "it is the very file");
+        assert_eq!(bench.staged_files(), 0);
+    }
+}
+
+/// A surprise becomes a conflict copy as ever, and leaves nothing among the versions.
+#[test]
+fn a_surprise_is_no_version() {
+    for swap in [Swap::Atomic, Swap::Plain] {
+        let bench = Bench::new();
+        let versions = Versions::new(&bench.root);
+        let author = Author::Local;
+        let keeping = Keeping {
+            versions: &versions,
+            author,
+        };
+        fs::write(bench.at("f"), b"old").unwrap();
+        let looked = bench.root.probe(&rel("f")).unwrap().unwrap();
+        let (staged, path) = bench.sealed("f", b"new").into_parts();
+        let mut publisher = Publisher {
+            root: &bench.root,
+            place: bench.root.place(&path).unwrap(),
+            path: &path,
+            staged,
+            expected: Expected::Present(looked.identity),
+            swap,
+            keeping: Some(&keeping),
+            aside: None,
+        };
+        // After the last look, before the exchange.
+        fs::write(bench.at("f"), b"a late edit").unwrap();
+        let attempt = publisher.replace(&looked).unwrap();
+        let published = match attempt {
+            Attempt::Done(published) => published,
+            Attempt::Again => publisher.run().unwrap(),
+        };
+        let Published::Displaced(copy) = published else {
+            panic!("a late edit was not seen")
+        };
+        let copy = std::str::from_utf8(copy.as_bytes()).unwrap();
+        assert_eq!(read(bench.at(copy)), b"a late edit");
+        assert_eq!(read(bench.at("f")), b"new");
+        assert!(versions_of(&bench.root, &rel("f")).unwrap().is_empty());
     }
 }
 

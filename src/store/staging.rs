@@ -329,7 +329,8 @@ pub(super) fn rescued(session: &str, name: &str) -> String {
     format!("rescued-{session}-{name}")
 }
 
-fn remove_if_empty(root: BorrowedFd<'_>) {
+/// Removes the directory of all staging, and then ours, unless something is left in them.
+pub(super) fn remove_if_empty(root: BorrowedFd<'_>) {
     if let Ok(private) = enter_private(root) {
         let _ = unlinkat(&private, STAGING, AtFlags::REMOVEDIR);
         remove_private_if_empty(root);

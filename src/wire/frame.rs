@@ -74,11 +74,13 @@ pub enum FrameType {
     Partial = 35,
     /// Sender: what follows of a file begins behind that.
     Resume = 36,
+    /// Receiver: something that it could not do, beside the files that were wanted.
+    TargetFailed = 37,
 }
 
 impl FrameType {
     /// Every type, for tables and tests.
-    pub const ALL: [FrameType; 29] = [
+    pub const ALL: [FrameType; 30] = [
         FrameType::Hello,
         FrameType::Open,
         FrameType::Opened,
@@ -108,6 +110,7 @@ impl FrameType {
         FrameType::Patch,
         FrameType::Partial,
         FrameType::Resume,
+        FrameType::TargetFailed,
     ];
 
     /// The type of a wire number.

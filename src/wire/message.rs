@@ -437,6 +437,33 @@ impl<'a> Message<'a> for SourceFailed<'a> {
     }
 }
 
+/// Something that the receiver could not do, apart from files that were wanted: delete an entry, set the
+/// metadata of a directory, make the end of the transfer durable. Between the list's end and the finish.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TargetFailed<'a> {
+    /// The path as it stands at the receiver, not parsed: it is only shown.
+    pub path: &'a [u8],
+    /// Why.
+    pub code: ItemCode,
+}
+
+impl<'a> Message<'a> for TargetFailed<'a> {
+    const KIND: FrameType = FrameType::TargetFailed;
+
+    fn encode_payload(&self, writer: &mut Writer) {
+        SourceFailed {
+            path: self.path,
+            code: self.code,
+        }
+        .encode_payload(writer);
+    }
+
+    fn decode_payload(reader: &mut Reader<'a>) -> Result<Self, WireError> {
+        let SourceFailed { path, code } = SourceFailed::decode_payload(reader)?;
+        Ok(TargetFailed { path, code })
+    }
+}
+
 /// The receiver has settled everything: the transfer is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Finish {

@@ -20,7 +20,7 @@ pub use frame::{Decoder, FRAME_HEADER_BYTES, FrameType, Piece, data_header};
 pub(crate) use message::encode_number;
 pub use message::{
     End, EndOutcome, Finish, Hello, Hole, Inline, ListEnd, Message, Open, Opened, RemovedReader, RemovedWriter,
-    SourceFailed, Start, TargetKind,
+    SourceFailed, Start, TargetFailed, TargetKind,
 };
 
 /// The newest protocol version that this build speaks.

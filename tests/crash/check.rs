@@ -7,6 +7,7 @@ use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+use syncline::store::{Journal, Root, Subject, Unfinished};
 
 /// What must hold. The numbers are those of the threat list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -19,7 +20,7 @@ pub enum Invariant {
     Kept,
     /// I4: what the sender did not see is not deleted.
     Unseen,
-    /// I6: what is kept of an unfinished file is the beginning of that file.
+    /// I6: what the journal claims of an unfinished file is there.
     Claimed,
     /// I7: a second recovery changes nothing.
     Recovered,
@@ -137,28 +138,66 @@ pub fn kept(old: &Tree, found: &Tree, places: &BTreeSet<Content>) -> String {
     String::new()
 }
 
-/// Whether what is kept of unfinished files is the beginning of files of `source`. Only for what a kill
-/// leaves: after a power cut it is checked before it is trusted.
+/// Whether what the journal claims of unfinished files is there: so many bytes of the file that is sent.
+/// What it does not claim, such as after a power cut, is checked before it is trusted.
 pub fn claimed(received: &Path, source: &Path) -> String {
-    let kept = received.join(".syncline/staging/kept");
-    let wanted: Vec<Vec<u8>> = read_all(source)
-        .keys()
-        .filter_map(|path| fs::read(source.join(path)).ok())
-        .collect();
-    for file in fs::read_dir(kept).into_iter().flatten().flatten() {
-        let bytes = fs::read(file.path()).unwrap_or_default();
-        if !wanted.iter().any(|wanted| wanted.starts_with(&bytes)) {
-            return format!("{:?} has {} bytes that no file begins with", file.path(), bytes.len());
+    let unfinished = match unfinished(received) {
+        Ok(unfinished) => unfinished,
+        Err(error) => return error,
+    };
+    for transfer in unfinished.iter().filter(|transfer| transfer.proven) {
+        let Subject::Incoming(incoming) = &transfer.subject else {
+            continue;
+        };
+        let kept = received.join(format!(".syncline/staging/kept/{}", transfer.id));
+        let path = String::from_utf8_lossy(incoming.path.as_bytes()).into_owned();
+        // Published, and nobody came to say so.
+        let (Ok(kept), Ok(wanted)) = (fs::read(kept), fs::read(source.join(&path))) else {
+            continue;
+        };
+        let claimed = usize::try_from(transfer.reached.offset).unwrap();
+        if kept
+            .get(..claimed)
+            .is_none_or(|kept| Some(kept) != wanted.get(..claimed))
+        {
+            return format!(
+                "{claimed} bytes of {path} are claimed, and the {} kept are others",
+                kept.len()
+            );
         }
     }
     String::new()
 }
 
+/// Unfinished transfers of which there is something that can be gone on with.
+pub fn goes_on(top: &Path) -> Vec<Unfinished> {
+    let kept = top.join(".syncline/staging/kept");
+    let mut found = unfinished(top).unwrap_or_default();
+    found.retain(|transfer| kept.join(transfer.id.to_string()).exists());
+    found
+}
+
+/// What the journal of a folder says is unfinished; when it was touched does not count.
+pub fn unfinished(top: &Path) -> Result<Vec<Unfinished>, String> {
+    let root = Root::open(top).map_err(|error| error.to_string())?;
+    let examined = Journal::examine(&root).map_err(|error| format!("the journal cannot be used: {error}"))?;
+    let same = |mut transfer: Unfinished| {
+        transfer.touched = 0;
+        transfer
+    };
+    Ok(examined
+        .transfers
+        .into_iter()
+        .map(|transfer| same(transfer.unfinished))
+        .collect())
+}
+
 /// Everything below `top` with our own files, as far as it must not change from one recovery to the next:
-/// the lock names its holder.
+/// the lock names its holder, and a journal in use may be empty (see [`unfinished`] for what it says).
 pub fn with_ours(top: &Path) -> Tree {
     let mut tree = read_all(top);
     tree.remove(Path::new(".syncline/lock"));
+    tree.remove(Path::new(".syncline/journal"));
     tree.remove(Path::new(".syncline"));
     tree
 }

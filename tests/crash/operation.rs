@@ -4,7 +4,7 @@
 use crate::harness::edits::noise;
 use crate::tree::Plan;
 
-/// One row of the proof. Compaction of the journal joins here.
+/// One row of the proof.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Operation {
     Push,
@@ -15,6 +15,9 @@ pub enum Operation {
     Pull,
     /// A start of the server after it was killed in the midst of a change in place.
     Recovery,
+    /// A start of the server that writes the journal anew, after it was killed in the midst of a file and
+    /// the last record was torn.
+    Compaction,
 }
 
 /// The process that something happens to.
@@ -24,7 +27,7 @@ pub enum Actor {
     Client,
 }
 
-pub const OPERATIONS: [Operation; 7] = [
+pub const OPERATIONS: [Operation; 8] = [
     Operation::Push,
     Operation::DeltaPush,
     Operation::Delete,
@@ -32,6 +35,7 @@ pub const OPERATIONS: [Operation; 7] = [
     Operation::InPlace,
     Operation::Pull,
     Operation::Recovery,
+    Operation::Compaction,
 ];
 
 /// When files of the first and of the second version were changed last.
@@ -48,11 +52,17 @@ impl Operation {
             Operation::InPlace => "in-place",
             Operation::Pull => "pull",
             Operation::Recovery => "recovery",
+            Operation::Compaction => "compaction",
         }
     }
 
     pub fn parse(name: &str) -> Option<Operation> {
         OPERATIONS.into_iter().find(|operation| operation.name() == name)
+    }
+
+    /// Whether it is a start of the server, after a fault in the midst of something else.
+    pub fn is_start(self) -> bool {
+        matches!(self, Operation::Recovery | Operation::Compaction)
     }
 
     /// Who receives, and so has something to lose.
@@ -70,9 +80,9 @@ impl Operation {
             .file("above/keep", noise(3_000, 1), BEFORE)
             .link("outside", "../canary");
         match self {
-            Operation::Push => pushed(both),
+            Operation::Push | Operation::Compaction => pushed(both),
             Operation::DeltaPush => changed(both),
-            Operation::Delete => deleted(both),
+            Operation::Delete => deleted(&both),
             Operation::Rename => renamed(both),
             Operation::InPlace | Operation::Recovery => changed_in_place(both),
             Operation::Pull => pulled(both),
@@ -82,7 +92,7 @@ impl Operation {
     /// Flags besides what every run has.
     pub fn flags(self) -> &'static [&'static str] {
         match self {
-            Operation::Push | Operation::DeltaPush => &[],
+            Operation::Push | Operation::DeltaPush | Operation::Compaction => &[],
             Operation::Delete => &["--delete", "--max-delete=unlimited", "--exclude=*.private"],
             Operation::Rename | Operation::Pull => &["--delete", "--max-delete=unlimited"],
             Operation::InPlace | Operation::Recovery => &["--inplace"],
@@ -134,7 +144,7 @@ fn changed(both: Plan) -> (Plan, Plan) {
 }
 
 /// Files and a directory go; one file changes meanwhile.
-fn deleted(both: Plan) -> (Plan, Plan) {
+fn deleted(both: &Plan) -> (Plan, Plan) {
     let new = both
         .clone()
         .file("stays/changed", noise(30_000, 8), AFTER)

@@ -68,7 +68,7 @@ impl Ends {
 }
 
 /// What was said to be done.
-struct Promises {
+pub struct Promises {
     items: Vec<(PathBuf, bool)>,
     /// The client ended well, which promises everything.
     total: bool,
@@ -79,6 +79,7 @@ struct Promises {
 fn play_operation(site: &mut Site<'_>, point: &Point, tally: &mut Tally) -> bool {
     let mut ends = run_into(site, point);
     judge_ends(&mut ends, point, tally);
+    let is_error = matches!(point.fault, Fault::Error(_));
     let promises = ends.promises();
     let reached = ends.reached;
     ends.client.kill();
@@ -88,7 +89,9 @@ fn play_operation(site: &mut Site<'_>, point: &Point, tally: &mut Tally) -> bool
     } else {
         ends.server
     };
-    resume(site, server, tally);
+    let server = resume(site, server, !is_error, tally);
+    look_for_versions(site, tally);
+    drop(server);
     reached
 }
 
@@ -109,30 +112,53 @@ fn play_power_cut(site: &mut Site<'_>, point: &Point, disk: &Mounted, tally: &mu
     }
     look(site, &promises, tally);
     let server = recover_twice(site, &promises, tally);
-    let server = resume(site, server, tally);
+    let server = resume(site, server, true, tally);
     disk.cut();
     drop(server);
     disk.mount_again();
     let fault = differences(&read_tree(&site.received()), &site.template.new);
     tally.note(Invariant::Acknowledged, &fault);
+    look_for_versions(site, tally);
     ends.reached
 }
 
 /// A kill at `earlier`, then another one in the start that follows.
 fn play_start(site: &mut Site<'_>, point: &Point, earlier: &Point, tally: &mut Tally) -> bool {
-    let mut ends = run_into(site, earlier);
-    let promises = ends.promises();
-    ends.client.kill();
-    ends.server.process.kill();
+    let Some(promises) = fail_before_start(site, earlier) else {
+        return false;
+    };
     let log = site.path("trace");
     let mut second = site.serve(Trace::Inject(&log, &point.at, point.fault));
-    second.process.settle();
-    let was_killed = second.process.ended().is_some_and(|status| status.signal() == Some(9));
+    let status = second.process.settle();
+    let was_killed = status.is_some_and(|status| status.signal() == Some(9));
     second.process.kill();
     look(site, &promises, tally);
     let server = recover_twice(site, &promises, tally);
-    resume(site, server, tally);
-    ends.reached && was_killed
+    let server = resume(site, server, true, tally);
+    look_for_versions(site, tally);
+    drop(server);
+    was_killed
+}
+
+/// Kills the server at `earlier`; what was promised until then, or `None` if it was not reached.
+pub fn fail_before_start(site: &mut Site<'_>, earlier: &Point) -> Option<Promises> {
+    let mut ends = run_into(site, earlier);
+    ends.client.kill();
+    ends.server.process.kill();
+    if earlier.operation == Operation::Compaction {
+        tear(&site.received().join(".syncline/journal"));
+    }
+    ends.reached.then(|| ends.promises())
+}
+
+/// Adds the beginning of a record to a journal: it is written anew without it.
+fn tear(journal: &Path) {
+    const HEADER_BYTES: usize = 40;
+    if let Ok(mut bytes) = std::fs::read(journal) {
+        let begun: Vec<u8> = bytes.iter().skip(HEADER_BYTES).take(21).copied().collect();
+        bytes.extend(begun);
+        std::fs::write(journal, bytes).unwrap();
+    }
 }
 
 /// Runs the operation into the fault, and until the client ended and the server has nothing to do.
@@ -335,6 +361,7 @@ fn look_with(site: &Site<'_>, promises: &Promises, half: Option<&Path>, tally: &
 
 /// Starts the server, kills it, and starts it once more; the second start finds nothing to do.
 fn recover_twice(site: &mut Site<'_>, promises: &Promises, tally: &mut Tally) -> Server {
+    let goes_on = check::goes_on(&site.received());
     let mut once = site.serve(Trace::None);
     let fault = if once.is_ready() {
         String::new()
@@ -344,19 +371,41 @@ fn recover_twice(site: &mut Site<'_>, promises: &Promises, tally: &mut Tally) ->
     tally.note(Invariant::Recovered, &fault);
     once.process.settle();
     let first = check::with_ours(&site.received());
+    let begun = check::unfinished(&site.received());
     once.process.kill();
     let mut twice = site.serve(Trace::None);
     twice.process.settle();
     let second = check::with_ours(&site.received());
     tally.note(Invariant::Recovered, &differences(&second, &first));
+    let then = check::unfinished(&site.received());
+    let fault = if begun == then {
+        String::new()
+    } else {
+        format!("unfinished: {begun:?}, then {then:?}")
+    };
+    tally.note(Invariant::Recovered, &fault);
+    // After a power cut it is looked at again before it is trusted, and may have lost its end.
+    let lost = goes_on
+        .iter()
+        .find(|transfer| !promises.contents_only && then.as_ref().is_ok_and(|then| !then.contains(transfer)));
+    let fault = lost.map_or_else(String::new, |lost| format!("lost what could go on: {lost:?}"));
+    tally.note(Invariant::Claimed, &fault);
     // Only the server recovers by starting; a client does as soon as it runs again.
     let half = (site.template.operation.receiver() == Actor::Client).then_some(Path::new("huge"));
     look_with(site, promises, half, tally);
     twice
 }
 
-/// Runs the client again, without faults.
-fn resume(site: &mut Site<'_>, mut server: Server, tally: &mut Tally) -> Server {
+/// What was replaced or deleted can be had again. Restores beside what is there, so it comes last.
+fn look_for_versions(site: &Site<'_>, tally: &mut Tally) {
+    if site.template.operation.receiver() == Actor::Server && site.keeps_versions() {
+        let fault = check::kept(&site.template.old, &read_tree(&site.received()), &site.versions());
+        tally.note(Invariant::Kept, &fault);
+    }
+}
+
+/// Runs the client again, without faults. `was_recovered`: a start came between, which tidies up.
+fn resume(site: &mut Site<'_>, mut server: Server, was_recovered: bool, tally: &mut Tally) -> Server {
     if !server.is_ready() {
         tally.note(Invariant::Resumed, "no server to resume with");
         return server;
@@ -369,11 +418,15 @@ fn resume(site: &mut Site<'_>, mut server: Server, tally: &mut Tally) -> Server 
     };
     tally.note(Invariant::Resumed, &fault);
     server.process.settle();
-    if site.template.operation.receiver() == Actor::Server && site.keeps_versions() {
-        let fault = check::kept(&site.template.old, &read_tree(&site.received()), &site.versions());
-        tally.note(Invariant::Kept, &fault);
+    let mut fault = check::leftovers(&site.received());
+    if !fault.is_empty() && !was_recovered {
+        // A call that was to remove it failed; the next start does.
+        server.process.kill();
+        server = site.serve(Trace::None);
+        site.transfer(server.listen(), Version::New, Trace::None).wait();
+        server.process.settle();
+        fault = check::leftovers(&site.received());
     }
-    let fault = check::leftovers(&site.received());
     tally.note(Invariant::Tidy, &fault);
     let fault = if site.is_confined() {
         ""

@@ -9,7 +9,7 @@
 use crate::check::{Invariant, Tally};
 use crate::faults::may_fail;
 use crate::operation::{Actor, Operation};
-use crate::play::{Played, connected, play};
+use crate::play::{Played, connected, fail_before_start, play};
 use crate::point::{Call, Disk, Fault, Point, Thread};
 use crate::power::Mounted;
 use crate::site::{Site, Template, Trace, Version};
@@ -231,8 +231,8 @@ fn play_caught(template: &Template, point: &Point, earlier: Option<&Point>, disk
 }
 
 fn record(template: &Template, disk: Option<&Mounted>) -> Reference {
-    if template.operation == Operation::Recovery {
-        return record_recovery(template);
+    if template.operation.is_start() {
+        return record_server_start(template);
     }
     let recorded = |actor| {
         let calls = record_run(template, actor, disk);
@@ -297,41 +297,29 @@ fn record_client_start(template: &Template) -> Vec<Recorded> {
     })
 }
 
-fn record_recovery(template: &Template) -> Reference {
-    let in_place = record_run(template, Actor::Server, None);
-    // In the midst of writing into the file: the record is there, the file is half changed.
-    let is_half = |recorded: &&Recorded| {
-        recorded.call.thread == Thread::Durable
-            && recorded.call.name == "pwrite64"
-            && recorded.text.contains("/share/huge>")
+fn record_server_start(template: &Template) -> Reference {
+    let running = record_run(template, Actor::Server, None);
+    // In the midst of writing: into the file, while its undo record is there; or into one that is kept.
+    let (thread, into) = match template.operation {
+        Operation::Compaction => (Thread::Loop, "/staging/kept/"),
+        _ => (Thread::Durable, "/share/huge>"),
     };
-    let half = in_place
-        .iter()
-        .rfind(is_half)
-        .expect("a change in place writes into the file");
+    let is_half = |recorded: &&Recorded| {
+        recorded.call.thread == thread && recorded.call.name == "pwrite64" && recorded.text.contains(into)
+    };
+    let half = running.iter().rfind(is_half).expect("a large file is written to");
     let earlier = Point {
-        operation: Operation::Recovery,
+        operation: template.operation,
         actor: Actor::Server,
         fault: Fault::Kill,
         at: half.call.clone(),
     };
     let mut site = Site::new(template, None);
-    let mut server = site.serve(Trace::None);
-    site.prepare(&mut server);
-    let log = site.path("earlier");
-    let tracer = Tracer::inject(server.process.id(), &earlier.at, Fault::Kill, &log);
-    let mut client = site.transfer(server.listen(), Version::New, Trace::None);
-    client.wait();
-    assert!(
-        server.process.wait().is_some(),
-        "it was to be killed in the midst of it"
-    );
-    drop(tracer);
-    let log = site.path("trace");
+    let reached = fail_before_start(&mut site, &earlier);
+    assert!(reached.is_some(), "it was to be killed in the midst of it");
+    let log = site.path("recording");
     drop(site.serve(Trace::Record(&log)));
-    let server = start_of(&log, |recorded| {
-        recorded.text.contains("\"ready\"") || recorded.text.starts_with("write(1")
-    });
+    let server = start_of(&log, |recorded| recorded.text.starts_with("write(1"));
     Reference {
         server,
         client: Vec::new(),

@@ -18,3 +18,7 @@ pub use retention::{Retention, SizeBound, Tidied, Tidying};
 pub(super) use slots::Slot;
 pub use slots::{Keeping, Versions};
 pub use walk::{Stay, Version, VersionWalk, versions_of};
+
+#[cfg(test)]
+#[path = "versions_tests.rs"]
+mod tests;

@@ -71,26 +71,18 @@ pub fn restore(root: &Root, version: &Version, to: &RelPath, keeping: &Keeping<'
     Ok(published)
 }
 
-/// Bytes of the content that `version` stands for: of an undo record, the old length.
-///
-/// # Errors
-/// A [`RestoreError`] when the record cannot be read.
-pub(super) fn content_bytes(root: &Root, version: &Version) -> Result<u64, RestoreError> {
-    if version.name().reason() != Reason::Changed {
-        return Ok(version.found().identity.size());
-    }
-    let file = open(root, version)?;
-    let (_, undone) = RecordReader::open(&file).map_err(|fault| record_error(version, fault))?;
-    Ok(undone.old_length)
-}
-
 impl Version {
-    /// Bytes of the content that it stands for.
+    /// Bytes of the content that it stands for: of an undo record, the old length.
     ///
     /// # Errors
     /// A [`RestoreError`] when it is an undo record that cannot be read.
     pub fn content_bytes(&self, root: &Root) -> Result<u64, RestoreError> {
-        content_bytes(root, self)
+        if self.name().reason() != Reason::Changed {
+            return Ok(self.found().identity.size());
+        }
+        let file = open(root, self)?;
+        let (_, undone) = RecordReader::open(&file).map_err(|fault| record_error(self, fault))?;
+        Ok(undone.old_length)
     }
 }
 

@@ -15,7 +15,7 @@ use super::walk::{Stay, Version, VersionWalk};
 use crate::store::error::FileError;
 use crate::store::root::Root;
 use std::collections::BTreeMap;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 /// How long versions are kept, and how many bytes of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,12 +83,15 @@ enum Pass {
 const EXCHANGE_SECONDS: u64 = 600;
 
 impl Tidying {
-    /// Begins to apply `retention` to the versions of `root`, as of `now`.
+    /// Begins to apply `retention` to the versions of `root`, as of now.
     ///
     /// # Errors
     /// When they cannot be read, or the file system does not tell its size.
-    pub fn begin(root: &Root, retention: &Retention, now: SystemTime) -> Result<Tidying, FileError> {
-        let now = KeptAt::of(now);
+    pub fn begin(root: &Root, retention: &Retention) -> Result<Tidying, FileError> {
+        Tidying::begin_at(root, retention, KeptAt::now())
+    }
+
+    pub(super) fn begin_at(root: &Root, retention: &Retention, now: KeptAt) -> Result<Tidying, FileError> {
         let age = retention.age.map_or(u64::MAX, |age| age.as_secs());
         let bytes_max = match retention.size {
             None => u64::MAX,

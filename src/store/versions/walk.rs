@@ -9,7 +9,7 @@
 //! Awkward cases: names that no path can have, and what nests too deeply, are not entered. Never opens a
 //! version. Invariant: only what the visitor gave up, and empty directories, are removed.
 
-use super::name::{Reason, Successor, VersionName};
+use super::name::{KeptAt, Reason, Successor, VersionName};
 use super::slots::VERSIONS;
 use crate::model::RelPath;
 use crate::store::error::{FileError, Operation};
@@ -20,6 +20,7 @@ use crate::store::root::Root;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, Dir, FileType, OFlags, openat, statat, unlinkat};
 use rustix::io::Errno;
+use std::time::Duration;
 
 /// A version that is kept.
 #[derive(Debug, Clone)]
@@ -43,7 +44,6 @@ pub enum Stay {
 #[derive(Debug)]
 pub struct VersionWalk {
     levels: Vec<Level>,
-    start: Option<RelPath>,
     mode: Mode,
     failed: Option<FileError>,
 }
@@ -87,6 +87,13 @@ impl Version {
         self.disk_bytes
     }
 
+    /// Whether it was kept before `age` ago. One from the future, by a clock that was set, was not.
+    #[must_use]
+    pub fn is_older_than(&self, age: Duration) -> bool {
+        let (kept, now) = (self.name.kept_at().seconds(), KeptAt::now().seconds());
+        age.is_zero() || now.saturating_sub(kept) > age.as_secs()
+    }
+
     /// Whether this is what was to take a version's place, and never did: its process was killed right
     /// before. It is no version.
     pub(super) fn is_unexchanged(&self) -> bool {
@@ -124,7 +131,6 @@ impl VersionWalk {
         });
         Ok(VersionWalk {
             levels: level.into_iter().collect(),
-            start: path.cloned(),
             mode,
             failed: None,
         })
@@ -262,12 +268,6 @@ impl VersionWalk {
         if unlinkat(directory, path.name(), AtFlags::REMOVEDIR).is_ok() {
             above.left -= 1;
         }
-    }
-
-    /// Where the walk began.
-    #[must_use]
-    pub fn start(&self) -> Option<&RelPath> {
-        self.start.as_ref()
     }
 }
 
