@@ -7,7 +7,7 @@ use crate::delta::TreeHasher;
 use crate::model::limits::{LEAF_BYTES, RESUME_BYTES_MIN};
 use crate::model::{DeviceId, RelPath, Timestamp};
 use crate::store::Identity;
-use crate::store::{Incoming, Journal, JournalError, Reached, Subject, TransferId};
+use crate::store::{Incoming, Journal, JournalError, Reached, StagedFile, Subject, TransferId};
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -269,6 +269,16 @@ impl Lease {
             self.noted = offset;
             self.resumes.reach(self.id, hasher);
         }
+    }
+
+    /// What came of the file is of no use: `staged`, its kept file, is removed. One that was taken over is
+    /// not ours to remove.
+    pub(crate) fn discard(self, staged: StagedFile) {
+        if self.is_revoked() {
+            return;
+        }
+        staged.discard();
+        self.end();
     }
 
     /// The file is complete, or given up: nothing has to be known of it any more.
