@@ -215,3 +215,7 @@ mod tests {
         assert!(place.resumes.arrivals().is_empty());
     }
 }
+
+#[cfg(test)]
+#[path = "partial_tests.rs"]
+mod found_tests;

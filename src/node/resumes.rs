@@ -324,3 +324,7 @@ impl Noted {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "resumes_tests.rs"]
+mod tests;
