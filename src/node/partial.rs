@@ -66,7 +66,7 @@ impl Adopting {
         (size, mtime): (u64, Timestamp),
     ) -> Option<Box<Adopting>> {
         let Begun {
-            lease,
+            mut lease,
             incoming,
             reached,
             proven,
@@ -97,6 +97,9 @@ impl Adopting {
         let end = written.min(size) / LEAF * LEAF;
         let known = TreeHasher::behind(reached.offset / LEAF, &reached.frontier);
         let known = known.filter(|known| proven && known.length() <= end);
+        if known.is_none() {
+            lease.doubt();
+        }
         let partial = Partial {
             staged,
             lease,

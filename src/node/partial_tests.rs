@@ -123,6 +123,21 @@ fn only_what_is_proven_is_not_read_again() {
     }
 }
 
+// What was read again after a restart of the machine is proven by that, though it reaches no further than
+// what was noted before: the next process does not read it another time.
+#[test]
+fn what_was_read_again_is_proven() {
+    let dir = tempfile::tempdir().unwrap();
+    let id = leave(dir.path(), None);
+    let file = fs::File::options().write(true).open(kept(dir.path(), id)).unwrap();
+    file.set_len(NOTED as u64).unwrap();
+    restart_machine(dir.path());
+    let before = found_id(dir.path());
+    assert_eq!(before, content_id(&content()[..NOTED]));
+    damage(dir.path(), id, 100);
+    assert_eq!(found_id(dir.path()), before);
+}
+
 // What lies behind the last note of a patch may be of its basis: it counts for nothing.
 #[test]
 fn a_patch_reaches_no_further_than_was_noted() {

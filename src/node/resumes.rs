@@ -271,6 +271,11 @@ impl Lease {
         }
     }
 
+    /// What was noted of the file may not hold any more: what is noted next takes its place.
+    pub(crate) fn doubt(&mut self) {
+        self.noted = 0;
+    }
+
     /// What came of the file is of no use: `staged`, its kept file, is removed. One that was taken over is
     /// not ours to remove.
     pub(crate) fn discard(self, staged: StagedFile) {
