@@ -373,6 +373,10 @@ impl Receiver {
             self.consumed(length);
             return Ok(Event::Nothing);
         }
+        if let Some(wanted) = self.wanted.get_mut(&file) {
+            // What was named is used up, as by a start.
+            wanted.partial = 0;
+        }
         self.arrived(file);
         Ok(Event::Inline(inline))
     }

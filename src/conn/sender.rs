@@ -344,6 +344,7 @@ impl Sender {
             item.size = bytes.len() as u64;
             item.stage = Stage::Ended;
             item.basis = None;
+            item.partial = None;
         }
         self.credit = self.credit.saturating_sub(bytes.len() as u64);
         Inline {

@@ -105,16 +105,24 @@ impl Arrival {
 
     /// What came is of no use: it is removed.
     pub(super) fn discard(self) {
-        self.staged.discard();
-        if let Some(lease) = self.lease {
-            lease.end();
+        match self.lease {
+            Some(lease) => lease.discard(self.staged),
+            None => self.staged.discard(),
         }
+    }
+
+    /// Whether another transfer goes on with the file.
+    pub(super) fn is_revoked(&self) -> bool {
+        let revoked = self.lease.as_ref().is_some_and(Lease::is_revoked);
+        if revoked {
+            log::info!("{}: another transfer of it goes on", self.staged.path());
+        }
+        revoked
     }
 
     /// Writes the next bytes, and has complete chunks checked.
     pub(super) fn write(&mut self, bytes: &[u8], owner: ConnId, committer: &mut Committer) -> Result<(), ItemCode> {
-        if self.lease.as_ref().is_some_and(Lease::is_revoked) {
-            log::info!("{}: another transfer of it goes on", self.staged.path());
+        if self.is_revoked() {
             return Err(ItemCode::Changing);
         }
         self.staged.write_at(self.offset, bytes).map_err(|error| {

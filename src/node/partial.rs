@@ -53,8 +53,7 @@ impl Partial {
 
     /// It is of no use any more.
     pub(super) fn discard(self) {
-        self.staged.discard();
-        self.lease.end();
+        self.lease.discard(self.staged);
     }
 }
 
@@ -67,7 +66,7 @@ impl Adopting {
         (size, mtime): (u64, Timestamp),
     ) -> Option<Box<Adopting>> {
         let Begun {
-            lease,
+            mut lease,
             incoming,
             reached,
             proven,
@@ -98,6 +97,9 @@ impl Adopting {
         let end = written.min(size) / LEAF * LEAF;
         let known = TreeHasher::behind(reached.offset / LEAF, &reached.frontier);
         let known = known.filter(|known| proven && known.length() <= end);
+        if known.is_none() {
+            lease.doubt();
+        }
         let partial = Partial {
             staged,
             lease,
@@ -134,3 +136,89 @@ impl Adopting {
         Adopted::Done(Box::new(self.partial))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::arriving::Arrival;
+    use super::super::options::Durability;
+    use super::super::resumes::Resumes;
+    use super::*;
+    use crate::model::Meta;
+    use crate::store::{Expected, Incoming, Journal, Room, Root, publish};
+    use crate::wire::Start;
+
+    const SIZE: u64 = 2 << 20;
+
+    const META: Meta = Meta {
+        mode: 0o644,
+        mtime: Timestamp { seconds: 7, nanos: 0 },
+    };
+
+    fn path() -> RelPath {
+        RelPath::parse(b"f").unwrap()
+    }
+
+    fn place(directory: &std::path::Path) -> Rc<Place> {
+        let root = Root::open(directory).unwrap();
+        let mut place = Place::new(root, Durability::None);
+        place.resumes = Resumes::of(Journal::open(&place.root));
+        Rc::new(place)
+    }
+
+    fn begun(place: &Rc<Place>, content: &[u8]) -> Arrival {
+        let incoming = Incoming {
+            path: path(),
+            peer: None,
+            size: SIZE,
+            mtime: META.mtime,
+            basis: None,
+        };
+        let lease = place.resumes.begin(incoming).unwrap();
+        let staged = place.staging.create_kept(&path(), Room::Sparse, lease.id()).unwrap();
+        staged.write_at(0, content).unwrap();
+        let start = Start {
+            file: 0,
+            size: SIZE,
+            sparse: false,
+            meta: META,
+        };
+        Arrival::new(&start, staged, Some(lease), 1, None)
+    }
+
+    fn found(place: &Rc<Place>) -> Partial {
+        let mut adopting = Adopting::find(place, &path(), None, (SIZE, META.mtime)).unwrap();
+        let mut scratch = Vec::new();
+        loop {
+            adopting = match adopting.step(&mut scratch) {
+                Adopted::More(adopting) => adopting,
+                Adopted::Done(partial) => return *partial,
+                Adopted::Nothing => panic!("there is something in it"),
+            };
+        }
+    }
+
+    // Who was taken over gives up its file, and that is the file of whoever goes on with it: it has to stay.
+    #[test]
+    fn what_was_taken_over_is_not_removed_by_who_had_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = place(dir.path());
+        let content = vec![3; SIZE as usize];
+        let first = begun(&place, &content);
+        let second = found(&place);
+        assert!(first.is_revoked());
+        first.discard();
+        let third = found(&place);
+        assert!(second.lease.is_revoked());
+        second.discard();
+        assert_eq!(third.hasher.length(), SIZE);
+        let sealed = third.staged.seal(&META, SIZE).unwrap();
+        publish(&place.root, sealed, &Expected::Absent, None).unwrap();
+        third.lease.end();
+        assert_eq!(std::fs::read(dir.path().join("f")).unwrap(), content);
+        assert!(place.resumes.arrivals().is_empty());
+    }
+}
+
+#[cfg(test)]
+#[path = "partial_tests.rs"]
+mod found_tests;

@@ -132,11 +132,11 @@ impl Patching {
 
     /// What was made is of no use: it is removed.
     pub(super) fn discard(self) {
-        if let Some(staged) = self.target.into_staged() {
-            staged.discard();
-        }
-        if let Some(lease) = self.lease {
-            lease.end();
+        match (self.target.into_staged(), self.lease) {
+            (Some(staged), Some(lease)) => lease.discard(staged),
+            (Some(staged), None) => staged.discard(),
+            (None, Some(lease)) => lease.end(),
+            (None, None) => {}
         }
     }
 

@@ -229,6 +229,9 @@ fn resumed(
     leaves: Option<MappedSidecar>,
     serial: u64,
 ) -> Result<Result<Patching, PatchError>, ItemCode> {
+    if partial.lease.is_revoked() {
+        return Err(ItemCode::Changing);
+    }
     let Partial { staged, lease, hasher } = partial;
     let target = Target::behind(staged, basis, patch.size, hasher.length()).map_err(code)?;
     let file = target.file().try_clone().map_err(|_| ItemCode::Other)?;

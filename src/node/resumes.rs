@@ -7,7 +7,7 @@ use crate::delta::TreeHasher;
 use crate::model::limits::{LEAF_BYTES, RESUME_BYTES_MIN};
 use crate::model::{DeviceId, RelPath, Timestamp};
 use crate::store::Identity;
-use crate::store::{Incoming, Journal, JournalError, Reached, Subject, TransferId};
+use crate::store::{Incoming, Journal, JournalError, Reached, StagedFile, Subject, TransferId};
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -271,6 +271,21 @@ impl Lease {
         }
     }
 
+    /// What was noted of the file may not hold any more: what is noted next takes its place.
+    pub(crate) fn doubt(&mut self) {
+        self.noted = 0;
+    }
+
+    /// What came of the file is of no use: `staged`, its kept file, is removed. One that was taken over is
+    /// not ours to remove.
+    pub(crate) fn discard(self, staged: StagedFile) {
+        if self.is_revoked() {
+            return;
+        }
+        staged.discard();
+        self.end();
+    }
+
     /// The file is complete, or given up: nothing has to be known of it any more.
     pub(crate) fn end(self) {
         if !self.is_revoked() {
@@ -314,3 +329,7 @@ impl Noted {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "resumes_tests.rs"]
+mod tests;

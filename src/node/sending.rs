@@ -52,8 +52,9 @@ pub(crate) struct Sending {
     told: HashMap<u32, Told>,
     /// The file at the front, whose beginning is compared with what the receiver has staged.
     resuming: Option<(u32, Box<Resuming>)>,
-    /// Beginnings that were found to be staged, of files that are asked about.
-    begun: HashMap<u32, (Identity, TreeHasher)>,
+    /// What came of comparing the beginnings of files that are asked about: their trees, or that they differ.
+    /// Each is hashed once, however often its file comes to the front.
+    begun: HashMap<u32, (Identity, Option<TreeHasher>)>,
     /// What is noted of files that are not settled.
     noted: HashMap<u32, TransferId>,
     /// Files that were started, to tell the results of their checks apart.
@@ -232,12 +233,13 @@ impl Sending {
         // What is resumed is matched against an index, or goes on whole.
         let least = begun.as_ref().map_or(0, |_| MEDIUM_BYTES_MAX);
         let basis = basis.filter(|basis| file.size() > WHOLE_BYTES_MAX.max(least) && basis.length > least);
+        let identity = file.identity();
         if basis.is_some() && !sender.may_ask() {
+            self.begun.extend(partial.map(|_| (number, (identity, begun))));
             return Flow::Waits;
         }
         let told = self.told.remove(&number);
         let told = told.filter(|told| basis.is_some_and(|basis| told.is_about(&basis)));
-        let identity = file.identity();
         let choice = match basis {
             Some(basis) => choose(file, &basis, told, self.features, self.checksum, &self.deltas),
             None => Choice::Whole(file),
@@ -247,11 +249,11 @@ impl Sending {
                 let asked = sender.ask(topic, &body);
                 debug_assert_eq!(asked, Asked::Sent);
                 self.told.insert(number, told);
-                self.begun.extend(begun.map(|hasher| (number, (identity, hasher))));
+                self.begun.extend(partial.map(|_| (number, (identity, begun))));
             }
             Choice::Later(told) => {
                 self.told.insert(number, told);
-                self.begun.extend(begun.map(|hasher| (number, (identity, hasher))));
+                self.begun.extend(partial.map(|_| (number, (identity, begun))));
                 return Flow::Compares;
             }
             Choice::Patch(changing) => {
@@ -331,7 +333,7 @@ impl Sending {
     ) -> Option<(SourceFile, Option<TreeHasher>)> {
         let compared = self.begun.remove(&number);
         if let Some((_, hasher)) = compared.filter(|(identity, _)| *identity == file.identity()) {
-            return Some((file, Some(hasher)));
+            return Some((file, hasher));
         }
         let begun = self.resuming.take_if(|(resuming, _)| *resuming == number);
         let resuming = match (begun, partial) {

@@ -11,8 +11,11 @@ use super::resolve::enter;
 use super::staged::{StagedFile, StagedName, names_another_inode};
 use super::staging::{RESERVE_BYTES_MIN, Room, STAGING, Session, Staging, Sweep, keep_rescued, remove_if_empty};
 use crate::model::RelPath;
-use rustix::fd::{AsFd, OwnedFd};
-use rustix::fs::{AtFlags, Dir, FallocateFlags, Mode, OFlags, chmodat, fallocate, openat, statat, unlinkat};
+use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use rustix::fs::{
+    AtFlags, CWD, Dir, FallocateFlags, FileType, Mode, OFlags, Stat, chmodat, fallocate, fchmod, fstat, openat, statat,
+    unlinkat,
+};
 use rustix::io::Errno;
 use std::fs::File;
 use std::sync::Arc;
@@ -68,32 +71,34 @@ impl Staging {
         let failed = |errno| FileError::new(Operation::Stage, path, errno);
         let name = id.to_string();
         let session = self.kept().map_err(failed)?;
-        // It may have been sealed already, with a mode that forbids writing.
-        match chmodat(
-            session.directory(),
-            name.as_str(),
-            Mode::RUSR | Mode::WUSR,
-            AtFlags::empty(),
-        ) {
+        let found = match statat(session.directory(), name.as_str(), AtFlags::SYMLINK_NOFOLLOW) {
             Err(Errno::NOENT) => return Ok(None),
             other => other.map_err(failed)?,
+        };
+        if !is_ours(&found) {
+            return Ok(None);
+        }
+        // It may have been sealed already, with a mode that forbids writing.
+        let own = Mode::RUSR | Mode::WUSR;
+        if !Mode::from_raw_mode(found.st_mode).contains(own) {
+            make_writable(session.directory(), &name).map_err(failed)?;
         }
         let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let file = match openat(session.directory(), name.as_str(), flags, Mode::empty()) {
             Err(Errno::NOENT) => return Ok(None),
-            other => File::from(other.map_err(failed)?),
+            other => other.map_err(failed)?,
         };
-        let found = file
-            .metadata()
-            .map_err(|error| FileError::new(Operation::Stage, path, error))?;
-        if !found.is_file() {
+        let found = fstat(&file).map_err(failed)?;
+        if !is_ours(&found) {
             return Ok(None);
         }
+        fchmod(&file, own).map_err(failed)?;
+        let (file, length) = (File::from(file), found.st_size.cast_unsigned());
         Ok(Some(StagedFile::new(
             file,
             StagedName::kept(session, name),
             path,
-            found.len(),
+            length,
         )))
     }
 
@@ -170,6 +175,27 @@ impl Staging {
     }
 }
 
+/// Whether this is a file that only its name here leads to: one with a second name, as a copy of links has,
+/// would be written through.
+fn is_ours(stat: &Stat) -> bool {
+    FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile && stat.st_nlink == 1
+}
+
+/// Lets its owner write to the file, but never through a link in its place.
+fn make_writable(directory: BorrowedFd<'_>, name: &str) -> Result<(), Errno> {
+    let held = openat(
+        directory,
+        name,
+        OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?;
+    if !is_ours(&fstat(&held)?) {
+        return Err(Errno::LOOP);
+    }
+    let link = format!("/proc/self/fd/{}", held.as_raw_fd());
+    chmodat(CWD, link.as_str(), Mode::RUSR | Mode::WUSR, AtFlags::empty())
+}
+
 /// Takes room for `size` bytes without making the file longer; nothing where that is not possible.
 fn reserve_behind(file: &File, size: u64) -> Result<(), Errno> {
     loop {
@@ -221,6 +247,42 @@ mod tests {
             1,
             "nothing of ours is left"
         );
+    }
+
+    /// Row 3 of the threats: what a planted link, or a second name, leads to is neither changed nor written to.
+    #[test]
+    fn a_link_in_the_place_of_a_kept_file_is_not_adopted() {
+        use std::os::unix::fs::PermissionsExt;
+        let (dir, canary) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let outside = canary.path().join("f");
+        std::fs::write(&outside, b"canary").unwrap();
+        std::fs::set_permissions(&outside, std::fs::Permissions::from_mode(0o444)).unwrap();
+        let staging = Staging::new(&Root::open(dir.path()).unwrap());
+        let _other = staging.create_kept(&path(), Room::Sparse, TransferId(9)).unwrap();
+        let kept = dir.path().join(".syncline/staging/kept");
+        std::os::unix::fs::symlink(&outside, kept.join(TransferId(1).to_string())).unwrap();
+        std::fs::hard_link(&outside, kept.join(TransferId(2).to_string())).unwrap();
+        std::fs::create_dir(kept.join(TransferId(3).to_string())).unwrap();
+        for id in [1, 2, 3] {
+            assert!(!matches!(staging.adopt(&path(), TransferId(id)), Ok(Some(_))), "{id}");
+            let mode = std::fs::metadata(&outside).unwrap().permissions().mode();
+            assert_eq!(mode & 0o7777, 0o444, "{id}");
+        }
+        std::fs::remove_dir(kept.join(TransferId(3).to_string())).unwrap();
+    }
+
+    // What was sealed with a mode that forbids writing can be gone on with.
+    #[test]
+    fn what_was_sealed_is_adopted() {
+        let dir = tempfile::tempdir().unwrap();
+        let staging = Staging::new(&Root::open(dir.path()).unwrap());
+        let id = TransferId(5);
+        let staged = staging.create_kept(&path(), Room::Sparse, id).unwrap();
+        staged.write_at(0, b"all").unwrap();
+        std::mem::forget(staged.seal(&META, 3).unwrap());
+        let staged = staging.adopt(&path(), id).unwrap().unwrap();
+        staged.write_at(0, b"ALL").unwrap();
+        staged.discard();
     }
 
     // A sweep of sessions leaves kept files alone; that of kept files takes those that are not needed.

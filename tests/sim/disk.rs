@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::rc::Rc;
 use syncline::delta::content_id;
+use syncline::model::limits::LEAF_BYTES;
 use syncline::model::{Entry, ItemCode, Kind, Meta, RelPath, Timestamp};
 
 /// Content of a file; `holes` are ranges of zeros that travel as holes.
@@ -53,6 +54,8 @@ pub(crate) struct Disk {
     pub(crate) tree: Tree,
     pub(crate) source_troubles: HashMap<RelPath, SourceTrouble>,
     pub(crate) target_troubles: HashMap<RelPath, TargetTrouble>,
+    /// Beginnings of files that a broken transfer has left.
+    pub(crate) kept: HashMap<RelPath, Vec<u8>>,
     /// Entries that cannot even be listed.
     pub(crate) unlistable: Vec<(Vec<u8>, ItemCode)>,
 }
@@ -96,6 +99,14 @@ impl Body {
 
     pub(crate) fn root(&self) -> [u8; 32] {
         content_id(&self.bytes).root
+    }
+
+    /// Whether nothing but holes is behind `offset`.
+    pub(crate) fn is_hole_from(&self, offset: usize) -> bool {
+        match self.extent(offset) {
+            Extent::Data(length) => length == 0,
+            Extent::Hole(length) => self.is_hole_from(offset + length),
+        }
     }
 
     /// The hole that holds `offset`, or the end of the data that starts there.
@@ -149,7 +160,12 @@ pub(crate) fn random_body(rng: &mut Rng, bytes_max: usize) -> Rc<Body> {
         1 => rng.index(17 * 1024),
         _ => rng.index(bytes_max),
     };
-    let mut bytes = rng.bytes(length.min(bytes_max));
+    let length = length.min(bytes_max);
+    let length = match rng.once_in(5) {
+        true if length >= LEAF_BYTES => length / LEAF_BYTES * LEAF_BYTES,
+        _ => length,
+    };
+    let mut bytes = rng.bytes(length);
     let mut holes = Vec::new();
     if bytes.len() > 17 * 1024 && rng.once_in(3) {
         let start = rng.index(bytes.len() - 2);

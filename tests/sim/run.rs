@@ -62,6 +62,12 @@ pub(crate) struct Outcome {
     pub(crate) patched: usize,
     pub(crate) repaired: usize,
     pub(crate) abandoned: usize,
+    /// Files that arrived behind their beginnings, whole and as patches; those whose beginnings a broken
+    /// transfer had left; beginnings that were of no use.
+    pub(crate) resumed: usize,
+    pub(crate) resumed_patches: usize,
+    pub(crate) continued: usize,
+    pub(crate) declined: usize,
     /// Files whose content was published.
     pub(crate) published: usize,
 }
@@ -81,6 +87,8 @@ struct End {
 /// An end without the parts that an event borrows from.
 struct Session {
     disk: SharedDisk,
+    /// The other end's.
+    peer_disk: SharedDisk,
     half: Option<Half>,
     over: Vec<Half>,
     /// Server: what waits for an answer.
@@ -129,8 +137,8 @@ impl Simulation {
         };
         let jobs = jobs.iter().rev().copied().collect();
         Simulation {
-            client: End::new("client", Machine::client("laptop", open), client, Some(jobs)),
-            server: End::new("server", Machine::server("nas"), server, None),
+            client: End::new("client", Machine::client("laptop", open), [client, server], Some(jobs)),
+            server: End::new("server", Machine::server("nas"), [server, client], None),
             up: Pipe::new(up),
             down: Pipe::new(down),
             rng: Rng::new(seed),
@@ -233,6 +241,10 @@ impl Simulation {
             patched: 0,
             repaired: 0,
             abandoned: 0,
+            resumed: 0,
+            resumed_patches: 0,
+            continued: 0,
+            declined: 0,
             published: 0,
         };
         let disks = [&self.client, &self.server].map(|end| Rc::clone(&end.session.disk));
@@ -245,8 +257,15 @@ impl Simulation {
                     outcome.asked += source.asked;
                     outcome.held_back += source.held_back;
                     outcome.patched += source.patched;
+                    outcome.declined += source.declined;
                 }
-                Half::Target(target) => {
+                Half::Target(mut target) => {
+                    if was_cut {
+                        target.leave_parts();
+                    }
+                    outcome.resumed += target.resumed;
+                    outcome.resumed_patches += target.resumed_patches;
+                    outcome.continued += target.continued;
                     outcome.published += target.published.len();
                     outcome.repaired += target.repaired;
                     outcome.abandoned += target.abandoned;
@@ -266,9 +285,11 @@ impl Simulation {
 }
 
 impl End {
-    fn new(name: &'static str, machine: Machine, disk: &SharedDisk, jobs: Option<Vec<Job>>) -> End {
+    fn new(name: &'static str, machine: Machine, disks: [&SharedDisk; 2], jobs: Option<Vec<Job>>) -> End {
+        let [disk, peer_disk] = disks.map(Rc::clone);
         let session = Session {
-            disk: Rc::clone(disk),
+            disk,
+            peer_disk,
             half: None,
             over: Vec::new(),
             asked: None,
@@ -326,7 +347,7 @@ impl End {
             }),
             Some(Asked::Begin(begin)) => {
                 machine.ready(TargetKind::Directory);
-                session.half = Some(half_of(&begin, Side::Server, &session.disk));
+                session.half = Some(half_of(&begin, Side::Server, session.disks()));
             }
             None => return session.transfer(machine, output, rng),
         }
@@ -335,6 +356,11 @@ impl End {
 }
 
 impl Session {
+    /// Its own, and the other end's.
+    fn disks(&self) -> [SharedDisk; 2] {
+        [&self.disk, &self.peer_disk].map(Rc::clone)
+    }
+
     fn handle(&mut self, event: Event<'_>, machine: &mut Machine) {
         if let Some(Half::Target(target)) = &mut self.half
             && target.handle(&event, machine)
@@ -354,7 +380,7 @@ impl Session {
             Event::Ready(_) => {
                 let job = self.jobs.as_mut().and_then(Vec::pop);
                 let begin = begin_of(&job.expect("a job was begun"));
-                self.half = Some(half_of(&begin, Side::Client, &self.disk));
+                self.half = Some(half_of(&begin, Side::Client, self.disks()));
             }
             Event::Progress => {
                 if let (Some(Half::Source(source)), Some(sender)) = (&mut self.half, machine.sender()) {
@@ -419,13 +445,13 @@ enum Side {
     Server,
 }
 
-fn half_of(begin: &Begin, side: Side, disk: &SharedDisk) -> Half {
+fn half_of(begin: &Begin, side: Side, disks: [SharedDisk; 2]) -> Half {
     let sends = (begin.direction == Direction::Push) == (side == Side::Client);
-    let disk = Rc::clone(disk);
     if sends {
+        let [disk, _] = disks;
         Half::Source(Box::new(SourceSide::new(disk, begin.flags.checksum)))
     } else {
-        Half::Target(Box::new(TargetSide::new(disk, begin.clone())))
+        Half::Target(Box::new(TargetSide::new(disks, begin.clone())))
     }
 }
 

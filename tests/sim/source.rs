@@ -4,11 +4,11 @@ use crate::disk::{Body, Disk, Extent, Node, SourceTrouble, entry_of, random_body
 use crate::pipe::Pipe;
 use crate::rng::Rng;
 use std::cell::RefCell;
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::rc::Rc;
 use syncline::conn::{Asked, Machine, Origin, ReadStep, Sender, Settlement};
-use syncline::delta::TreeHasher;
-use syncline::model::limits::{INLINE_BYTES_MAX, OFFER_WINDOW, QUESTIONS_MAX};
+use syncline::delta::{TreeHasher, content_id};
+use syncline::model::limits::{INLINE_BYTES_MAX, LEAF_BYTES, OFFER_WINDOW, QUESTIONS_MAX};
 use syncline::model::{ContentId, Meta, RelPath};
 use syncline::wire::{EndOutcome, Finish, PatchForm, RemovedReader, Tell, Topic, features};
 
@@ -36,6 +36,18 @@ pub(crate) struct SourceSide {
     pub(crate) asked: usize,
     pub(crate) held_back: usize,
     pub(crate) patched: usize,
+    /// Files that were sent, in whatever way: what was named of them is used up.
+    sent: HashSet<u32>,
+    /// Beginnings that were named and that a file did not have, or was sent with all the same.
+    pub(crate) declined: usize,
+}
+
+/// What may be used for a file.
+#[derive(Clone, Copy)]
+struct Named {
+    credit: u64,
+    basis: Option<ContentId>,
+    partial: Option<ContentId>,
 }
 
 struct Outgoing {
@@ -44,6 +56,8 @@ struct Outgoing {
     body: Rc<Body>,
     hasher: TreeHasher,
     attempt: u32,
+    /// What the receiver has of it already.
+    begun: usize,
     /// The rest of the plan, when it goes as a patch.
     plan: VecDeque<u8>,
 }
@@ -71,6 +85,8 @@ impl SourceSide {
             asked: 0,
             held_back: 0,
             patched: 0,
+            sent: HashSet::new(),
+            declined: 0,
         }
     }
 
@@ -100,14 +116,16 @@ impl SourceSide {
                 origin,
                 credit,
                 basis,
-                ..
+                partial,
             }) => {
                 let sender = machine.sender().unwrap();
                 assert_eq!(sender.basis_of(file), basis);
+                assert!(partial.is_none() || !self.sent.contains(&file), "good for one attempt");
+                let named = Named { credit, basis, partial };
                 match basis.map_or(Turn::Send, |basis| self.ask(sender, file, basis, rng)) {
                     Turn::Asked => {}
                     Turn::Waits => return listing,
-                    Turn::Send => self.open(sender, file, &origin.path, (credit, basis), rng),
+                    Turn::Send => self.open(sender, file, &origin.path, named, rng),
                 }
             }
             Some(ReadStep::Content {
@@ -232,14 +250,7 @@ impl SourceSide {
         }
     }
 
-    fn open(
-        &mut self,
-        sender: &mut Sender,
-        file: u32,
-        path: &RelPath,
-        (credit, basis): (u64, Option<ContentId>),
-        rng: &mut Rng,
-    ) {
+    fn open(&mut self, sender: &mut Sender, file: u32, path: &RelPath, named: Named, rng: &mut Rng) {
         let attempt = self.attempts.entry(path.clone()).or_default();
         *attempt += 1;
         let attempt = *attempt;
@@ -248,53 +259,70 @@ impl SourceSide {
         if let Some(SourceTrouble::Unreadable(code)) = trouble {
             return sender.fail(code);
         }
+        let begun = named.partial.filter(|partial| begins_with(&body.bytes, partial));
+        let begun = begun.filter(|_| rng.below(4) > 0).map(|begun| begun.length as usize);
+        self.declined += usize::from(named.partial.is_some() && begun.is_none());
         let size = body.bytes.len() as u64;
-        if let Some(basis) = basis.filter(|_| rng.below(4) > 0) {
+        let (path, mut hasher, plan) = (path.clone(), TreeHasher::new(), VecDeque::new());
+        hasher.update(&body.bytes[..begun.unwrap_or(0)]);
+        let mut outgoing = Outgoing {
+            file,
+            path,
+            body: Rc::clone(&body),
+            hasher,
+            attempt,
+            begun: begun.unwrap_or(0),
+            plan,
+        };
+        if let Some(basis) = named.basis.filter(|_| rng.below(4) > 0) {
             let forms = [PatchForm::Plan, PatchForm::Squeezed, PatchForm::Prefix];
             let agreed = if features::ALL & features::ZSTD == 0 { 1 } else { 3 };
             let form = rng.pick(&forms[..agreed]);
-            sender.patch(size, &meta, form);
+            match begun {
+                Some(_) => sender.resume_patch(size, &meta, form),
+                None => sender.patch(size, &meta, form),
+            }
             self.patched += 1;
-            let mut plan = plan_of(&basis, form, &body.bytes);
-            if matches!(trouble, Some(SourceTrouble::Damaged(times)) if attempt <= times) && size > 0 {
-                let at = plan.len() - 1 - rng.index(body.bytes.len());
+            let mut plan = plan_of(&basis, form, &body.bytes[outgoing.begun..]);
+            if self.damages(&outgoing) && outgoing.begun < body.bytes.len() {
+                let at = plan.len() - 1 - rng.index(body.bytes.len() - outgoing.begun);
                 plan[at] ^= 1 << rng.below(8);
             }
-            let (path, hasher, plan) = (path.clone(), TreeHasher::new(), plan.into());
-            self.outgoing = Some(Outgoing {
-                file,
-                path,
-                body,
-                hasher,
-                attempt,
-                plan,
-            });
-            return;
+            outgoing.plan = plan.into();
+        } else if begun.is_some() {
+            sender.resume(size, !body.holes.is_empty(), &meta);
+        } else if size <= INLINE_BYTES_MAX.min(named.credit) && rng.below(8) > 0 {
+            return self.open_inline(sender, &outgoing, &meta, rng);
+        } else {
+            sender.start(size, !body.holes.is_empty(), &meta);
         }
-        if size <= INLINE_BYTES_MAX.min(credit) && rng.below(8) > 0 {
-            return match trouble {
-                Some(SourceTrouble::ReadFails(code)) => sender.fail(code),
-                Some(SourceTrouble::Changes(times)) if attempt <= times => {
-                    self.change(path, rng);
-                    sender.changed();
-                }
-                Some(SourceTrouble::Damaged(times)) if attempt <= times => {
-                    let (bytes, root) = damaged(&body.bytes, body.root(), rng);
-                    sender.inline(&meta, root, &bytes);
-                }
-                _ => sender.inline(&meta, body.root(), &body.bytes),
-            };
+        self.sent.insert(file);
+        self.outgoing = Some(outgoing);
+    }
+
+    /// Sends a small file in one frame.
+    fn open_inline(&mut self, sender: &mut Sender, outgoing: &Outgoing, meta: &Meta, rng: &mut Rng) {
+        let (body, attempt) = (&outgoing.body, outgoing.attempt);
+        let trouble = self.disk.borrow().source_trouble(&outgoing.path);
+        match trouble {
+            Some(SourceTrouble::ReadFails(code)) => return sender.fail(code),
+            Some(SourceTrouble::Changes(times)) if attempt <= times => {
+                self.change(&outgoing.path, rng);
+                return sender.changed();
+            }
+            Some(SourceTrouble::Damaged(times)) if attempt <= times => {
+                let (bytes, root) = damaged(&body.bytes, body.root(), rng);
+                sender.inline(meta, root, &bytes);
+            }
+            _ => sender.inline(meta, body.root(), &body.bytes),
         }
-        sender.start(size, !body.holes.is_empty(), &meta);
-        let path = path.clone();
-        self.outgoing = Some(Outgoing {
-            file,
-            path,
-            body,
-            hasher: TreeHasher::new(),
-            attempt,
-            plan: VecDeque::new(),
-        });
+        self.sent.insert(outgoing.file);
+    }
+
+    /// Whether a bit of this attempt flips on the way.
+    fn damages(&self, outgoing: &Outgoing) -> bool {
+        let trouble = self.disk.borrow().source_trouble(&outgoing.path);
+        matches!(trouble, Some(SourceTrouble::Damaged(times)) if outgoing.attempt <= times)
     }
 
     /// Ends the started file early, if it is time for its trouble.
@@ -322,10 +350,9 @@ impl SourceSide {
         }
         if remaining == 0 {
             let outgoing = self.outgoing.take().expect("checked above");
-            let trouble = self.disk.borrow().source_trouble(&outgoing.path);
-            let damage = matches!(trouble, Some(SourceTrouble::Damaged(times)) if outgoing.attempt <= times);
+            let nothing_came = outgoing.begun == outgoing.body.bytes.len();
             let mut root = outgoing.body.root();
-            root[0] ^= u8::from(damage && outgoing.body.bytes.is_empty());
+            root[0] ^= u8::from(nothing_came && self.damages(&outgoing));
             sender.end(EndOutcome::Complete(root));
             return Vec::new();
         }
@@ -341,16 +368,13 @@ impl SourceSide {
         if self.interrupt(sender, remaining, rng) {
             return Vec::new();
         }
+        let damage = self.damages(self.outgoing.as_ref().expect("it goes on"));
         let outgoing = self.outgoing.as_mut().expect("it goes on");
-        let trouble = self.disk.borrow().source_trouble(&outgoing.path);
-        let attempt = outgoing.attempt;
-        let damage = matches!(trouble, Some(SourceTrouble::Damaged(times)) if attempt <= times);
+        assert_eq!(offset as u64, outgoing.hasher.length(), "it goes on where it is");
         if remaining == 0 {
             let outgoing = self.outgoing.take().expect("checked above");
             let mut root = outgoing.hasher.finish().root;
-            let in_holes: usize = outgoing.body.holes.iter().map(ExactSizeIterator::len).sum();
-            let only_holes = outgoing.body.bytes.len() == in_holes;
-            if damage && (outgoing.body.bytes.is_empty() || only_holes) {
+            if damage && outgoing.body.is_hole_from(outgoing.begun) {
                 root[0] ^= 1;
             }
             sender.end(EndOutcome::Complete(root));
@@ -370,8 +394,10 @@ impl SourceSide {
                 outgoing.hasher.update(bytes);
                 let header = sender.data(length);
                 let mut wire = [&header[..], bytes].concat();
-                let first_data = offset == 0 || matches!(outgoing.body.extent(0), Extent::Hole(hole) if hole == offset);
-                if damage && first_data {
+                let before = offset - outgoing.begun;
+                let is_first =
+                    before == 0 || matches!(outgoing.body.extent(outgoing.begun), Extent::Hole(hole) if hole == before);
+                if damage && is_first {
                     let at = header.len() + rng.index(length);
                     wire[at] ^= 1 << rng.below(8);
                 }
@@ -397,7 +423,13 @@ enum Turn {
     Send,
 }
 
-/// The plan of these simulations: what it is for, and the whole content.
+/// Whether a file is resumed behind this; only whole leaves are compared.
+fn begins_with(bytes: &[u8], partial: &ContentId) -> bool {
+    let length = partial.length as usize;
+    length.is_multiple_of(LEAF_BYTES) && length <= bytes.len() && content_id(&bytes[..length]) == *partial
+}
+
+/// The plan of these simulations: what it is for, and the content that is to come.
 fn plan_of(basis: &ContentId, form: PatchForm, bytes: &[u8]) -> Vec<u8> {
     [&basis.root[..], &[form as u8], bytes].concat()
 }

@@ -9,11 +9,14 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::rc::Rc;
 use syncline::conn::{Check, Event, Machine, Receiver};
 use syncline::delta::{TreeHasher, content_id};
+use syncline::model::limits::LEAF_BYTES;
 use syncline::model::{ContentId, ItemCode, Kind, Meta, RelPath};
 use syncline::wire::{Ask, Begin, Brake, End, EndOutcome, Finish, Patch, SettledResult, Topic, Verdict};
 
 pub(crate) struct TargetSide {
     disk: Rc<RefCell<Disk>>,
+    /// What it is to become, for beginnings that are genuine.
+    source: Rc<RefCell<Disk>>,
     pub(crate) begin: Begin,
     pub(crate) after: Disk,
     pub(crate) before: Tree,
@@ -33,6 +36,8 @@ pub(crate) struct TargetSide {
     pub(crate) finish: Option<Finish>,
     /// What was named and is still good for a patch.
     bases: HashMap<u32, ContentId>,
+    /// Beginnings that were named and are still good for an attempt.
+    parts: HashMap<u32, Part>,
     /// Questions that are not answered yet.
     questions: BTreeMap<u32, Question>,
     /// For what is decided when a message comes.
@@ -40,6 +45,19 @@ pub(crate) struct TargetSide {
     pub(crate) repaired: usize,
     /// Questions whose file failed before they were answered.
     pub(crate) abandoned: usize,
+    /// Files that arrived behind their beginnings: whole, as patches, and those of the two whose beginnings
+    /// a broken transfer had left.
+    pub(crate) resumed: usize,
+    pub(crate) resumed_patches: usize,
+    pub(crate) continued: usize,
+}
+
+/// The beginning of a file.
+#[derive(Clone)]
+struct Part {
+    bytes: Vec<u8>,
+    /// A broken transfer has left it.
+    is_left: bool,
 }
 
 struct Question {
@@ -53,6 +71,8 @@ struct Incoming {
     bytes: Vec<u8>,
     hasher: TreeHasher,
     meta: Meta,
+    /// What was there before, if it is resumed.
+    part: Option<Part>,
     /// What comes is the plan of it.
     patch: Option<Patch>,
 }
@@ -64,10 +84,11 @@ struct Staged {
 }
 
 impl TargetSide {
-    pub(crate) fn new(disk: Rc<RefCell<Disk>>, begin: Begin) -> TargetSide {
+    pub(crate) fn new([disk, source]: [Rc<RefCell<Disk>>; 2], begin: Begin) -> TargetSide {
         let before = disk.borrow().tree.clone();
         TargetSide {
             disk,
+            source,
             begin,
             before,
             after: Disk::default(),
@@ -84,10 +105,14 @@ impl TargetSide {
             removed: Vec::new(),
             finish: None,
             bases: HashMap::new(),
+            parts: HashMap::new(),
             questions: BTreeMap::new(),
             dice: Rng::new(0),
             repaired: 0,
             abandoned: 0,
+            resumed: 0,
+            resumed_patches: 0,
+            continued: 0,
         }
     }
 
@@ -182,11 +207,61 @@ impl TargetSide {
         }
     }
 
+    /// Names the beginning of a file before the verdict on it, as the dice will; genuine or not.
+    fn name_part(&mut self, receiver: &mut Receiver, check: &Check, rng: &mut Rng) {
+        let left = self.disk.borrow().kept.get(&check.entry.path).cloned();
+        if !matches!(check.entry.kind, Kind::File { .. }) || (left.is_none() && rng.once_in(3)) {
+            return;
+        }
+        let is_left = left.is_some();
+        let bytes = left.unwrap_or_else(|| self.invent_part(&check.entry.path, rng));
+        receiver.partial(content_id(&bytes));
+        self.parts.insert(check.file, Part { bytes, is_left });
+    }
+
+    /// A beginning of what the source has now: more often a true one than not.
+    fn invent_part(&self, path: &RelPath, rng: &mut Rng) -> Vec<u8> {
+        let body = self.source.borrow().file(path).map(|(body, _)| body);
+        let whole = body.as_ref().map_or(&[][..], |body| &body.bytes);
+        let leaves = (whole.len() / LEAF_BYTES).min(PART_LEAVES_MAX);
+        let length = leaves.min(1 + rng.index(leaves + 1)) * LEAF_BYTES;
+        let mut part = whole[..length].to_vec();
+        match rng.below(8) {
+            _ if part.is_empty() => {
+                let length = 1 + rng.index(2 * LEAF_BYTES);
+                part = rng.bytes(length);
+            }
+            0 => part.truncate(1 + rng.index(part.len())),
+            1 => part = [&whole[..leaves * LEAF_BYTES], &[0; LEAF_BYTES]].concat(),
+            2 => {
+                let at = rng.index(part.len());
+                part[at] ^= 1 << rng.below(8);
+            }
+            _ => {}
+        }
+        part
+    }
+
+    /// The connection broke: what has come of a file stays for another transfer.
+    pub(crate) fn leave_parts(&mut self) {
+        let Some(incoming) = self.incoming.take() else { return };
+        let mut bytes = incoming.content();
+        bytes.truncate(bytes.len() / LEAF_BYTES * LEAF_BYTES);
+        if let Some(path) = self.wants.get(&incoming.file)
+            && !bytes.is_empty()
+        {
+            self.disk.borrow_mut().kept.insert(path.clone(), bytes);
+        }
+    }
+
     fn judge(&mut self, receiver: &mut Receiver, check: &Check, rng: &mut Rng) {
         let path = check.entry.path.clone();
         let verdict = self.verdict(check);
         if matches!(verdict, Verdict::WantReplace | Verdict::Failed(_)) {
             self.name(receiver, check, rng);
+        }
+        if verdict.is_want() || matches!(verdict, Verdict::Failed(_)) {
+            self.name_part(receiver, check, rng);
         }
         assert_eq!(receiver.answer(verdict).as_ref(), Some(check));
         self.offered.insert(path.clone());
@@ -305,9 +380,18 @@ impl TargetSide {
             Event::Ask(ask) => self.asked(ask),
             Event::Patch(patch) => {
                 assert_eq!(self.bases.get(&patch.file), Some(&patch.basis), "named and not used up");
-                self.started(receiver, patch.file, patch.meta, Some(*patch));
+                self.started(receiver, patch.file, patch.meta, (None, Some(*patch)));
             }
-            Event::Start(start) => self.started(receiver, start.file, start.meta, None),
+            Event::ResumePatch(patch) => {
+                assert_eq!(self.bases.get(&patch.file), Some(&patch.basis), "named and not used up");
+                let part = self.parts.remove(&patch.file).expect("named and not used up");
+                self.started(receiver, patch.file, patch.meta, (Some(part), Some(*patch)));
+            }
+            Event::Start(start) => self.started(receiver, start.file, start.meta, (None, None)),
+            Event::Resume(start) => {
+                let part = self.parts.remove(&start.file).expect("named and not used up");
+                self.started(receiver, start.file, start.meta, (Some(part), None));
+            }
             Event::Content { file, bytes } => {
                 self.unconsumed += bytes.len() as u64;
                 let incoming = self.arriving(*file);
@@ -346,20 +430,34 @@ impl TargetSide {
         assert!(self.questions.insert(file, question).is_none(), "one at a time");
     }
 
-    /// A basis is good for one attempt, and not before what was asked about it is told.
+    /// A basis or a beginning is good for one attempt, and not before what was asked about it is told.
     fn use_up(&mut self, file: u32) {
         assert!(self.wants.contains_key(&file), "content of what is not wanted");
         assert!(!self.questions.contains_key(&file), "content before the answer");
         self.bases.remove(&file);
+        self.parts.remove(&file);
+        self.disk.borrow_mut().kept.remove(&self.wants[&file]);
     }
 
-    fn started(&mut self, receiver: &mut Receiver, file: u32, meta: Meta, patch: Option<Patch>) {
+    fn started(
+        &mut self,
+        receiver: &mut Receiver,
+        file: u32,
+        meta: Meta,
+        (part, patch): (Option<Part>, Option<Patch>),
+    ) {
         self.use_up(file);
+        let (mut bytes, mut hasher) = (Vec::new(), TreeHasher::new());
+        if let Some(part) = part.as_ref().filter(|_| patch.is_none()) {
+            bytes.clone_from(&part.bytes);
+            hasher.update(&bytes);
+        }
         self.incoming = Some(Incoming {
             file,
-            bytes: Vec::new(),
-            hasher: TreeHasher::new(),
+            bytes,
+            hasher,
             meta,
+            part,
             patch,
         });
         if let Some(TargetTrouble::AtStart(code)) = self.trouble(file) {
@@ -377,9 +475,16 @@ impl TargetSide {
             (EndOutcome::Complete(root), Some(incoming)) => {
                 let (file, meta) = (incoming.file, incoming.meta);
                 let (bytes, own) = match incoming.patch {
-                    Some(patch) => patched(&patch, &incoming.bytes),
+                    Some(patch) => patched(&patch, &incoming),
                     None => (incoming.bytes, incoming.hasher.finish().root),
                 };
+                if let Some(part) = incoming.part.filter(|_| own == root) {
+                    self.continued += usize::from(part.is_left);
+                    match incoming.patch {
+                        Some(_) => self.resumed_patches += 1,
+                        None => self.resumed += 1,
+                    }
+                }
                 self.arrived(receiver, Staged { file, bytes, meta }, own == root);
             }
             (EndOutcome::Complete(_), None) => panic!("an end of what did not start"),
@@ -451,12 +556,27 @@ impl TargetSide {
     }
 }
 
+impl Incoming {
+    /// What has come of it, behind what was there.
+    fn content(&self) -> Vec<u8> {
+        let before = self.part.as_ref().filter(|_| self.patch.is_some());
+        let before = before.map_or(&[][..], |part| &part.bytes);
+        let header = if self.patch.is_some() { PLAN_HEADER_BYTES } else { 0 };
+        [before, self.bytes.get(header..).unwrap_or_default()].concat()
+    }
+}
+
+/// Bytes of a plan of these simulations before content.
+const PLAN_HEADER_BYTES: usize = 33;
+/// Leaves of the longest beginning.
+const PART_LEAVES_MAX: usize = 12;
+
 /// What comes of a plan of these simulations, and its root.
-fn patched(patch: &Patch, plan: &[u8]) -> (Vec<u8>, [u8; 32]) {
-    let (basis, rest) = plan.split_at(32);
-    assert_eq!(basis, patch.basis.root, "the plan is for this basis");
-    assert_eq!(rest[0], patch.form as u8);
-    let bytes = rest[1..].to_vec();
+fn patched(patch: &Patch, incoming: &Incoming) -> (Vec<u8>, [u8; 32]) {
+    let header = &incoming.bytes[..PLAN_HEADER_BYTES];
+    assert_eq!(header[..32], patch.basis.root, "the plan is for this basis");
+    assert_eq!(header[32], patch.form as u8);
+    let bytes = incoming.content();
     assert_eq!(bytes.len() as u64, patch.size);
     let root = content_id(&bytes).root;
     (bytes, root)
