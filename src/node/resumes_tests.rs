@@ -121,7 +121,7 @@ fn notes_are_rare_unless_they_are_asked_for() {
 #[test]
 fn what_leaves_is_noted_only_as_far_as_it_has_arrived() {
     let dir = tempfile::tempdir().unwrap();
-    let file = std::fs::File::create(dir.path().join("large")).unwrap();
+    let file = File::create(dir.path().join("large")).unwrap();
     file.set_len(SIZE).unwrap();
     let root = Root::open(dir.path()).unwrap();
     let identity = root.probe(&path()).unwrap().unwrap().identity;
