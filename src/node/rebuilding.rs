@@ -43,7 +43,7 @@ impl Receiving {
     pub(crate) fn handle_resumed_patch(&mut self, patch: Patch, books: &mut Books<'_>) {
         let want = self.wants.get_mut(&patch.file);
         let partial = want.and_then(|want| want.partial.take());
-        let resumed_bytes = partial.as_ref().map_or(0, |partial| partial.length());
+        let resumed_bytes = partial.as_ref().map_or(0, Parked::length);
         self.start_patch(patch, partial, books);
         books.ledger.resumed(patch.file, resumed_bytes);
     }
