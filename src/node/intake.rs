@@ -53,7 +53,7 @@ impl Receiving {
     fn remember_start(&mut self, start: &Start) -> Option<Lease> {
         let want = self.wants.get_mut(&start.file)?;
         if let Some(partial) = want.partial.take() {
-            partial.discard();
+            partial.discard(&self.plan.place);
         }
         if !self.plan.resume {
             return None;
@@ -77,6 +77,10 @@ impl Receiving {
         if let Err(error) = self.make_parents(&path, books) {
             return self.fail(start.file, error.code(), receiver, books.ledger);
         }
+        let partial = match partial.reopen(&self.plan.place, &path) {
+            Ok(partial) => partial,
+            Err(code) => return self.fail(start.file, code, receiver, books.ledger),
+        };
         self.started += 1;
         books.ledger.started(start.file, &path);
         books.ledger.resumed(start.file, partial.hasher.length());
@@ -141,7 +145,7 @@ impl Receiving {
         let incoming = self.incoming.take_if(|incoming| incoming.file == end.file);
         match (end.outcome, incoming) {
             (EndOutcome::Changed, incoming) => {
-                receiver.consumed(self.patches.drop_file(end.file));
+                receiver.consumed(self.patches.drop_file(end.file, &self.plan.place));
                 if let Some(incoming) = incoming {
                     incoming.discard();
                 }
@@ -150,11 +154,11 @@ impl Receiving {
                 if let Some(incoming) = incoming {
                     incoming.discard();
                 }
-                receiver.consumed(self.patches.drop_file(end.file));
+                receiver.consumed(self.patches.drop_file(end.file, &self.plan.place));
                 self.questions.forget(end.file);
                 if let Some(want) = self.wants.remove(&end.file) {
                     books.ledger.file_failed(end.file, &want.path, code);
-                    want.discard();
+                    want.discard(&self.plan.place);
                 }
             }
             (EndOutcome::Complete(_), Some(incoming)) if incoming.is_revoked() => {

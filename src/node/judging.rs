@@ -9,7 +9,7 @@
 
 use super::examining::{Examined, Examining, Purpose};
 use super::ledger::Ledger;
-use super::partial::{Adopted, Adopting, Partial};
+use super::partial::{Adopted, Adopting, Parked};
 use super::receiving::{Books, Receiving, Touch, Want};
 use super::sending::action_of;
 use super::source_tree::without_prefix;
@@ -53,7 +53,7 @@ impl Receiving {
 
     /// Looks at what is here of an offered entry: under its name, and in staging. `None`: there is more to
     /// read.
-    fn look(&mut self, check: &Check, local: &RelPath, books: &mut Books<'_>) -> Option<(Judged, Option<Partial>)> {
+    fn look(&mut self, check: &Check, local: &RelPath, books: &mut Books<'_>) -> Option<(Judged, Option<Parked>)> {
         let (judged, adopting) = match self.adopting.take() {
             Some((judged, adopting)) => (judged, Some(adopting)),
             None => {
@@ -78,7 +78,7 @@ impl Receiving {
                 self.adopting = Some((judged, adopting));
                 None
             }
-            Adopted::Done(partial) => Some((judged, Some(*partial))),
+            Adopted::Done(partial) => Some((judged, Some(partial.park()))),
             Adopted::Nothing => Some((judged, None)),
         }
     }
@@ -128,7 +128,7 @@ impl Receiving {
         &mut self,
         check: &Check,
         path: RelPath,
-        (judged, partial): (Judged, Option<Partial>),
+        (judged, partial): (Judged, Option<Parked>),
         ledger: &mut Ledger,
     ) {
         let Judged {

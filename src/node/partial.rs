@@ -13,7 +13,7 @@ use super::place::Place;
 use super::resumes::{Begun, Lease};
 use crate::delta::TreeHasher;
 use crate::model::limits::LEAF_BYTES;
-use crate::model::{ContentId, DeviceId, RelPath, Timestamp};
+use crate::model::{ContentId, DeviceId, ItemCode, RelPath, Timestamp};
 use crate::store::{SourceFile, StagedFile};
 use std::rc::Rc;
 
@@ -22,6 +22,12 @@ pub(super) struct Partial {
     pub(super) staged: StagedFile,
     pub(super) lease: Lease,
     pub(super) hasher: TreeHasher,
+}
+
+/// What is there of a file whose turn has not come: without a descriptor, so that thousands can wait.
+pub(super) struct Parked {
+    lease: Lease,
+    hasher: TreeHasher,
 }
 
 /// A kept file that is read.
@@ -46,14 +52,58 @@ const STEP_BYTES: u64 = 4 << 20;
 const LEAF: u64 = LEAF_BYTES as u64;
 
 impl Partial {
+    /// It is of no use any more.
+    pub(super) fn discard(self) {
+        self.lease.discard(self.staged);
+    }
+
+    /// Lets go of the file until its turn has come.
+    pub(super) fn park(self) -> Parked {
+        let Partial { lease, hasher, .. } = self;
+        Parked { lease, hasher }
+    }
+}
+
+impl Parked {
     /// What is there, as it is named to the sender.
     pub(super) fn id(&self) -> ContentId {
         self.hasher.clone().finish()
     }
 
+    /// Bytes of it.
+    pub(super) fn length(&self) -> u64 {
+        self.hasher.length()
+    }
+
+    /// Its turn has come.
+    ///
+    /// Errors: when another transfer goes on with the file, or it is not there as it was.
+    pub(super) fn reopen(self, place: &Place, path: &RelPath) -> Result<Partial, ItemCode> {
+        let Parked { lease, hasher } = self;
+        if lease.is_revoked() {
+            return Err(ItemCode::Changing);
+        }
+        let staged = place.staging.adopt(path, lease.id()).map_err(|error| {
+            log::warn!("{error}");
+            error.code()
+        })?;
+        let length = |staged: &StagedFile| staged.file().metadata().map_or(0, |found| found.len());
+        match staged.filter(|staged| length(staged) >= hasher.length()) {
+            Some(staged) => Ok(Partial { staged, lease, hasher }),
+            None => {
+                log::warn!("{path}: what was staged of it was removed");
+                lease.end();
+                Err(ItemCode::Vanished)
+            }
+        }
+    }
+
     /// It is of no use any more.
-    pub(super) fn discard(self) {
-        self.lease.discard(self.staged);
+    pub(super) fn discard(self, place: &Place) {
+        if !self.lease.is_revoked() {
+            place.staging.discard_kept(self.lease.id());
+            self.lease.end();
+        }
     }
 }
 
@@ -197,6 +247,31 @@ mod tests {
         }
     }
 
+    // Thousands of files can wait for their turn with what is staged of them: none holds a descriptor, and
+    // each is looked at again.
+    #[test]
+    fn what_waits_is_opened_in_its_turn() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = place(dir.path());
+        drop(begun(&place, &[3; SIZE as usize]));
+        let kept = dir.path().join(".syncline/staging/kept");
+        let name = std::fs::read_dir(&kept).unwrap().next().unwrap().unwrap().path();
+        let open = || {
+            let all = std::fs::read_dir("/proc/self/fd").unwrap();
+            all.filter_map(|fd| std::fs::read_link(fd.ok()?.path()).ok())
+                .filter(|path| *path == name)
+                .count()
+        };
+        let parked = found(&place).park();
+        assert_eq!((open(), parked.length()), (0, SIZE));
+        let partial = parked.reopen(&place, &path()).unwrap();
+        assert_eq!(open(), 1);
+        let parked = partial.park();
+        std::fs::write(&name, b"cut").unwrap();
+        assert!(matches!(parked.reopen(&place, &path()), Err(ItemCode::Vanished)));
+        assert!(place.resumes.arrivals().is_empty());
+    }
+
     // Who was taken over gives up its file, and that is the file of whoever goes on with it: it has to stay.
     #[test]
     fn what_was_taken_over_is_not_removed_by_who_had_it() {
@@ -209,7 +284,7 @@ mod tests {
         first.discard();
         let third = found(&place);
         assert!(second.lease.is_revoked());
-        second.discard();
+        second.park().discard(&place);
         assert_eq!(third.hasher.length(), SIZE);
         let sealed = third.staged.seal(&META, SIZE).unwrap();
         publish(&place.root, sealed, &Expected::Absent, None).unwrap();

@@ -97,7 +97,7 @@ fn find(place: &Rc<Place>, state: (u64, Timestamp)) -> Option<Partial> {
 }
 
 fn found_id(dir: &Path) -> ContentId {
-    find(&place(dir), (SIZE, MTIME)).unwrap().id()
+    find(&place(dir), (SIZE, MTIME)).unwrap().park().id()
 }
 
 // Protects the promise that verified leaves are not hashed again after a process restart, and that they are

@@ -5,8 +5,9 @@
 //! have the announced root is never given out as sound.
 
 use super::commit::Committer;
-use super::partial::Partial;
+use super::partial::Parked;
 use super::patching::{Identified, PatchError, Patched, Patching};
+use super::place::Place;
 use super::rebuilding::Staged;
 use super::resumes::Lease;
 use super::target::Target;
@@ -37,7 +38,7 @@ struct Queued {
 
 enum State {
     /// For its turn; with what is staged of it already.
-    Waiting(Option<Box<Partial>>),
+    Waiting(Option<Box<Parked>>),
     Following(Box<Patching>),
     /// What comes is dropped; at its end it is asked for again.
     Useless,
@@ -83,7 +84,7 @@ pub(super) struct Stepped {
 
 impl Patches {
     /// A patch starts, perhaps behind what is staged of its result.
-    pub(super) fn push(&mut self, patch: Patch, partial: Option<Partial>) {
+    pub(super) fn push(&mut self, patch: Patch, partial: Option<Parked>) {
         self.queue.push_back(Queued {
             patch,
             bytes: Vec::new(),
@@ -120,13 +121,13 @@ impl Patches {
     }
 
     /// The patch of `file` is void. Returns the bytes of its plan that nobody will follow.
-    pub(super) fn drop_file(&mut self, file: u32) -> u64 {
+    pub(super) fn drop_file(&mut self, file: u32, place: &Place) -> u64 {
         let Some(at) = self.queue.iter().position(|queued| queued.patch.file == file) else {
             return 0;
         };
         let Some(queued) = self.queue.remove(at) else { return 0 };
         match queued.state {
-            State::Waiting(Some(partial)) => partial.discard(),
+            State::Waiting(Some(partial)) => partial.discard(place),
             State::Following(patching) => patching.discard(),
             State::Waiting(None) | State::Useless => {}
         }
@@ -154,7 +155,7 @@ impl Patches {
         owner: ConnId,
         committer: &mut Committer,
         scratch: &mut Vec<u8>,
-        open: impl FnOnce(&Patch, Option<Partial>) -> Result<Option<Patching>, ItemCode>,
+        open: impl FnOnce(&Patch, Option<Parked>) -> Result<Option<Patching>, ItemCode>,
     ) -> Result<Stepped, Fault> {
         let mut stepped = Stepped::default();
         self.collect(&mut stepped);

@@ -2,7 +2,7 @@
 //!
 //! Invariant: a patch is only applied to the very file whose content was named.
 
-use super::partial::Partial;
+use super::partial::{Parked, Partial};
 use super::patches::{Outcome, Sound, Stepped};
 use super::patching::{PatchError, Patching};
 use super::questions::Named;
@@ -43,17 +43,17 @@ impl Receiving {
     pub(crate) fn handle_resumed_patch(&mut self, patch: Patch, books: &mut Books<'_>) {
         let want = self.wants.get_mut(&patch.file);
         let partial = want.and_then(|want| want.partial.take());
-        let resumed_bytes = partial.as_ref().map_or(0, |partial| partial.hasher.length());
+        let resumed_bytes = partial.as_ref().map_or(0, Parked::length);
         self.start_patch(patch, partial, books);
         books.ledger.resumed(patch.file, resumed_bytes);
     }
 
-    fn start_patch(&mut self, patch: Patch, partial: Option<Partial>, books: &mut Books<'_>) {
+    fn start_patch(&mut self, patch: Patch, partial: Option<Parked>, books: &mut Books<'_>) {
         if let Some(want) = self.wants.get_mut(&patch.file) {
             want.size = patch.size;
             books.ledger.started(patch.file, &want.path);
             if let Some(unused) = want.partial.take() {
-                unused.discard();
+                unused.discard(&self.plan.place);
             }
         }
         self.patches.push(patch, partial);
@@ -64,7 +64,7 @@ impl Receiving {
         let mut patches = std::mem::take(&mut self.patches);
         self.started += 1;
         let (serial, plan, wants) = (self.started, &self.plan, &self.wants);
-        let open = |patch: &Patch, partial: Option<Partial>| {
+        let open = |patch: &Patch, partial: Option<Parked>| {
             let want = wants.get(&patch.file).ok_or(ItemCode::Other)?;
             open_patch(patch, want, plan, partial, serial)
         };
@@ -183,7 +183,7 @@ fn open_patch(
     patch: &Patch,
     want: &Want,
     plan: &ReceivingPlan,
-    partial: Option<Partial>,
+    partial: Option<Parked>,
     serial: u64,
 ) -> Result<Option<Patching>, ItemCode> {
     let place = &plan.place;
@@ -196,13 +196,13 @@ fn open_patch(
         found && want.basis == Some(patch.basis)
     };
     let Some(basis) = basis.ok().filter(is_named) else {
-        partial.into_iter().for_each(Partial::discard);
+        partial.into_iter().for_each(|partial| partial.discard(place));
         return Ok(None);
     };
     // Who asks for checksums has what stayed in place read again.
     let leaves = (!plan.checksum).then(|| place.deltas.open(&patch.basis)).flatten();
     let patching = match partial {
-        Some(partial) => resumed(patch, basis, partial, leaves, serial)?,
+        Some(partial) => resumed(patch, basis, partial.reopen(place, &want.path)?, leaves, serial)?,
         None => {
             let lease = remembered(patch, want, plan, &basis);
             let kept = lease.as_ref().map(Lease::id);
@@ -229,9 +229,6 @@ fn resumed(
     leaves: Option<MappedSidecar>,
     serial: u64,
 ) -> Result<Result<Patching, PatchError>, ItemCode> {
-    if partial.lease.is_revoked() {
-        return Err(ItemCode::Changing);
-    }
     let Partial { staged, lease, hasher } = partial;
     let target = Target::behind(staged, basis, patch.size, hasher.length()).map_err(code)?;
     let file = target.file().try_clone().map_err(|_| ItemCode::Other)?;

@@ -16,7 +16,7 @@ use super::examining::Examining;
 use super::judging::Judged;
 use super::ledger::Ledger;
 use super::options::MaxDelete;
-use super::partial::{Adopting, Partial};
+use super::partial::{Adopting, Parked};
 use super::patches::Patches;
 use super::place::Place;
 use super::prune::{Offered, Prune, PruneContext, PruneLog, Pruned};
@@ -100,16 +100,16 @@ pub(super) struct Want {
     /// What was pieced together: then the basis is that.
     pub(super) repair: Option<Repair>,
     /// What an earlier transfer staged of it, until the file starts.
-    pub(super) partial: Option<Partial>,
+    pub(super) partial: Option<Parked>,
     /// The right to the kept file that is committed.
     pub(super) lease: Option<Lease>,
 }
 
 impl Want {
     /// It is settled: nothing has to be remembered for another attempt.
-    pub(super) fn discard(self) {
+    pub(super) fn discard(self, place: &Place) {
         if let Some(partial) = self.partial {
-            partial.discard();
+            partial.discard(place);
         }
         if let Some(lease) = self.lease {
             lease.end();
@@ -248,14 +248,14 @@ impl Receiving {
         if let Some(incoming) = self.incoming.take_if(|incoming| incoming.file == file) {
             incoming.discard();
         }
-        receiver.consumed(self.patches.drop_file(file));
+        receiver.consumed(self.patches.drop_file(file, &self.plan.place));
         self.questions.forget(file);
         if let Some(want) = self.wants.remove(&file) {
             ledger.file_failed(file, &want.path, code);
             if let Some(offered) = &mut self.offered {
                 offered.keep_beneath(&want.path);
             }
-            want.discard();
+            want.discard(&self.plan.place);
         }
         receiver.settle(file, SettledResult::Failed(code));
     }
@@ -281,7 +281,7 @@ impl Receiving {
                 self.plan.place.doubts.settle(&want.path);
                 self.remember(&want);
                 ledger.transferred(file, &want.path, action_of(want.verdict), want.size);
-                want.discard();
+                want.discard(&self.plan.place);
                 receiver.settle(file, SettledResult::Committed);
             }
             Done::File {
