@@ -55,6 +55,25 @@ enum Plan {
     },
 }
 
+impl Plan {
+    /// Reads a plan of what is behind `done` in a result of `to` bytes.
+    fn new(form: PatchForm, from: u64, to: u64, done: u64) -> Result<Plan, PatchError> {
+        let decoder = PlanDecoder::new(from, to - done);
+        Ok(match form {
+            PatchForm::Plan => Plan::Plain(decoder),
+            PatchForm::Squeezed => Plan::Squeezed(Box::new(Unsqueezer::new(plan_bytes_max(to))), decoder),
+            PatchForm::Prefix if done > 0 => {
+                return Err(PatchError::Peer(Fault::protocol("a patch that cannot be resumed")));
+            }
+            PatchForm::Prefix => Plan::Prefix {
+                decoder: Box::new(PrefixDecoder::new(from, to)?),
+                primed: 0,
+                followed: 0,
+            },
+        })
+    }
+}
+
 /// What a step came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Followed {
@@ -100,23 +119,11 @@ impl Patching {
     ) -> Result<Patching, PatchError> {
         let done = verifying.start();
         let (from, to) = (target.basis().size(), target.length());
-        let rest = to - done;
-        let plan = match patch.form {
-            PatchForm::Plan => Plan::Plain(PlanDecoder::new(from, rest)),
-            PatchForm::Squeezed => Plan::Squeezed(
-                Box::new(Unsqueezer::new(plan_bytes_max(to))),
-                PlanDecoder::new(from, rest),
-            ),
-            PatchForm::Prefix if done > 0 => {
-                return Err(PatchError::Peer(Fault::protocol("a patch that cannot be resumed")));
-            }
-            PatchForm::Prefix => {
-                let decoder = Box::new(PrefixDecoder::new(from, to)?);
-                Plan::Prefix {
-                    decoder,
-                    primed: 0,
-                    followed: 0,
-                }
+        let plan = match Plan::new(patch.form, from, to, done) {
+            Ok(plan) => plan,
+            Err(error) => {
+                discard(target, lease);
+                return Err(error);
             }
         };
         Ok(Patching {
@@ -132,12 +139,7 @@ impl Patching {
 
     /// What was made is of no use: it is removed.
     pub(super) fn discard(self) {
-        match (self.target.into_staged(), self.lease) {
-            (Some(staged), Some(lease)) => lease.discard(staged),
-            (Some(staged), None) => staged.discard(),
-            (None, Some(lease)) => lease.end(),
-            (None, None) => {}
-        }
+        discard(self.target, self.lease);
     }
 
     /// Follows the plan over `input`, from its front, for a bounded time.
@@ -356,6 +358,16 @@ fn take(verifying: &mut Verifying, checked: &CheckedChunk) -> bool {
         verifying.checked(checked);
     }
     ours
+}
+
+/// What was made is of no use: it is removed.
+fn discard(target: Target, lease: Option<Lease>) {
+    match (target.into_staged(), lease) {
+        (Some(staged), Some(lease)) => lease.discard(staged),
+        (Some(staged), None) => staged.discard(),
+        (None, Some(lease)) => lease.end(),
+        (None, None) => {}
+    }
 }
 
 /// Whether the plan has more to say.
