@@ -162,16 +162,19 @@ pub(crate) struct Recovered {
 
 impl fmt::Display for Recovered {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Recovered {
-            rolled_back,
-            unfinished,
-            removed,
-        } = self;
-        write!(
-            f,
-            "{rolled_back} files half changed in place are as they were before, {unfinished} unfinished transfers \
-             can go on, {removed} leftovers removed"
-        )
+        let parts = [
+            (
+                self.rolled_back as u64,
+                "changed in place by half and put back as it was",
+            ),
+            (self.unfinished as u64, "unfinished and able to go on"),
+            (self.removed, "left over and removed"),
+        ];
+        let found = parts.iter().filter(|(count, _)| *count > 0);
+        let texts: Vec<String> = found
+            .map(|(count, what)| format!("{count} {} {what}", if *count == 1 { "file" } else { "files" }))
+            .collect();
+        f.write_str(&texts.join(", "))
     }
 }
 
@@ -179,5 +182,23 @@ impl Recovered {
     /// Whether there was anything.
     pub(crate) fn is_something(&self) -> bool {
         *self != Recovered::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // One line, of what there was and nothing else.
+    #[test]
+    fn a_recovery_tells_what_it_found() {
+        let found = Recovered {
+            rolled_back: 0,
+            unfinished: 1,
+            removed: 12,
+        };
+        let text = "1 file unfinished and able to go on, 12 files left over and removed";
+        assert_eq!(found.to_string(), text);
+        assert!(found.is_something() && !Recovered::default().is_something());
     }
 }

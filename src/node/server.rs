@@ -343,7 +343,7 @@ fn open_share(wanted: &ShareOptions, options: &ServerOptions) -> Result<Share, S
         };
         let recovered = place.recover();
         if recovered.is_something() {
-            log::warn!("{}: after an earlier run, {recovered}", path.display());
+            log::warn!("{}: found after an earlier run: {recovered}", path.display());
         }
     }
     Ok(Share {
