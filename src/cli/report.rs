@@ -247,6 +247,7 @@ fn code_name(code: ItemCode) -> &'static str {
         ItemCode::TooLarge => "too_large",
         ItemCode::CrossDevice => "cross_device",
         ItemCode::Other => "other",
+        ItemCode::TakenOver => "taken-over",
     }
 }
 

@@ -130,11 +130,13 @@ pub enum ItemCode {
     CrossDevice = 13,
     /// Something else failed; the log of that machine knows more.
     Other = 14,
+    /// Another transfer of the same file by the same device goes on with it.
+    TakenOver = 15,
 }
 
 impl ItemCode {
     /// Every code, for tables and tests.
-    pub const ALL: [ItemCode; 14] = [
+    pub const ALL: [ItemCode; 15] = [
         ItemCode::Permission,
         ItemCode::Vanished,
         ItemCode::Changing,
@@ -149,6 +151,7 @@ impl ItemCode {
         ItemCode::TooLarge,
         ItemCode::CrossDevice,
         ItemCode::Other,
+        ItemCode::TakenOver,
     ];
 
     /// The code of a wire number.
@@ -175,6 +178,7 @@ impl ItemCode {
             ItemCode::TooLarge => "it is too large for the file system or a limit",
             ItemCode::CrossDevice => "its directory is on another file system than the share",
             ItemCode::Other => "an unexpected error",
+            ItemCode::TakenOver => "another transfer of it, by the same device, took over",
         }
     }
 
@@ -196,6 +200,7 @@ impl ItemCode {
             ItemCode::TooLarge => "use a file system that takes it, or exclude it",
             ItemCode::CrossDevice => "serve that directory as a share of its own",
             ItemCode::Other => "look into the log of the other machine (-v)",
+            ItemCode::TakenOver => "let the other one finish, then run the command again",
         }
     }
 }

@@ -123,7 +123,7 @@ impl Arrival {
     /// Writes the next bytes, and has complete chunks checked.
     pub(super) fn write(&mut self, bytes: &[u8], owner: ConnId, committer: &mut Committer) -> Result<(), ItemCode> {
         if self.is_revoked() {
-            return Err(ItemCode::Changing);
+            return Err(ItemCode::TakenOver);
         }
         self.staged.write_at(self.offset, bytes).map_err(|error| {
             log::warn!("{error}");

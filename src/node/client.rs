@@ -64,7 +64,11 @@ impl Client {
             reason: format!("no event loop: {error}"),
         })?;
         let resumes = match &job {
-            Job::Push { .. } if !transfer.dry_run => Resumes::of(Journal::open_home(&home)),
+            Job::Push { .. } if !transfer.dry_run => {
+                let resumes = Resumes::of(Journal::open_home(&home));
+                resumes.expire_now();
+                resumes
+            }
             _ => Resumes::new(None),
         };
         let node = ClientNode {

@@ -164,7 +164,7 @@ impl Receiving {
             (EndOutcome::Complete(_), Some(incoming)) if incoming.is_revoked() => {
                 // What lies in the file now is of somebody else.
                 drop(incoming);
-                self.fail(end.file, ItemCode::Changing, receiver, books.ledger);
+                self.fail(end.file, ItemCode::TakenOver, receiver, books.ledger);
             }
             (EndOutcome::Complete(root), Some(incoming)) => {
                 self.conclude_file(incoming.into_ended(root), receiver, books);

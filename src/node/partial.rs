@@ -81,7 +81,7 @@ impl Parked {
     pub(super) fn reopen(self, place: &Place, path: &RelPath) -> Result<Partial, ItemCode> {
         let Parked { lease, hasher } = self;
         if lease.is_revoked() {
-            return Err(ItemCode::Changing);
+            return Err(ItemCode::TakenOver);
         }
         let staged = place.staging.adopt(path, lease.id()).map_err(|error| {
             log::warn!("{error}");

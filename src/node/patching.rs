@@ -151,7 +151,7 @@ impl Patching {
         scratch: &mut Vec<u8>,
     ) -> Result<Followed, PatchError> {
         if self.lease.as_ref().is_some_and(Lease::is_revoked) {
-            return Err(PatchError::File(ItemCode::Changing));
+            return Err(PatchError::File(ItemCode::TakenOver));
         }
         let length = input.len();
         let start = self.done;

@@ -9,7 +9,6 @@ use std::cell::RefCell;
 use std::collections::HashSet;
 use std::fmt;
 use std::rc::Rc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 /// The receiving end of transfers: a share of a server, or the target of a pull.
 #[derive(Debug)]
@@ -84,8 +83,7 @@ impl Place {
 
     /// Gives up transfers that nobody came back for. Returns how many; their files are gone.
     pub(crate) fn expire(&self) -> u64 {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let expired = self.resumes.expire(i64::try_from(now.as_secs()).unwrap_or(i64::MAX));
+        let expired = self.resumes.expire_now();
         expired.iter().for_each(|id| self.staging.discard_kept(*id));
         expired.len() as u64
     }

@@ -13,6 +13,7 @@ use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::fs::File;
 use std::rc::Rc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// The unfinished transfers of a share, or of a client.
 #[derive(Default)]
@@ -200,6 +201,12 @@ impl Resumes {
         if let Some(journal) = self.journal.borrow_mut().as_mut() {
             journal.end(id);
         }
+    }
+
+    /// The same at the present, by the wall clock: one that is wrong costs bytes that travel again.
+    pub(crate) fn expire_now(&self) -> Vec<TransferId> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.expire(i64::try_from(now.as_secs()).unwrap_or(i64::MAX))
     }
 
     /// Gives up what is older than anybody will come back for. Returns whose kept files can go.
