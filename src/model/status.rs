@@ -225,6 +225,6 @@ mod tests {
         }
         assert_eq!(CloseCode::from_wire(13), None);
         assert_eq!(ItemCode::from_wire(0), None);
-        assert_eq!(ItemCode::from_wire(15), None);
+        assert_eq!(ItemCode::from_wire(16), None);
     }
 }

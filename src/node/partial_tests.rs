@@ -207,7 +207,7 @@ fn an_arrival_that_was_taken_over_leaves_the_file_alone() {
     let other = find(&place, (SIZE, MTIME)).unwrap();
     assert_eq!(other.lease.id(), id);
     let written = fs::read(kept(dir.path(), id)).unwrap();
-    assert_eq!(arrival.write(b"late", owner, &mut committer), Err(ItemCode::Changing));
+    assert_eq!(arrival.write(b"late", owner, &mut committer), Err(ItemCode::TakenOver));
     arrival.discard();
     assert_eq!(fs::read(kept(dir.path(), id)).unwrap(), written);
     assert_eq!(place.resumes.arrivals(), [id]);
