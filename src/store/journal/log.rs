@@ -324,3 +324,10 @@ impl Log {
         Ok(())
     }
 }
+impl Drop for Log {
+    fn drop(&mut self) {
+        // A child that is being started holds all descriptors until it runs its program: closing ours alone
+        // would leave the lock to it for that long.
+        let _ = flock(&self.held.file, FlockOperation::Unlock);
+    }
+}

@@ -570,3 +570,15 @@ fn run_against_a_map(seed: u64) {
     }
     assert!(replaced > 3, "seed {seed}: the file was replaced {replaced} times");
 }
+
+// Who still has a copy of the descriptor (a flush under way, a child that is being started) locks nobody out.
+#[test]
+fn a_copy_of_the_descriptor_does_not_keep_the_lock() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut journal = open(dir.path());
+    journal.begin(&incoming("f", None)).unwrap();
+    let copy = journal.take_unflushed().unwrap();
+    drop(journal);
+    assert_eq!(open(dir.path()).iter().count(), 1);
+    drop(copy);
+}
