@@ -3,6 +3,7 @@
 //! Never blocks. Invariant: the outcome is reported once, when the connection is gone.
 
 use super::begin::random_seed;
+use super::commit::COMMIT_TIMER;
 use super::deltas::Deltas;
 use super::events::{Action, ClientEvent, JobError, Outcome, Summary};
 use super::ledger::Ledger;
@@ -141,7 +142,10 @@ impl Handler<Peer> for ClientNode {
         }
     }
 
-    fn timer(&mut self, _shared: &mut Shared, key: u64) {
+    fn timer(&mut self, shared: &mut Shared, key: u64) {
+        if key == COMMIT_TIMER {
+            self.core.committer.pump(shared);
+        }
         if key == RETRY_TIMER && matches!(self.phase, Phase::Waiting) {
             self.phase = Phase::Connecting;
         }

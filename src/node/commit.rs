@@ -14,7 +14,7 @@ use super::job::Work;
 use super::options::Durability;
 use super::place::Place;
 use super::verifying::{CheckedChunk, ChunkCheck, ChunkPlace};
-use crate::model::{ItemCode, Meta, RelPath};
+use crate::model::{ItemCode, Meta, RelPath, Tick};
 use crate::reactor::{ConnId, Job, Shared};
 use crate::store::{Author, Expected, InPlace, Published, Sealed, Versions};
 use std::collections::HashMap;
@@ -80,6 +80,8 @@ pub(crate) struct Committer {
     checks: Vec<(ConnId, ChunkCheck)>,
     /// Files that are flushed when there is time for it; nobody waits for that.
     flushes: Vec<File>,
+    /// Under load, the next group gathers until then.
+    rest_until: Option<Tick>,
     checks_running: Vec<(u64, ConnId, ChunkPlace)>,
 }
 
@@ -115,6 +117,16 @@ const CHECKS_MAX: usize = 8;
 /// Marks the tickets of checks.
 const CHECK_TICKET: u64 = 1 << 63;
 
+/// The timer that ends a rest, in whichever node.
+pub(crate) const COMMIT_TIMER: u64 = 5;
+/// A group of so many files is a sign of load. Each flush costs a commit of the file system's journal; so the
+/// helper rests before the next one, and more come together. Who waits longer is nobody: the files that come
+/// meanwhile would have waited for the flush.
+const LOAD_FILES: usize = 32;
+/// Milliseconds of rest; ended early by so many files.
+const REST_MS: u64 = 10;
+const GATHERED_FILES: usize = 512;
+
 /// Files of one job: bounds how long the results of the first wait for the last.
 const JOB_FILES_MAX: usize = 4096;
 
@@ -129,6 +141,7 @@ impl Committer {
             next_ticket: 0,
             checks: Vec::new(),
             flushes: Vec::new(),
+            rest_until: None,
             checks_running: Vec::new(),
         }
     }
@@ -197,8 +210,14 @@ impl Committer {
     pub(crate) fn pump(&mut self, shared: &mut Shared) {
         self.pump_checks(shared);
         self.pump_flushes(shared);
+        let now = shared.now();
+        let rest_until = self.rest_until.filter(|until| now < *until);
         for queue in &mut self.queues {
             if queue.running.is_some() || (queue.commits.is_empty() && queue.closings.is_empty()) {
+                continue;
+            }
+            if let Some(until) = rest_until.filter(|_| queue.may_gather()) {
+                shared.set_timer(COMMIT_TIMER, until);
                 continue;
             }
             let ticket = self.next_ticket;
@@ -224,6 +243,14 @@ impl Committer {
 
     /// A job is done: its results wait for their owners, which are woken, and the next job goes.
     pub(crate) fn completed(&mut self, shared: &mut Shared, ticket: u64, result: &io::Result<()>) {
+        let is_large = |running: &Running| running.ticket == ticket && running.commits.len() >= LOAD_FILES;
+        if self
+            .queues
+            .iter()
+            .any(|queue| queue.running.as_ref().is_some_and(is_large))
+        {
+            self.rest_until = Some(shared.now() + REST_MS);
+        }
         let lost = self.end_of(ticket, result);
         self.collect(shared);
         self.deliver(shared, lost);
@@ -333,6 +360,12 @@ impl Queue {
 
     fn is_idle(&self) -> bool {
         self.running.is_none() && self.commits.is_empty() && self.closings.is_empty()
+    }
+
+    /// Whether it can wait for more files.
+    fn may_gather(&self) -> bool {
+        let is_flushed = self.place.durability == Durability::Barrier;
+        is_flushed && self.closings.is_empty() && self.commits.len() < GATHERED_FILES
     }
 
     fn take_work(&mut self) -> Work {

@@ -4,6 +4,7 @@
 
 use super::access::{Access, Visitor};
 use super::begin::{filter_of, receive, send, stopping, target_kind};
+use super::commit::COMMIT_TIMER;
 use super::events::{ServerEvent, Summary};
 use super::ledger::{Audience, Ledger};
 use super::options::Deadlines;
@@ -163,6 +164,9 @@ impl Handler<Peer> for ServerNode {
     }
 
     fn timer(&mut self, shared: &mut Shared, key: u64) {
+        if key == COMMIT_TIMER {
+            return self.core.committer.pump(shared);
+        }
         if key == REVOKE_TIMER {
             let stamp = self.access.home().trust().stamp().ok();
             if stamp != self.stamp {
