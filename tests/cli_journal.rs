@@ -66,7 +66,7 @@ fn what_is_unfinished_is_listed_with_how_far_it_is() {
     for part in ["1.0/4.0 MiB (25.0 %)", "just now", "proven", "1.0 MiB staged"] {
         assert!(lines[0].contains(part), "{}", run.out);
     }
-    assert!(lines[1].contains("without identity") && lines[1].contains("staged file missing"));
+    assert!(lines[1].contains("from anyone") && lines[1].contains("staged file missing"));
     assert!(
         lines[2].starts_with("2 unfinished transfers in share · journal of "),
         "{}",

@@ -188,7 +188,7 @@ fn row(transfer: &ExaminedTransfer, now: u64) -> [String; 6] {
 fn arrives(incoming: &Incoming) -> String {
     let peer = incoming
         .peer
-        .map_or_else(|| "without identity".to_owned(), |id| id.short());
+        .map_or_else(|| "anyone".to_owned(), |id| id.short());
     match incoming.basis {
         None => format!("from {peer}"),
         Some(basis) if basis.in_place => format!("from {peer}, in place"),
@@ -288,7 +288,7 @@ mod tests {
             table(&transfers, 1_200),
             [
                 "a\\n\\u{1b}[2J\\xff  from AAAA-AAAA         1.0/4.0 MiB (25.0 %)  3 min ago  proven               staged file missing",
-                "film.mkv          from without identity  1.0/4.0 MiB (25.0 %)  3 min ago  to be checked again  4.0 KiB staged",
+                "film.mkv          from anyone  1.0/4.0 MiB (25.0 %)  3 min ago  to be checked again  4.0 KiB staged",
             ]
         );
         let examined = Examined {
