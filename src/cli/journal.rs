@@ -186,9 +186,7 @@ fn row(transfer: &ExaminedTransfer, now: u64) -> [String; 6] {
 }
 
 fn arrives(incoming: &Incoming) -> String {
-    let peer = incoming
-        .peer
-        .map_or_else(|| "anyone".to_owned(), |id| id.short());
+    let peer = incoming.peer.map_or_else(|| "anyone".to_owned(), |id| id.short());
     match incoming.basis {
         None => format!("from {peer}"),
         Some(basis) if basis.in_place => format!("from {peer}, in place"),
