@@ -285,8 +285,8 @@ mod tests {
         assert_eq!(
             table(&transfers, 1_200),
             [
-                "a\\n\\u{1b}[2J\\xff  from AAAA-AAAA         1.0/4.0 MiB (25.0 %)  3 min ago  proven               staged file missing",
-                "film.mkv          from anyone  1.0/4.0 MiB (25.0 %)  3 min ago  to be checked again  4.0 KiB staged",
+                "a\\n\\u{1b}[2J\\xff  from AAAA-AAAA  1.0/4.0 MiB (25.0 %)  3 min ago  proven               staged file missing",
+                "film.mkv          from anyone     1.0/4.0 MiB (25.0 %)  3 min ago  to be checked again  4.0 KiB staged",
             ]
         );
         let examined = Examined {
