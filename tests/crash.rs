@@ -9,6 +9,8 @@
 
 mod harness;
 
+#[path = "binary/alone.rs"]
+mod alone;
 #[path = "crash/check.rs"]
 mod check;
 #[path = "crash/faults.rs"]

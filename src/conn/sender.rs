@@ -297,14 +297,18 @@ impl Sender {
 
     /// The file at the front, which begins with what is staged of it: its content follows from there.
     pub fn resume(&mut self, size: u64, sparse: bool, meta: &Meta) {
-        let front = self.queue.front().and_then(|file| self.wanted.get(file));
-        let Some((file, partial)) = front.and_then(|item| Some((item.file, item.partial?))) else {
-            debug_assert!(false, "only what is staged is resumed");
-            return;
-        };
-        debug_assert!(partial.length <= size);
+        if let Some(partial) = self.say_resume(size) {
+            self.start_behind(partial.length, size, sparse, meta);
+        }
+    }
+
+    /// The start that follows is of the rest of the file at the front, of `size` bytes. What is staged of it.
+    fn say_resume(&mut self, size: u64) -> Option<ContentId> {
+        let item = self.wanted.get(self.queue.front()?)?;
+        debug_assert!(item.partial.is_some_and(|partial| partial.length <= size));
+        let (file, partial) = (item.file, item.partial?);
         Resume { file }.encode(self.stream, &mut self.out);
-        self.start_behind(partial.length, size, sparse, meta);
+        Some(partial)
     }
 
     fn start_behind(&mut self, sent: u64, size: u64, sparse: bool, meta: &Meta) {

@@ -120,8 +120,8 @@ const CHECK_TICKET: u64 = 1 << 63;
 /// The timer that ends a rest, in whichever node.
 pub(crate) const COMMIT_TIMER: u64 = 5;
 /// A group of so many files is a sign of load. Each flush costs a commit of the file system's journal; so the
-/// helper rests before the next one, and more come together. Who waits longer is nobody: the files that come
-/// meanwhile would have waited for the flush.
+/// helper rests before the next one, and more come together. A file waits a little longer for that, and all of
+/// them are done sooner.
 const LOAD_FILES: usize = 32;
 /// Milliseconds of rest; ended early by so many files.
 const REST_MS: u64 = 10;

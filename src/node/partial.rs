@@ -134,8 +134,7 @@ impl Adopting {
         };
         if (incoming.size, incoming.mtime) != (size, mtime) {
             log::info!("{path}: it changed since it was sent in part");
-            staged.discard();
-            lease.end();
+            lease.discard(staged);
             return None;
         }
         let source = staged.as_source().ok()?;

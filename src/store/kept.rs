@@ -105,19 +105,22 @@ impl Staging {
     /// Whether the kept file of `id` is there.
     #[must_use]
     pub fn has_kept(&self, id: TransferId) -> bool {
-        let found = |private: OwnedFd| {
-            let staging = enter(private.as_fd(), STAGING.as_bytes(), OFlags::PATH)?;
-            let kept = enter(staging.as_fd(), KEPT.as_bytes(), OFlags::PATH)?;
-            statat(&kept, id.to_string(), AtFlags::SYMLINK_NOFOLLOW)
-        };
-        enter_private(self.root().as_fd()).and_then(found).is_ok()
+        let found = |kept: OwnedFd| statat(&kept, id.to_string(), AtFlags::SYMLINK_NOFOLLOW);
+        self.present_kept().and_then(found).is_ok()
     }
 
     /// Removes the kept file of `id`, if it is there.
     pub fn discard_kept(&self, id: TransferId) {
-        if let Ok(session) = self.kept() {
-            let _ = unlinkat(session.directory(), id.to_string(), AtFlags::empty());
+        if let Ok(kept) = self.present_kept() {
+            let _ = unlinkat(&kept, id.to_string(), AtFlags::empty());
         }
+    }
+
+    /// The directory of kept files; makes nothing.
+    fn present_kept(&self) -> Result<OwnedFd, Errno> {
+        let private = enter_private(self.root().as_fd())?;
+        let staging = enter(private.as_fd(), STAGING.as_bytes(), OFlags::PATH)?;
+        enter(staging.as_fd(), KEPT.as_bytes(), OFlags::PATH)
     }
 
     /// Removes kept files that nobody will ask for.

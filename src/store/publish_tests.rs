@@ -105,6 +105,11 @@ fn the_expected_version_gives_way_and_leaves_no_trace() {
     }
 }
 
+fn keeping(versions: &Versions) -> Keeping<'_> {
+    let author = Author::Local;
+    Keeping { versions, author }
+}
+
 /// I3: where versions are kept, the expected one is among them, in the same atomic step or, without that,
 /// before it.
 #[test]
@@ -112,11 +117,7 @@ fn the_expected_version_is_kept_where_versions_are() {
     for swap in [Swap::Atomic, Swap::Plain] {
         let bench = Bench::new();
         let versions = Versions::new(&bench.root);
-        let author = Author::Local;
-        let keeping = Keeping {
-            versions: &versions,
-            author,
-        };
+        let keeping = keeping(&versions);
         fs::write(bench.at("f"), b"old").unwrap();
         let inode = fs::metadata(bench.at("f")).unwrap().ino();
         let expected = bench.expected("f");
@@ -139,11 +140,7 @@ fn a_surprise_is_no_version() {
     for swap in [Swap::Atomic, Swap::Plain] {
         let bench = Bench::new();
         let versions = Versions::new(&bench.root);
-        let author = Author::Local;
-        let keeping = Keeping {
-            versions: &versions,
-            author,
-        };
+        let keeping = keeping(&versions);
         fs::write(bench.at("f"), b"old").unwrap();
         let looked = bench.root.probe(&rel("f")).unwrap().unwrap();
         let (staged, path) = bench.sealed("f", b"new").into_parts();

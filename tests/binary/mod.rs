@@ -1,6 +1,8 @@
 //! Runs the real binary as a user would, with state directories of its own.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
+mod alone;
+
 use serde_json::Value;
 use std::ffi::OsStr;
 use std::fs;
@@ -52,21 +54,8 @@ impl Sandbox {
     /// The binary with the state directory `home`, started in the sandbox.
     pub fn command(&self, home: &str) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_syncline"));
-        for (name, _) in std::env::vars_os() {
-            if name.to_string_lossy().starts_with("SYNCLINE_") {
-                command.env_remove(name);
-            }
-        }
-        command
-            .current_dir(self.dir.path())
-            .env("HOME", self.path("user"))
-            .env("XDG_CONFIG_HOME", self.path("config"))
-            .env("XDG_STATE_HOME", self.path("state"))
-            .env_remove("RUST_LOG")
-            .env("RUST_BACKTRACE", "1")
-            .arg("--home")
-            .arg(self.path(home))
-            .stdin(Stdio::null());
+        alone::in_directory(&mut command, self.dir.path());
+        command.arg("--home").arg(self.path(home)).stdin(Stdio::null());
         command
     }
 

@@ -224,7 +224,7 @@ fn limit_until_reached(site: &Site<'_>, id: u32, client: &mut Process, beyond: u
     let until = Instant::now() + PATIENCE;
     let mut wait_for = |is_there: &dyn Fn() -> bool| {
         while client.ended().is_none() && !is_there() && Instant::now() < until {
-            std::thread::sleep(Duration::from_micros(500));
+            client.pause(Duration::from_micros(500));
         }
     };
     wait_for(&|| size() > 0);

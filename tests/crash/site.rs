@@ -1,10 +1,13 @@
 //! The folders and processes of one crash point: a share or target with its canary, homes, logs, and
 //! the real binary. Invariant: all processes that were started are gone when it is dropped.
 
+use crate::alone;
 use crate::operation::{Actor, Operation};
 use crate::point::{Call, Fault};
 use crate::tracer::{PATIENCE, settle, traced_from_start};
 use crate::tree::{Content, Plan, Tree, content_of, read_all, read_tree};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -110,6 +113,16 @@ impl Process {
         self.child.id()
     }
 
+    /// Waits for its end, or so long.
+    pub fn pause(&self, longest: Duration) {
+        let id = Pid::from_child(&self.child);
+        // One that was waited for already has none.
+        if let Ok(end) = pidfd_open(id, PidfdFlags::empty()) {
+            let longest = Timespec::try_from(longest).unwrap();
+            let _ = poll(&mut [PollFd::new(&end, PollFlags::IN)], Some(&longest));
+        }
+    }
+
     /// How it ended, if it did.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         if self.status.is_none() {
@@ -122,7 +135,7 @@ impl Process {
     pub fn wait(&mut self) -> Option<ExitStatus> {
         let until = Instant::now() + PATIENCE;
         while self.ended().is_none() && Instant::now() < until {
-            std::thread::sleep(Duration::from_micros(300));
+            self.pause(until - Instant::now());
         }
         self.ended()
     }
@@ -311,20 +324,8 @@ impl<'a> Site<'a> {
             Trace::Record(log) => traced_from_start(program, log, None),
             Trace::Inject(log, at, fault) => traced_from_start(program, log, Some((at, fault))),
         };
-        for (name, _) in std::env::vars_os() {
-            if name.to_string_lossy().starts_with("SYNCLINE_") {
-                command.env_remove(name);
-            }
-        }
-        command
-            .current_dir(self.dir.path())
-            .env("HOME", self.path("user"))
-            .env("XDG_CONFIG_HOME", self.path("config"))
-            .env("XDG_STATE_HOME", self.path("state"))
-            .env_remove("RUST_LOG")
-            .env("RUST_BACKTRACE", "1")
-            .arg("--home")
-            .arg(self.path(home));
+        alone::in_directory(&mut command, self.dir.path());
+        command.arg("--home").arg(self.path(home));
         command
     }
 
@@ -344,7 +345,7 @@ impl<'a> Site<'a> {
         let until = Instant::now() + PATIENCE;
         let mut listen = None;
         while listen.is_none() && process.ended().is_none() && Instant::now() < until {
-            std::thread::sleep(Duration::from_micros(500));
+            process.pause(Duration::from_micros(500));
             let ready = process.objects().into_iter().find(|object| object["event"] == "ready");
             listen = ready.map(|ready| ready["listen"].as_str().unwrap().to_owned());
         }

@@ -149,7 +149,8 @@ pub fn threads(pid: u32) -> Vec<(u32, Thread)> {
     found
 }
 
-/// Waits until all threads of a process, at least `count`, have nothing to do, or until it begins to end.
+/// Waits until all threads of a process, at least `count`, have nothing to do, or until it begins to end. The
+/// kernel tells nobody of that: one has to look.
 pub fn settle(pid: u32, count: usize) {
     let until = Instant::now() + PATIENCE;
     let mut idle = 0;

@@ -11,7 +11,7 @@
 use super::{Current, Item, Sender, Stage};
 use crate::model::limits::{ASKED_MAX, plan_bytes_max};
 use crate::model::{ContentId, Fault, Meta};
-use crate::wire::{Ask, Basis, Message, Partial, Patch, PatchForm, Resume, Tell, Topic};
+use crate::wire::{Ask, Basis, Message, Partial, Patch, PatchForm, Tell, Topic};
 
 /// Whether a question went out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,16 +49,11 @@ impl Sender {
         Asked::Sent
     }
 
-    /// The same of a file that begins with what is staged of it: the plan is of the rest.
+    /// The file at the front, which begins with what is staged of it, follows as a patch: the plan is of the rest.
     pub fn resume_patch(&mut self, size: u64, meta: &Meta, form: PatchForm) {
-        let front = self.queue.front().and_then(|file| self.wanted.get(file));
-        let Some((file, partial)) = front.and_then(|item| Some((item.file, item.partial?))) else {
-            debug_assert!(false, "only what is staged is resumed");
-            return;
-        };
-        debug_assert!(partial.length <= size);
-        Resume { file }.encode(self.stream, &mut self.out);
-        self.patch(size, meta, form);
+        if self.say_resume(size).is_some() {
+            self.patch(size, meta, form);
+        }
     }
 
     /// The file at the front follows as a patch of its basis, with at most `plan_bytes_max` bytes of plan.
