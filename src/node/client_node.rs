@@ -279,14 +279,14 @@ impl ClientNode {
                     scopes,
                     ..self.begin(Direction::Push)
                 };
-                session.machine.begin(begin);
+                session.machine.begin(&begin);
             }
             Job::Pull { links, .. } => {
                 let begin = Begin {
                     sources: pull_sources(links),
                     ..self.begin(Direction::Pull)
                 };
-                session.machine.begin(begin);
+                session.machine.begin(&begin);
             }
         }
         cx.set_deadline(Some(cx.now() + self.timeout_ms() / 4));
