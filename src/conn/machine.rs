@@ -159,7 +159,15 @@ impl Machine {
     /// The server's end: waits for a greeting.
     #[must_use]
     pub fn server(name: &str) -> Machine {
-        Machine::new(Role::Server, name)
+        Machine::server_with(name, features::ALL)
+    }
+
+    /// The server's end with only these [`features`].
+    #[must_use]
+    pub fn server_with(name: &str, offered: u64) -> Machine {
+        let mut machine = Machine::new(Role::Server, name);
+        machine.offered = offered & features::ALL;
+        machine
     }
 
     fn new(role: Role, name: &str) -> Machine {
@@ -222,6 +230,17 @@ impl Machine {
             self.state,
             State::Greeting | State::Unopened | State::Opening | State::Closed
         )
+    }
+
+    /// Bytes of memory that it takes beside itself, about.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        let transfer = match &self.state {
+            State::Sending(sender) => sender.held_bytes(),
+            State::Receiving(receiver) => receiver.held_bytes(),
+            _ => 0,
+        };
+        self.out.capacity() + transfer
     }
 
     /// Whether a close was sent or received.

@@ -53,6 +53,8 @@ pub(super) struct ClientNode {
     pub(super) disk_full: bool,
     /// What the server said when it closed for a reason that may pass.
     pub(super) farewell: Option<Fault>,
+    /// When the server asked us to come again, after this connection.
+    pub(super) come_back: Option<Duration>,
 }
 
 pub(super) enum Phase {
@@ -67,7 +69,9 @@ pub(super) enum Phase {
 }
 
 /// The timer for the next attempt.
-const RETRY_TIMER: u64 = 1;
+pub(super) const RETRY_TIMER: u64 = 1;
+/// The longest that a server's word makes us stay away.
+const COME_BACK_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Milliseconds between two progress events.
 const PROGRESS_MS: u64 = 100;
 
@@ -191,6 +195,17 @@ impl ClientNode {
         let result = match event {
             Event::Opened(opened) => self.opened(cx, session, opened),
             Event::Ready(kind) => self.ready_for(cx, session, kind),
+            Event::Queued(queued) => {
+                self.events.push(ClientEvent::Queued {
+                    position: queued.position,
+                    estimate: (queued.estimate_ms > 0).then(|| Duration::from_millis(queued.estimate_ms)),
+                });
+                Ok(())
+            }
+            Event::ComeBack(word) => {
+                self.come_back = Some(Duration::from_millis(word.after_ms).min(COME_BACK_MAX));
+                Ok(())
+            }
             Event::StatusReply(json) => {
                 self.events
                     .push(ClientEvent::Status(String::from_utf8_lossy(json).into_owned()));
@@ -502,6 +517,7 @@ impl ClientNode {
             self.phase = Phase::Connecting;
             return;
         }
+        let asked = self.come_back.filter(|_| is_busy(self.farewell.as_ref()));
         let (error, may_pass) = match self.farewell.take() {
             Some(Fault { code, text }) => (JobError::Closed { code, text }, true),
             None => self.judge(why),
@@ -511,6 +527,7 @@ impl ClientNode {
             settled: summary.files_transferred > 0,
             resumed_bytes,
             refused: matches!(why, Closed::Connect(error) if error.kind() == io::ErrorKind::ConnectionRefused),
+            asked_ms: asked.map(|asked| u64::try_from(asked.as_millis()).unwrap_or(u64::MAX)),
         };
         let random = random_seed().unwrap_or(0);
         let wait = self.retrying.after(broken, self.options.retries, random);
@@ -565,6 +582,16 @@ impl ClientNode {
             result
         };
         self.phase = Phase::Finished;
-        self.events.push(ClientEvent::Finished(Outcome { summary, result }));
+        let come_back = self.come_back;
+        self.events.push(ClientEvent::Finished(Outcome {
+            summary,
+            result,
+            come_back,
+        }));
     }
+}
+
+/// A server without room says when there may be some.
+fn is_busy(farewell: Option<&Fault>) -> bool {
+    farewell.is_some_and(|fault| fault.code == CloseCode::Busy)
 }

@@ -7,6 +7,7 @@ mod access;
 mod agreement;
 mod arriving;
 mod begin;
+mod budget;
 mod changing;
 mod choosing;
 mod client;
@@ -45,10 +46,12 @@ mod retrying;
 mod sending;
 mod server;
 mod server_node;
+mod sessions;
 mod source_tree;
 mod status;
 mod target;
 mod tidying;
+mod turns;
 mod verifying;
 
 pub use client::Client;
@@ -61,3 +64,4 @@ pub use options::{
     TransferOptions,
 };
 pub use server::{Server, ServerError};
+pub use turns::{Load, Schedule};

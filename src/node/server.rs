@@ -4,6 +4,7 @@
 
 use super::access::Access;
 use super::begin::stopping;
+use super::budget::{Budget, PLAIN_CONNECTION_BYTES, Pressure, TLS_CONNECTION_BYTES};
 use super::events::ServerEvent;
 use super::options::{ServerOptions, ShareOptions};
 use super::peer::{Core, Peer};
@@ -12,13 +13,16 @@ use super::resumes::Resumes;
 use super::server_node::{
     DRAIN_TIMER, Draining, EXPIRE_INTERVAL_MS, EXPIRE_TIMER, REVOKE_INTERVAL_MS, REVOKE_TIMER, ServerNode, Share,
 };
+use super::sessions::Sessions;
 use super::status::Totals;
 use super::tidying::{TIDY_TIMER, Tidier};
+use super::turns::Load;
 use crate::model::limits::{DRAIN_TIMEOUT_MS, PREAUTH_CONNECTIONS_MAX};
 use crate::model::{DeviceId, ShareName, system_reason};
 use crate::reactor::{Counters, Reactor, ReactorOptions, Security};
 use crate::store::{Home, LockError, Root, RunFile, RunningServer, ShareLock, StateError, inspect};
 use crate::store::{Journal, JournalError};
+use crate::wire::features;
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
@@ -145,6 +149,17 @@ impl Server {
             recheck: false,
             cut: false,
             tidier,
+            sessions: Sessions::new(options.active_max),
+            schedule: options.schedule.clone(),
+            budget: Budget::new(options.memory_limit),
+            connection_bytes: if options.plain {
+                PLAIN_CONNECTION_BYTES
+            } else {
+                TLS_CONNECTION_BYTES
+            },
+            starved: Vec::new(),
+            refused_busy: 0,
+            offered: offered(options.memory_limit),
         };
         let now = reactor.shared().now();
         if let Some(first) = node.tidier.as_ref().and_then(|tidier| tidier.first(now)) {
@@ -184,6 +199,12 @@ impl Server {
         self.reactor.connections()
     }
 
+    /// What it has to do, and what that takes of memory.
+    #[must_use]
+    pub fn load(&self) -> Load {
+        self.node.load()
+    }
+
     /// What its loop has done, for metrics.
     #[must_use]
     pub fn counters(&self) -> Counters {
@@ -197,6 +218,11 @@ impl Server {
     pub fn poll(&mut self, timeout: Option<Duration>) -> io::Result<Vec<ServerEvent>> {
         if self.node.draining == Draining::Asked {
             self.begin_draining();
+        }
+        if self.node.budget.pressure() == Pressure::Over {
+            self.reactor.pause_accepting();
+        } else {
+            self.reactor.resume_accepting();
         }
         self.node.counters = self.reactor.counters();
         self.node.connections = self.reactor.connections();
@@ -251,7 +277,7 @@ impl Server {
         self.node.draining = Draining::Until(until);
         for id in self.reactor.connection_ids() {
             self.reactor.with(id, |cx, peer| {
-                if !peer.session.machine.is_transferring() {
+                if !peer.session.machine.is_transferring() || peer.session.waiting.is_some() {
                     peer.session.close(cx, &stopping());
                 }
             });
@@ -271,6 +297,17 @@ impl AsFd for Server {
         self.reactor.as_fd()
     }
 }
+
+/// What a server can do with so much memory: a decoder of zstd may have to look back at more than a small one has.
+fn offered(memory_limit: Option<u64>) -> u64 {
+    match memory_limit {
+        Some(limit) if limit < COMPRESSING_BYTES_MIN => features::ALL & !features::ZSTD,
+        _ => features::ALL,
+    }
+}
+
+/// Bytes of memory from which on a server takes compressed patches.
+const COMPRESSING_BYTES_MIN: u64 = 128 << 20;
 
 /// Commands that read it have another working directory.
 fn absolute(path: &Path) -> PathBuf {

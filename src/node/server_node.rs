@@ -4,14 +4,17 @@
 
 use super::access::{Access, Visitor};
 use super::begin::{filter_of, receive, send, stopping, target_kind};
+use super::budget::Budget;
 use super::commit::COMMIT_TIMER;
 use super::events::{ServerEvent, Summary};
 use super::ledger::{Audience, Ledger};
 use super::options::Deadlines;
 use super::peer::{Core, Peer, Pulse, Session, Transfer};
 use super::place::Place;
+use super::sessions::Sessions;
 use super::status::{LoopStatus, StatusReport, Totals};
 use super::tidying::{TIDY_TIMER, Tidier};
+use super::turns::{LINE_TIMER, Schedule};
 use crate::conn::{Event, Machine};
 use crate::model::{CloseCode, DeviceId, Fault, Rights, ShareName, Tick};
 use crate::reactor::{Activity, Closed, ConnId, Context, Counters, Handler, Shared};
@@ -55,6 +58,19 @@ pub(super) struct ServerNode {
     pub(super) cut: bool,
     /// Lets go of old versions, if versions are kept.
     pub(super) tidier: Option<Tidier>,
+    /// Which transfers run, and which wait.
+    pub(super) sessions: Sessions,
+    pub(super) schedule: Schedule,
+    /// What connections take of memory.
+    pub(super) budget: Budget,
+    /// What one takes that does nothing.
+    pub(super) connection_bytes: usize,
+    /// Connections that are not read from until others have given memory back.
+    pub(super) starved: Vec<ConnId>,
+    /// Transfers that were told to come again.
+    pub(super) refused_busy: u64,
+    /// The abilities that clients are offered.
+    pub(super) offered: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,8 +103,10 @@ impl Handler<Peer> for ServerNode {
             shared.close(oldest);
         }
         self.unopened.push_back(id);
-        let mut peer = Peer::new(Machine::server(&self.name), Audience::Nobody);
+        let mut peer = Peer::new(Machine::server_with(&self.name, self.offered), Audience::Nobody);
         peer.session.began = shared.now();
+        peer.session.held = self.connection_bytes;
+        self.budget.change(0, peer.session.held);
         Some(peer)
     }
 
@@ -111,7 +129,8 @@ impl Handler<Peer> for ServerNode {
     }
 
     fn ready(&mut self, cx: &mut Context<'_>, peer: &mut Peer) -> Activity {
-        let result = peer.session.step(cx, &mut self.core);
+        let turn = self.turn_of(cx, &mut peer.session);
+        let result = turn.and_then(|()| peer.session.step(cx, &mut self.core));
         let activity = result.as_ref().map_or(Activity::Idle, |activity| *activity);
         self.after(cx, &mut peer.session, result);
         activity
@@ -136,8 +155,9 @@ impl Handler<Peer> for ServerNode {
         }
     }
 
-    fn closed(&mut self, _shared: &mut Shared, id: ConnId, mut peer: Peer, why: Closed) {
+    fn closed(&mut self, shared: &mut Shared, id: ConnId, mut peer: Peer, why: Closed) {
         self.core.committer.forget(id);
+        self.release(shared, id, &peer.session);
         if !peer.session.admitted {
             self.no_longer_unopened(id);
         }
@@ -166,6 +186,9 @@ impl Handler<Peer> for ServerNode {
     fn timer(&mut self, shared: &mut Shared, key: u64) {
         if key == COMMIT_TIMER {
             return self.core.committer.pump(shared);
+        }
+        if key == LINE_TIMER {
+            return self.count_line(shared);
         }
         if key == REVOKE_TIMER {
             let stamp = self.access.home().trust().stamp().ok();
@@ -197,12 +220,7 @@ impl ServerNode {
     /// What follows a burst of input or a step: faults close, finished transfers are noted.
     fn after(&mut self, cx: &mut Context<'_>, session: &mut Session, result: Result<Activity, Fault>) {
         if let Err(fault) = result {
-            self.events.push(ServerEvent::Refused {
-                peer: cx.peer_addr(),
-                code: fault.code,
-                text: fault.text.clone(),
-            });
-            return session.close(cx, &fault);
+            return self.refuse(cx, session, &fault);
         }
         self.core.committer.pump(cx);
         if session.asks_status && cx.room() > 0 && session.machine.is_open() {
@@ -210,16 +228,28 @@ impl ServerNode {
             self.status(session);
         }
         session.flush(cx);
-        session.throttle(cx);
         if let Some(Transfer::Receiving(receiving)) = &session.transfer
             && receiving.ended().is_some()
         {
             self.transfer_ended(cx, session);
         }
+        if let Err(fault) = self.account(cx, session) {
+            return self.refuse(cx, session, &fault);
+        }
+        session.throttle(cx);
         if session.machine.is_open() && !session.machine.is_transferring() && self.draining != Draining::No {
             session.close(cx, &stopping());
         }
         self.check_rights(cx, session);
+    }
+
+    fn refuse(&mut self, cx: &mut Context<'_>, session: &mut Session, fault: &Fault) {
+        self.events.push(ServerEvent::Refused {
+            peer: cx.peer_addr(),
+            code: fault.code,
+            text: fault.text.clone(),
+        });
+        session.close(cx, fault);
     }
 
     /// A device that was revoked is out, also in the middle of a transfer.
@@ -246,7 +276,11 @@ impl ServerNode {
     fn event(&mut self, cx: &mut Context<'_>, session: &mut Session, event: Event<'_>) -> Result<(), Fault> {
         match event {
             Event::Open(open) => self.open(cx, session, &open),
-            Event::Begin(begin) => self.begin(cx, session, begin),
+            Event::Begin(begin) if self.draining != Draining::No => {
+                drop(begin);
+                Err(stopping())
+            }
+            Event::Begin(begin) => self.take_turn(cx, session, begin),
             Event::StatusQuery => {
                 session.asks_status = true;
                 Ok(())
@@ -298,6 +332,8 @@ impl ServerNode {
         self.no_longer_unopened(cx.id());
         session.machine.grant(opened);
         cx.set_deadline(Some(cx.now() + self.deadlines.idle_ms / 4));
+        self.check_room(session)?;
+        self.tell_schedule(session);
         Ok(())
     }
 
@@ -307,7 +343,8 @@ impl ServerNode {
         }
     }
 
-    fn begin(&mut self, cx: &mut Context<'_>, session: &mut Session, begin: Begin) -> Result<(), Fault> {
+    /// The transfer has its turn.
+    pub(super) fn begin(&mut self, cx: &mut Context<'_>, session: &mut Session, begin: Begin) -> Result<(), Fault> {
         let Some(index) = session.share else {
             return Err(Fault::protocol("a transfer without a share"));
         };
@@ -344,6 +381,8 @@ impl ServerNode {
         session.transfer = None;
         session.machine.end_transfer();
         self.core.committer.forget(cx.id());
+        let id = cx.id();
+        self.end_turn(cx, id, false);
         let Some(index) = session.share else { return };
         let mut summary: Summary = std::mem::take(&mut session.ledger.summary);
         summary.wire_sent = cx.bytes_sent() + cx.outbound_bytes() as u64 - session.wire_before.0;
@@ -386,6 +425,7 @@ impl ServerNode {
                 longest_turn_micros: self.counters.longest_turn_micros,
                 accepted: self.counters.accepted,
                 turned_away: self.counters.turned_away,
+                load: self.load(),
             }),
         };
         let json = serde_json::to_vec(&report).unwrap_or_default();

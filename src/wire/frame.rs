@@ -210,6 +210,13 @@ impl Decoder {
         if self.spent { 0 } else { self.partial.len() }
     }
 
+    /// Drops a frame that was handed out and dealt with, instead of keeping it until the next one comes.
+    pub fn release(&mut self) {
+        if std::mem::take(&mut self.spent) {
+            self.partial = Vec::new();
+        }
+    }
+
     /// The next piece of `input`, which moves forward. `None`: everything was taken, more is needed.
     ///
     /// # Errors
