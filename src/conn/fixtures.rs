@@ -162,7 +162,8 @@ fn start() -> Start {
     }
 }
 
-fn delta_frames() -> Vec<(FrameType, Vec<u8>)> {
+/// Those that are negotiated one by one.
+fn later_frames() -> Vec<(FrameType, Vec<u8>)> {
     let (topic, body) = (Topic::Tree, b"".as_slice());
     let id = ContentId {
         length: 5,
@@ -174,6 +175,10 @@ fn delta_frames() -> Vec<(FrameType, Vec<u8>)> {
         meta: meta(),
         basis: id,
         form: PatchForm::Plan,
+    };
+    let queued = Queued {
+        position: 1,
+        estimate_ms: 0,
     };
     vec![
         (FrameType::Basis, on_stream(1, &Basis { file: 0, id })),
@@ -203,6 +208,7 @@ fn delta_frames() -> Vec<(FrameType, Vec<u8>)> {
                 },
             ),
         ),
+        (FrameType::Queued, on_stream(1, &queued)),
     ]
 }
 
@@ -237,10 +243,6 @@ pub(super) fn frames() -> Vec<(FrameType, Vec<u8>)> {
         path: b"p",
         code: ItemCode::Io,
     };
-    let queued = Queued {
-        position: 1,
-        estimate_ms: 0,
-    };
     vec![
         (FrameType::Hello, on_stream(0, &hello)),
         (FrameType::Open, on_stream(0, &open())),
@@ -274,7 +276,6 @@ pub(super) fn frames() -> Vec<(FrameType, Vec<u8>)> {
         (FrameType::Finish, frame(&Finish::Incomplete)),
     ]
     .into_iter()
-    .chain(delta_frames())
-    .chain([(FrameType::Queued, on_stream(1, &queued))])
+    .chain(later_frames())
     .collect()
 }

@@ -17,6 +17,7 @@ mod comparing;
 mod content;
 pub mod delta_file;
 mod deltas;
+mod ending;
 mod events;
 mod examining;
 mod history;

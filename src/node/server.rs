@@ -2,28 +2,24 @@
 //!
 //! A library value: a host polls it from its own loop, or lets [`Server::poll`] wait.
 
-use super::access::Access;
 use super::begin::stopping;
-use super::budget::{Budget, PLAIN_CONNECTION_BYTES, Pressure, TLS_CONNECTION_BYTES};
+use super::budget::Pressure;
 use super::events::ServerEvent;
 use super::options::{ServerOptions, ShareOptions};
-use super::peer::{Core, Peer};
+use super::peer::Peer;
 use super::place::Place;
 use super::resumes::Resumes;
 use super::server_node::{
     DRAIN_TIMER, Draining, EXPIRE_INTERVAL_MS, EXPIRE_TIMER, REVOKE_INTERVAL_MS, REVOKE_TIMER, ServerNode, Share,
 };
-use super::sessions::Sessions;
 use super::status::Totals;
-use super::tidying::{TIDY_TIMER, Tidier};
+use super::tidying::TIDY_TIMER;
 use super::turns::Load;
-use crate::model::limits::{DRAIN_TIMEOUT_MS, PREAUTH_CONNECTIONS_MAX};
+use crate::model::limits::DRAIN_TIMEOUT_MS;
 use crate::model::{DeviceId, ShareName, system_reason};
 use crate::reactor::{Counters, Reactor, ReactorOptions, Security};
 use crate::store::{Home, LockError, Root, RunFile, RunningServer, ShareLock, StateError, inspect};
 use crate::store::{Journal, JournalError};
-use crate::wire::features;
-use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -128,39 +124,7 @@ impl Server {
                 .collect(),
         };
         let run_file = home.announce(&running).map_err(state)?;
-        let name = home.device_name();
-        let tidier = options
-            .keep_versions
-            .map(|retention| Tidier::new(retention, shares.iter().map(|share| &share.place)));
-        let node = ServerNode {
-            name,
-            shares,
-            stamp: home.trust().stamp().ok(),
-            access: Access::new(home, own),
-            core: Core::new(),
-            events: Vec::new(),
-            started: Instant::now(),
-            deadlines: options.deadlines,
-            unopened: VecDeque::new(),
-            unopened_max: PREAUTH_CONNECTIONS_MAX.min(options.connections_max / 2).max(1),
-            draining: Draining::No,
-            counters: Counters::default(),
-            connections: 0,
-            recheck: false,
-            cut: false,
-            tidier,
-            sessions: Sessions::new(options.active_max),
-            schedule: options.schedule.clone(),
-            budget: Budget::new(options.memory_limit),
-            connection_bytes: if options.plain {
-                PLAIN_CONNECTION_BYTES
-            } else {
-                TLS_CONNECTION_BYTES
-            },
-            starved: Vec::new(),
-            refused_busy: 0,
-            offered: offered(options.memory_limit),
-        };
+        let node = ServerNode::new(options, home, own, shares);
         let now = reactor.shared().now();
         if let Some(first) = node.tidier.as_ref().and_then(|tidier| tidier.first(now)) {
             reactor.shared().set_timer(TIDY_TIMER, first);
@@ -219,7 +183,7 @@ impl Server {
         if self.node.draining == Draining::Asked {
             self.begin_draining();
         }
-        if self.node.budget.pressure() == Pressure::Over {
+        if self.node.turns.budget.pressure() == Pressure::Over {
             self.reactor.pause_accepting();
         } else {
             self.reactor.resume_accepting();
@@ -297,17 +261,6 @@ impl AsFd for Server {
         self.reactor.as_fd()
     }
 }
-
-/// What a server can do with so much memory: a decoder of zstd may have to look back at more than a small one has.
-fn offered(memory_limit: Option<u64>) -> u64 {
-    match memory_limit {
-        Some(limit) if limit < COMPRESSING_BYTES_MIN => features::ALL & !features::ZSTD,
-        _ => features::ALL,
-    }
-}
-
-/// Bytes of memory from which on a server takes compressed patches.
-const COMPRESSING_BYTES_MIN: u64 = 128 << 20;
 
 /// Commands that read it have another working directory.
 fn absolute(path: &Path) -> PathBuf {

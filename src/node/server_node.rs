@@ -4,22 +4,21 @@
 
 use super::access::{Access, Visitor};
 use super::begin::{filter_of, receive, send, stopping, target_kind};
-use super::budget::Budget;
 use super::commit::COMMIT_TIMER;
 use super::events::{ServerEvent, Summary};
 use super::ledger::{Audience, Ledger};
-use super::options::Deadlines;
+use super::options::{Deadlines, ServerOptions};
 use super::peer::{Core, Peer, Pulse, Session, Transfer};
 use super::place::Place;
-use super::sessions::Sessions;
 use super::status::{LoopStatus, StatusReport, Totals};
 use super::tidying::{TIDY_TIMER, Tidier};
-use super::turns::{LINE_TIMER, Schedule};
+use super::turns::{LINE_TIMER, Turns};
 use crate::conn::{Event, Machine};
+use crate::model::limits::PREAUTH_CONNECTIONS_MAX;
 use crate::model::{CloseCode, DeviceId, Fault, Rights, ShareName, Tick};
 use crate::reactor::{Activity, Closed, ConnId, Context, Counters, Handler, Shared};
-use crate::store::{ShareLock, Stamp};
-use crate::wire::{Begin, Direction, Open};
+use crate::store::{Home, ShareLock, Stamp};
+use crate::wire::{Begin, Direction, Open, features};
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
@@ -58,17 +57,8 @@ pub(super) struct ServerNode {
     pub(super) cut: bool,
     /// Lets go of old versions, if versions are kept.
     pub(super) tidier: Option<Tidier>,
-    /// Which transfers run, and which wait.
-    pub(super) sessions: Sessions,
-    pub(super) schedule: Schedule,
-    /// What connections take of memory.
-    pub(super) budget: Budget,
-    /// What one takes that does nothing.
-    pub(super) connection_bytes: usize,
-    /// Connections that are not read from until others have given memory back.
-    pub(super) starved: Vec<ConnId>,
-    /// Transfers that were told to come again.
-    pub(super) refused_busy: u64,
+    /// Which transfers run, and what they take of memory.
+    pub(super) turns: Turns,
     /// The abilities that clients are offered.
     pub(super) offered: u64,
 }
@@ -105,8 +95,8 @@ impl Handler<Peer> for ServerNode {
         self.unopened.push_back(id);
         let mut peer = Peer::new(Machine::server_with(&self.name, self.offered), Audience::Nobody);
         peer.session.began = shared.now();
-        peer.session.held = self.connection_bytes;
-        self.budget.change(0, peer.session.held);
+        peer.session.held = self.turns.connection_bytes;
+        self.turns.budget.change(0, peer.session.held);
         Some(peer)
     }
 
@@ -216,7 +206,45 @@ impl Handler<Peer> for ServerNode {
     }
 }
 
+/// What a server can do with so much memory: a decoder of zstd may have to look back at more than a small one has.
+fn offered(memory_limit: Option<u64>) -> u64 {
+    match memory_limit {
+        Some(limit) if limit < COMPRESSING_BYTES_MIN => features::ALL & !features::ZSTD,
+        _ => features::ALL,
+    }
+}
+
+/// Bytes of memory from which on a server takes compressed patches.
+const COMPRESSING_BYTES_MIN: u64 = 128 << 20;
+
 impl ServerNode {
+    /// A server of `shares`, whose own device is `own`.
+    pub(super) fn new(options: &ServerOptions, home: Home, own: Option<DeviceId>, shares: Vec<Share>) -> ServerNode {
+        let tidier = options
+            .keep_versions
+            .map(|retention| Tidier::new(retention, shares.iter().map(|share| &share.place)));
+        ServerNode {
+            name: home.device_name(),
+            shares,
+            stamp: home.trust().stamp().ok(),
+            access: Access::new(home, own),
+            core: Core::new(),
+            events: Vec::new(),
+            started: Instant::now(),
+            deadlines: options.deadlines,
+            unopened: VecDeque::new(),
+            unopened_max: PREAUTH_CONNECTIONS_MAX.min(options.connections_max / 2).max(1),
+            draining: Draining::No,
+            counters: Counters::default(),
+            connections: 0,
+            recheck: false,
+            cut: false,
+            tidier,
+            turns: Turns::new(options),
+            offered: offered(options.memory_limit),
+        }
+    }
+
     /// What follows a burst of input or a step: faults close, finished transfers are noted.
     fn after(&mut self, cx: &mut Context<'_>, session: &mut Session, result: Result<Activity, Fault>) {
         if let Err(fault) = result {

@@ -5,10 +5,11 @@
 //! something is held back for memory, the transfer that began first goes on.
 
 use super::begin::random_seed;
-use super::budget::{Pressure, TRANSFER_BYTES};
+use super::budget::{Budget, PLAIN_CONNECTION_BYTES, Pressure, TLS_CONNECTION_BYTES, TRANSFER_BYTES};
+use super::options::ServerOptions;
 use super::peer::Session;
 use super::server_node::ServerNode;
-use super::sessions::{Turn, Visitor};
+use super::sessions::{Sessions, Turn, Visitor};
 use crate::model::{CloseCode, DeviceId, Fault};
 use crate::reactor::{ConnId, Context, Shared};
 use crate::wire::Begin;
@@ -44,6 +45,37 @@ impl Schedule {
     }
 }
 
+/// What a server knows of turns and memory.
+pub(super) struct Turns {
+    /// Which transfers run, and which wait.
+    pub(super) sessions: Sessions,
+    schedule: Schedule,
+    /// What connections take of memory.
+    pub(super) budget: Budget,
+    /// What one takes that does nothing.
+    pub(super) connection_bytes: usize,
+    /// Connections that are not read from until others have given memory back.
+    starved: Vec<ConnId>,
+    /// Transfers that were told to come again.
+    refused_busy: u64,
+}
+
+impl Turns {
+    pub(super) fn new(options: &ServerOptions) -> Turns {
+        Turns {
+            sessions: Sessions::new(options.active_max),
+            schedule: options.schedule.clone(),
+            budget: Budget::new(options.memory_limit),
+            connection_bytes: match options.plain {
+                true => PLAIN_CONNECTION_BYTES,
+                false => TLS_CONNECTION_BYTES,
+            },
+            starved: Vec::new(),
+            refused_busy: 0,
+        }
+    }
+}
+
 /// How much a server has to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 pub struct Load {
@@ -64,12 +96,12 @@ pub struct Load {
 impl ServerNode {
     pub(super) fn load(&self) -> Load {
         Load {
-            active: self.sessions.active(),
-            queued: self.sessions.waiting(),
-            refused_busy: self.refused_busy,
-            memory_bytes: self.budget.used(),
-            memory_most_bytes: self.budget.most(),
-            memory_limit_bytes: self.budget.limit(),
+            active: self.turns.sessions.active(),
+            queued: self.turns.sessions.waiting(),
+            refused_busy: self.turns.refused_busy,
+            memory_bytes: self.turns.budget.used(),
+            memory_most_bytes: self.turns.budget.most(),
+            memory_limit_bytes: self.turns.budget.limit(),
         }
     }
 
@@ -78,19 +110,19 @@ impl ServerNode {
         let address = Visitor::Address(cx.peer_addr().ip());
         let visitor = session.device.map_or(address, Visitor::Device);
         let id = cx.id();
-        if self.sessions.begin(id, visitor, self.budget.has_room()) == Turn::Now {
+        if self.turns.sessions.begin(id, visitor, self.turns.budget.has_room()) == Turn::Now {
             return self.begin(cx, session, begin);
         }
-        if self.budget.pressure() >= Pressure::Full {
-            self.sessions.end(id, cx.now());
+        if self.turns.budget.pressure() >= Pressure::Full {
+            self.turns.sessions.end(id, cx.now());
             return Err(self.busy(session));
         }
-        if let Some(queued) = self.sessions.news(id) {
+        if let Some(queued) = self.turns.sessions.news(id) {
             session.machine.queued(queued);
         }
         session.waiting = Some(Box::new(begin));
         cx.set_deadline(Some(cx.now() + self.deadlines.stall_ms / 4));
-        if self.sessions.waiting() == 1 {
+        if self.turns.sessions.waiting() == 1 {
             let when = cx.now() + LINE_INTERVAL_MS;
             cx.set_timer(LINE_TIMER, when);
         }
@@ -102,13 +134,13 @@ impl ServerNode {
         if session.waiting.is_none() {
             return Ok(());
         }
-        if !self.sessions.is_active(cx.id()) {
-            if let Some(queued) = self.sessions.news(cx.id()) {
+        if !self.turns.sessions.is_active(cx.id()) {
+            if let Some(queued) = self.turns.sessions.news(cx.id()) {
                 session.machine.queued(queued);
             }
             return Ok(());
         }
-        self.budget.unreserve();
+        self.turns.budget.unreserve();
         match session.waiting.take() {
             Some(begin) => self.begin(cx, session, *begin),
             None => Ok(()),
@@ -117,32 +149,32 @@ impl ServerNode {
 
     /// The transfer of a connection is over, or the connection is.
     pub(super) fn end_turn(&mut self, shared: &mut Shared, id: ConnId, was_waiting: bool) {
-        if was_waiting && self.sessions.is_active(id) {
-            self.budget.unreserve();
+        if was_waiting && self.turns.sessions.is_active(id) {
+            self.turns.budget.unreserve();
         }
-        self.sessions.end(id, shared.now());
+        self.turns.sessions.end(id, shared.now());
         self.give_turns(shared);
-        if let Some(oldest) = self.sessions.oldest().filter(|_| !self.starved.is_empty()) {
+        if let Some(oldest) = self.turns.sessions.oldest().filter(|_| !self.turns.starved.is_empty()) {
             shared.wake(oldest);
         }
     }
 
     /// Lets the next ones begin, as far as there is room.
     pub(super) fn give_turns(&mut self, shared: &mut Shared) {
-        while self.sessions.waiting() > 0
-            && let Some(id) = self.sessions.next(self.budget.has_room())
+        while self.turns.sessions.waiting() > 0
+            && let Some(id) = self.turns.sessions.next(self.turns.budget.has_room())
         {
-            self.budget.reserve();
+            self.turns.budget.reserve();
             shared.wake(id);
         }
     }
 
     /// Counts the places in the line; who has moved is told.
     pub(super) fn count_line(&mut self, shared: &mut Shared) {
-        for id in self.sessions.count_places() {
+        for id in self.turns.sessions.count_places() {
             shared.wake(id);
         }
-        let waiting = self.sessions.waiting() as u64;
+        let waiting = self.turns.sessions.waiting() as u64;
         if waiting > 0 {
             shared.set_timer(LINE_TIMER, shared.now() + LINE_INTERVAL_MS + waiting / 2);
         }
@@ -150,7 +182,7 @@ impl ServerNode {
 
     /// Whoever comes anew is told to come again while memory is short.
     pub(super) fn check_room(&mut self, session: &mut Session) -> Result<(), Fault> {
-        match self.budget.pressure() {
+        match self.turns.budget.pressure() {
             Pressure::Roomy | Pressure::Tight => Ok(()),
             Pressure::Full | Pressure::Over => Err(self.busy(session)),
         }
@@ -159,17 +191,17 @@ impl ServerNode {
     /// Tells a client of an open share when its next run is due, if there is a schedule.
     pub(super) fn tell_schedule(&self, session: &mut Session) {
         let random = random_seed().unwrap_or(0);
-        if let Some(after_ms) = self.schedule.after_ms(session.device.as_ref(), random) {
+        if let Some(after_ms) = self.turns.schedule.after_ms(session.device.as_ref(), random) {
             session.machine.come_back(after_ms);
         }
     }
 
     fn busy(&mut self, session: &mut Session) -> Fault {
-        let estimate_ms = self.sessions.estimate_ms().clamp(BUSY_MS_MIN, BUSY_MS_MAX);
+        let estimate_ms = self.turns.sessions.estimate_ms().clamp(BUSY_MS_MIN, BUSY_MS_MAX);
         let after_ms = estimate_ms + random_seed().unwrap_or(0) % (estimate_ms / 4);
         session.machine.come_back(after_ms);
-        self.refused_busy += 1;
-        let waiting = self.sessions.waiting();
+        self.turns.refused_busy += 1;
+        let waiting = self.turns.sessions.waiting();
         let text = format!("the server has no room: {waiting} transfers wait already");
         Fault::new(CloseCode::Busy, text)
     }
@@ -180,22 +212,22 @@ impl ServerNode {
         let mut held = session.held_bytes(cx);
         if session.transfer.is_some() {
             held = held.max(usize::try_from(TRANSFER_BYTES).unwrap_or(usize::MAX));
-            if self.budget.is_exceeded_by(held) {
+            if self.turns.budget.is_exceeded_by(held) {
                 let text = "this transfer needs more memory than the server may use; send less at a time";
                 return Err(Fault::new(CloseCode::Limit, text));
             }
         }
-        held += self.connection_bytes;
-        self.budget.change(session.held, held);
+        held += self.turns.connection_bytes;
+        self.turns.budget.change(session.held, held);
         session.held = held;
-        let is_tight = self.budget.pressure() >= Pressure::Tight;
-        let starved = is_tight && session.transfer.is_some() && self.sessions.oldest() != Some(id);
+        let is_tight = self.turns.budget.pressure() >= Pressure::Tight;
+        let starved = is_tight && session.transfer.is_some() && self.turns.sessions.oldest() != Some(id);
         if starved && !session.starved {
-            self.starved.push(id);
+            self.turns.starved.push(id);
         }
         session.starved = starved;
         if !is_tight {
-            for other in std::mem::take(&mut self.starved) {
+            for other in std::mem::take(&mut self.turns.starved) {
                 cx.wake(other);
             }
             self.give_turns(cx);
@@ -205,7 +237,7 @@ impl ServerNode {
 
     /// A connection is gone, with all that it held.
     pub(super) fn release(&mut self, shared: &mut Shared, id: ConnId, session: &Session) {
-        self.budget.change(session.held, 0);
+        self.turns.budget.change(session.held, 0);
         self.end_turn(shared, id, session.waiting.is_some());
     }
 }
