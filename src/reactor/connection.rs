@@ -18,6 +18,7 @@ use super::closed::Closed;
 use super::context::{Context, Shared, Timer};
 use super::handler::{Activity, Handler};
 use super::outbound::Outbound;
+use super::ready::Load;
 use super::source::ConnId;
 use super::stream::{Flow, Scratch, Stream};
 use super::timers::TimerId;
@@ -92,6 +93,14 @@ struct Quantum {
 impl Quantum {
     fn is_spent(&self) -> bool {
         self.bytes == 0 || Instant::now() >= self.until
+    }
+
+    /// A quarter of the bytes or half of the time is much: who has more than that to do seldom fills the
+    /// quantum, as the kernel's buffers are smaller.
+    fn load(&self) -> Load {
+        let half = Duration::from_micros(TURN_MICROS / 2);
+        let is_bulk = self.bytes <= TURN_BYTES / 4 * 3 || Instant::now() + half >= self.until;
+        if is_bulk { Load::Bulk } else { Load::Interactive }
     }
 }
 
@@ -168,19 +177,20 @@ pub(super) struct Visit<'a, M, H> {
 
 impl<M, H: Handler<M>> Visit<'_, M, H> {
     /// Visits the connection once.
-    pub(super) fn run(mut self, now: Instant, is_woken: bool) -> Outcome {
+    pub(super) fn run(mut self, now: Instant, is_woken: bool) -> (Outcome, Load) {
         self.connection.more |= is_woken;
         let mut quantum = Quantum {
             bytes: TURN_BYTES,
             until: now + Duration::from_micros(TURN_MICROS),
         };
-        match self.rounds(&mut quantum) {
+        let outcome = match self.rounds(&mut quantum) {
             Ok(outcome) => outcome,
             Err(why) => {
                 self.connection.stream.send_alert();
                 Outcome::Closed(why)
             }
-        }
+        };
+        (outcome, quantum.load())
     }
 
     fn rounds(&mut self, quantum: &mut Quantum) -> Result<Outcome, Closed> {

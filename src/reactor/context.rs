@@ -35,7 +35,7 @@ pub struct Shared {
     host_timers: HashMap<u64, TimerId>,
     durable: Option<Durable>,
     pub(super) throttle: Option<Throttle>,
-    pub(super) to_close: Vec<ConnId>,
+    pub(super) to_close: VecDeque<ConnId>,
     pub(super) stopping: bool,
     pub(super) closing_listeners: bool,
     pub(super) longest_queue_bytes: usize,
@@ -67,7 +67,7 @@ impl Shared {
             host_timers: HashMap::new(),
             durable,
             throttle,
-            to_close: Vec::new(),
+            to_close: VecDeque::new(),
             stopping: false,
             closing_listeners: false,
             longest_queue_bytes: 0,
@@ -115,9 +115,10 @@ impl Shared {
     }
 
     /// Closes a connection at once, without sending what is queued;
-    /// [`Handler::closed`](super::Handler::closed) is called within the turn.
+    /// [`Handler::closed`](super::Handler::closed) is called at the end of this turn, or of the next ones if
+    /// there are many.
     pub fn close(&mut self, id: ConnId) {
-        self.to_close.push(id);
+        self.to_close.push_back(id);
     }
 
     /// Closes every listener at the end of the turn; open connections go on.
