@@ -14,6 +14,7 @@
 //! Invariant: after a visit the connection is in the ready line, or waits for bandwidth, or the
 //! kernel owes it an event, or its machine has nothing to do.
 
+use super::bandwidth::{Direction, Limited};
 use super::closed::Closed;
 use super::context::{Context, Shared, Timer};
 use super::handler::{Activity, Handler};
@@ -70,6 +71,8 @@ pub(super) struct Connection {
     /// Writing failed; what the peer sent before is still read.
     broken: Option<Closed>,
     timer: Option<TimerId>,
+    /// None as long as no limit of bandwidth was ever on.
+    pub(super) limited: Option<Box<Limited>>,
 }
 
 /// How a visit ended.
@@ -123,6 +126,7 @@ impl Connection {
             peer_ended: false,
             broken: None,
             timer: None,
+            limited: None,
         }
     }
 
@@ -258,12 +262,7 @@ impl<M, H: Handler<M>> Visit<'_, M, H> {
         if !connection.writable || !connection.has_output() || quantum.bytes == 0 {
             return Ok(false);
         }
-        let now_micros = self.shared.now_micros();
-        let allowed = self
-            .shared
-            .throttle
-            .as_mut()
-            .map_or(usize::MAX, |throttle| throttle.up.allow(now_micros));
+        let allowed = allowed(connection, self.shared, Direction::Up);
         if allowed == 0 {
             *starved = true;
             return Ok(false);
@@ -273,9 +272,7 @@ impl<M, H: Handler<M>> Visit<'_, M, H> {
             Ok(Flow::Moved(count)) => {
                 connection.sent += count as u64;
                 quantum.bytes = quantum.bytes.saturating_sub(count);
-                if let Some(throttle) = &mut self.shared.throttle {
-                    throttle.up.take(count as u64);
-                }
+                moved(connection, self.shared, Direction::Up, count);
                 if connection.was_full && connection.outbound.cost() < OUTBOUND_BYTES_MAX / 2 {
                     (connection.was_full, connection.more) = (false, true);
                 }
@@ -300,12 +297,7 @@ impl<M, H: Handler<M>> Visit<'_, M, H> {
         if !connection.reads() || quantum.bytes == 0 {
             return Ok(false);
         }
-        let now_micros = self.shared.now_micros();
-        let allowed = self
-            .shared
-            .throttle
-            .as_mut()
-            .map_or(usize::MAX, |throttle| throttle.down.allow(now_micros));
+        let allowed = allowed(connection, self.shared, Direction::Down);
         if allowed == 0 {
             *starved = true;
             return Ok(false);
@@ -314,9 +306,7 @@ impl<M, H: Handler<M>> Visit<'_, M, H> {
             Ok(Flow::Moved(count)) => {
                 connection.received += count as u64;
                 quantum.bytes = quantum.bytes.saturating_sub(count);
-                if let Some(throttle) = &mut self.shared.throttle {
-                    throttle.down.take(count as u64);
-                }
+                moved(connection, self.shared, Direction::Down, count);
                 self.establish()?;
                 self.deliver(count);
                 Ok(true)
@@ -437,6 +427,23 @@ impl<M, H: Handler<M>> Visit<'_, M, H> {
         let queued = self.connection.outbound.cost();
         self.shared.longest_queue_bytes = self.shared.longest_queue_bytes.max(queued);
         self.connection.was_full |= queued >= OUTBOUND_BYTES_MAX / 2;
+    }
+}
+
+/// Bytes that the limits of bandwidth let a connection move now.
+fn allowed(connection: &mut Connection, shared: &mut Shared, direction: Direction) -> usize {
+    if shared.limits.is_off() {
+        return usize::MAX;
+    }
+    let now_micros = shared.now_micros();
+    let limited = connection.limited.get_or_insert_with(Box::default);
+    shared.limits.allow(limited, direction, now_micros)
+}
+
+/// Counts what it moved.
+fn moved(connection: &mut Connection, shared: &mut Shared, direction: Direction, count: usize) {
+    if let Some(limited) = &mut connection.limited {
+        shared.limits.take(limited, direction, count as u64);
     }
 }
 

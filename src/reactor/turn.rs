@@ -13,6 +13,7 @@
 //! that however much has work, nobody is later than one such turn: 14 ms, if callbacks keep to
 //! their quantum.
 
+use super::bandwidth::{Direction, LimitId};
 use super::closed::Closed;
 use super::connection::{Connection, Outcome, Phase, Visit};
 use super::context::{Context, Shared, Timer};
@@ -365,7 +366,7 @@ impl<M> Reactor<M> {
                     handler.timer(&mut self.shared, key);
                 }
                 Some(Timer::Listener(index)) => self.listeners.rested(index),
-                Some(Timer::Throttle) => self.shared.release_throttled(),
+                Some(Timer::Bandwidth(limit, direction)) => self.release(limit, direction),
                 None => return,
             }
             if slice.is_over() {
@@ -495,12 +496,32 @@ impl<M> Reactor<M> {
         };
         let (outcome, load) = visit.run(now, is_woken);
         self.shared.ready.note(id, load);
+        if let Some(limited) = &mut slot.connection.limited {
+            let now = self.shared.now_micros();
+            let Shared { limits, timers, .. } = &mut self.shared;
+            limits.settle(id, limited, matches!(outcome, Outcome::Starved), now, timers);
+        }
         match outcome {
-            Outcome::Waits => {}
+            Outcome::Waits | Outcome::Starved => {}
             Outcome::HasMore => self.shared.ready.push(id),
-            Outcome::Starved => self.shared.wait_for_bandwidth(id),
             Outcome::Closed(why) => self.finish(id, why, handler),
         }
+    }
+
+    /// Lets those go on that a limit of bandwidth has something for.
+    fn release(&mut self, limit: LimitId, direction: Direction) {
+        let (now, slots) = (self.shared.now_micros(), &mut self.slots);
+        let Shared {
+            limits, timers, ready, ..
+        } = &mut self.shared;
+        limits.release((limit, direction), now, timers, |id, goes_on| {
+            let Some(slot) = slots.get_mut(id) else {
+                return false;
+            };
+            ready.push(id);
+            slot.connection.limited.as_deref_mut().map(goes_on);
+            true
+        });
     }
 
     fn close_requested(&mut self, handler: &mut impl Handler<M>) {
@@ -527,6 +548,11 @@ impl<M> Reactor<M> {
         };
         connection.set_timer(id, &mut self.shared, None);
         self.shared.ready.close(id);
+        if let Some(mut limited) = connection.limited.take() {
+            self.shared
+                .limits
+                .forget(&mut limited, |other| self.slots.contains(other));
+        }
         drop(connection);
         handler.closed(&mut self.shared, id, machine, why);
     }
