@@ -45,6 +45,7 @@ mod retrying;
 mod sending;
 mod server;
 mod server_node;
+mod slice;
 mod source_tree;
 mod status;
 mod target;

@@ -31,6 +31,9 @@ use std::time::{Duration, Instant};
 /// Milliseconds that a peer gets to hang up after we did.
 const LINGER_MS: u64 = 1_000;
 
+/// Bytes that are read at a time, however long the machine takes for them: a record of TLS.
+const READ_MIN: usize = 16 * 1024;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
     Connecting,
@@ -71,6 +74,8 @@ pub(super) struct Connection {
     /// Writing failed; what the peer sent before is still read.
     broken: Option<Closed>,
     timer: Option<TimerId>,
+    /// Bytes that its machine has proved to deal with in time.
+    read_max: usize,
     /// None as long as no limit of bandwidth was ever on.
     pub(super) limited: Option<Box<Limited>>,
 }
@@ -126,7 +131,20 @@ impl Connection {
             peer_ended: false,
             broken: None,
             timer: None,
+            read_max: TURN_BYTES,
             limited: None,
+        }
+    }
+
+    /// A machine takes all bytes that it is given, and a mebibyte may be a hundred files to make. So
+    /// whatever took longer than a quantum makes the next reads smaller, until they are quick again.
+    fn fit_reading(&mut self, count: usize, took: Duration) {
+        let took_micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        if took_micros > TURN_MICROS {
+            let fitting = count as u64 * TURN_MICROS / took_micros;
+            self.read_max = usize::try_from(fitting).map_or(TURN_BYTES, |fitting| fitting.clamp(READ_MIN, TURN_BYTES));
+        } else if took_micros < TURN_MICROS / 2 {
+            self.read_max = (self.read_max * 2).min(TURN_BYTES);
         }
     }
 
@@ -302,7 +320,8 @@ impl<M, H: Handler<M>> Visit<'_, M, H> {
             *starved = true;
             return Ok(false);
         }
-        match connection.stream.receive(self.scratch, quantum.bytes.min(allowed)) {
+        let limit = quantum.bytes.min(allowed).min(connection.read_max);
+        match connection.stream.receive(self.scratch, limit) {
             Ok(Flow::Moved(count)) => {
                 connection.received += count as u64;
                 quantum.bytes = quantum.bytes.saturating_sub(count);
@@ -332,7 +351,9 @@ impl<M, H: Handler<M>> Visit<'_, M, H> {
                 shared: self.shared,
             };
             // `bytes` lie in the scratch buffers, which the context does not reach.
+            let begun = Instant::now();
             self.handler.received(&mut cx, self.machine, bytes);
+            self.connection.fit_reading(count, begun.elapsed());
             self.note_fullness();
         }
     }
