@@ -2,10 +2,11 @@
 //! Never opens a port or a folder to everyone unless the user asked for it, beyond this machine twice.
 
 use super::address;
+use super::bandwidth::{self, Limit};
 use super::complaint::Complaint;
 use super::exit::Exit;
 use super::push::show;
-use super::quantity::{self, KeepVersions, Rate};
+use super::quantity::{self, KeepVersions};
 use super::report::{self, plain};
 use super::session::{Ending, Session};
 use super::welcome::Ready;
@@ -62,9 +63,12 @@ pub(crate) struct Flags {
     /// forever or off
     #[arg(long, value_name = "AGE,SIZE", default_value = "30d,10%", value_parser = quantity::parse_keep_versions)]
     keep_versions: KeepVersions,
-    /// Bytes a second over all connections, such as 512k or 5M
-    #[arg(long, value_name = "RATE", value_parser = Rate::parse)]
-    bwlimit: Option<Rate>,
+    /// Bytes a second in each direction: 512k, 5M, or over the day as '08:00,512k 18:00,off'
+    ///
+    /// For one share only it is written NAME=5M, for one device device:NAME=1M, where the device is named as
+    /// in `syncline devices`. May be repeated; a connection keeps to all limits that concern it.
+    #[arg(long, value_name = "[SCOPE=]RATE|TIMES", value_parser = Limit::parse)]
+    bwlimit: Vec<Limit>,
     /// Connections that may be open at a time
     #[arg(long, value_name = "N", default_value_t = CONNECTIONS_MAX)]
     max_connections: usize,
@@ -161,7 +165,7 @@ fn options(session: &Session, flags: &Flags) -> Result<ServerOptions, Complaint>
         plain: flags.plain,
         durability: flags.durability.into(),
         keep_versions: flags.keep_versions.0,
-        bandwidth_limit: flags.bwlimit.and_then(Rate::limit),
+        bandwidth: bandwidth::of_server(&flags.bwlimit, || Ok(session.home()?.trust().devices()?))?,
         connections_max: flags.max_connections,
         handle_signals: true,
         deadlines: Deadlines::default(),

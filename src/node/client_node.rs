@@ -2,6 +2,7 @@
 //!
 //! Never blocks. Invariant: the outcome is reported once, when the connection is gone.
 
+use super::bandwidth::{BANDWIDTH_TIMER, Rates};
 use super::begin::random_seed;
 use super::commit::COMMIT_TIMER;
 use super::deltas::Deltas;
@@ -53,6 +54,8 @@ pub(super) struct ClientNode {
     pub(super) disk_full: bool,
     /// What the server said when it closed for a reason that may pass.
     pub(super) farewell: Option<Fault>,
+    /// The limit of bandwidth.
+    pub(super) rates: Rates,
 }
 
 pub(super) enum Phase {
@@ -145,6 +148,9 @@ impl Handler<Peer> for ClientNode {
     fn timer(&mut self, shared: &mut Shared, key: u64) {
         if key == COMMIT_TIMER {
             self.core.committer.pump(shared);
+        }
+        if key == BANDWIDTH_TIMER {
+            self.rates.apply(shared);
         }
         if key == RETRY_TIMER && matches!(self.phase, Phase::Waiting) {
             self.phase = Phase::Connecting;

@@ -6,11 +6,13 @@
 mod access;
 mod agreement;
 mod arriving;
+mod bandwidth;
 mod begin;
 mod changing;
 mod choosing;
 mod client;
 mod client_node;
+mod clock;
 mod commit;
 mod comparing;
 mod content;
@@ -58,7 +60,7 @@ pub use history::{Deleted, History, HistoryError};
 #[cfg(feature = "tls")]
 pub use identity::stored_device;
 pub use options::{
-    ClientOptions, Deadlines, Durability, FilterRule, Job, Mapping, MaxDelete, ServerOptions, ShareOptions, Source,
-    TransferOptions,
+    Bandwidth, ClientOptions, Deadlines, Durability, FilterRule, Job, Mapping, MaxDelete, ServerOptions, ShareOptions,
+    Source, TransferOptions,
 };
 pub use server::{Server, ServerError};

@@ -1,7 +1,7 @@
 //! What a host asks of a server or a client: plain options, checked when they are used.
 
 use crate::model::limits::{CONNECTIONS_MAX, HANDSHAKE_TIMEOUT_MS, IDLE_TIMEOUT_MS, STALL_TIMEOUT_MS};
-use crate::model::{DEFAULT_PORT, Link, RelPath, Rights, ShareName};
+use crate::model::{DEFAULT_PORT, DeviceId, Link, RelPath, Rights, ShareName, Timetable};
 use crate::store::{Flush, Retention};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -54,8 +54,8 @@ pub struct ServerOptions {
     /// How long what pushes replace and delete is kept in `.syncline/versions` of a share. `None`: not at
     /// all; what is there already stays.
     pub keep_versions: Option<Retention>,
-    /// Bytes a second over all connections and both directions; `None` is unlimited.
-    pub bandwidth_limit: Option<u64>,
+    /// Bytes a second, in each direction.
+    pub bandwidth: Bandwidth,
     /// Connections that may be open at a time.
     pub connections_max: usize,
     /// Install handlers for SIGINT and SIGTERM that drain the server. A host with handlers of its
@@ -63,6 +63,18 @@ pub struct ServerOptions {
     pub handle_signals: bool,
     /// How long it waits for its peers.
     pub deadlines: Deadlines,
+}
+
+/// Limits of bandwidth, in bytes a second and for each direction by itself; the times are those of the
+/// machine's time zone. A connection is under all that concern it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Bandwidth {
+    /// Over all connections.
+    pub global: Timetable,
+    /// Over all connections to a share.
+    pub shares: Vec<(ShareName, Timetable)>,
+    /// Over all connections of a device.
+    pub devices: Vec<(DeviceId, Timetable)>,
 }
 
 /// How long a server waits for a peer, in milliseconds.
@@ -200,8 +212,8 @@ pub struct ClientOptions {
     pub home: PathBuf,
     /// No TLS.
     pub plain: bool,
-    /// Bytes a second over both directions; `None` is unlimited.
-    pub bandwidth_limit: Option<u64>,
+    /// Bytes a second, in each direction.
+    pub bandwidth: Timetable,
     /// Give up when the peer is silent for this long.
     pub timeout: Duration,
     /// Connection attempts after the first, for faults that may pass.
@@ -233,7 +245,7 @@ impl ServerOptions {
             plain: false,
             durability: Durability::Barrier,
             keep_versions: Some(Retention::default()),
-            bandwidth_limit: None,
+            bandwidth: Bandwidth::default(),
             connections_max: CONNECTIONS_MAX,
             handle_signals: false,
             deadlines: Deadlines::default(),
@@ -249,7 +261,7 @@ impl ClientOptions {
         ClientOptions {
             home,
             plain: false,
-            bandwidth_limit: None,
+            bandwidth: Timetable::default(),
             timeout: Duration::from_secs(60),
             retries: 5,
             handle_signals: false,

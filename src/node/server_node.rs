@@ -3,6 +3,7 @@
 //! Never blocks. Invariant: nothing below a share is looked at before its open was granted.
 
 use super::access::{Access, Visitor};
+use super::bandwidth::{BANDWIDTH_TIMER, Rates};
 use super::begin::{filter_of, receive, send, stopping, target_kind};
 use super::commit::COMMIT_TIMER;
 use super::events::{ServerEvent, Summary};
@@ -55,6 +56,8 @@ pub(super) struct ServerNode {
     pub(super) cut: bool,
     /// Lets go of old versions, if versions are kept.
     pub(super) tidier: Option<Tidier>,
+    /// The limits of bandwidth.
+    pub(super) rates: Rates,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -166,6 +169,9 @@ impl Handler<Peer> for ServerNode {
     fn timer(&mut self, shared: &mut Shared, key: u64) {
         if key == COMMIT_TIMER {
             return self.core.committer.pump(shared);
+        }
+        if key == BANDWIDTH_TIMER {
+            return self.rates.apply(shared);
         }
         if key == REVOKE_TIMER {
             let stamp = self.access.home().trust().stamp().ok();
@@ -297,6 +303,9 @@ impl ServerNode {
         session.stamp = self.stamp;
         self.no_longer_unopened(cx.id());
         session.machine.grant(opened);
+        if let Some(share) = &open.share {
+            cx.limit(&self.rates.of(share, session.device.as_ref()));
+        }
         cx.set_deadline(Some(cx.now() + self.deadlines.idle_ms / 4));
         Ok(())
     }

@@ -255,6 +255,9 @@ impl Context<'_> {
     /// Puts the connection under these limits, the narrowest first and at most three, besides
     /// [`LimitId::GLOBAL`] under which all are. Replaces an earlier choice.
     pub fn limit(&mut self, limits: &[LimitId]) {
+        if limits.is_empty() && self.connection.limited.is_none() {
+            return;
+        }
         let limited = self.connection.limited.get_or_insert_with(Box::<Limited>::default);
         self.shared.limits.replace(limited, limits);
     }

@@ -127,7 +127,7 @@ impl World {
         ClientOptions {
             home: self.path(home),
             plain: self.plain,
-            bandwidth_limit: None,
+            bandwidth: syncline::model::Timetable::default(),
             timeout: Duration::from_secs(20),
             retries: 0,
             handle_signals: false,
@@ -184,7 +184,7 @@ pub fn server_options(dir: &Path, options: &WorldOptions) -> ServerOptions {
         plain: options.plain,
         durability: options.durability,
         keep_versions: Some(Retention::default()),
-        bandwidth_limit: None,
+        bandwidth: syncline::node::Bandwidth::default(),
         connections_max: 1000,
         handle_signals: options.handle_signals,
         deadlines: options.deadlines,
