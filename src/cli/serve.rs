@@ -69,6 +69,12 @@ pub(crate) struct Flags {
     /// in `syncline devices`. May be repeated; a connection keeps to all limits that concern it.
     #[arg(long, value_name = "[SCOPE=]RATE|TIMES", value_parser = Limit::parse)]
     bwlimit: Vec<Limit>,
+    /// Cut a transfer whose other side is silent, or does not read, for this long
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = quantity::parse_duration)]
+    timeout: Duration,
+    /// Cut a connection without a transfer after this long
+    #[arg(long, value_name = "TIME", default_value = "2m", value_parser = quantity::parse_duration)]
+    idle_timeout: Duration,
     /// Connections that may be open at a time
     #[arg(long, value_name = "N", default_value_t = CONNECTIONS_MAX)]
     max_connections: usize,
@@ -168,8 +174,16 @@ fn options(session: &Session, flags: &Flags) -> Result<ServerOptions, Complaint>
         bandwidth: bandwidth::of_server(&flags.bwlimit, || Ok(session.home()?.trust().devices()?))?,
         connections_max: flags.max_connections,
         handle_signals: true,
-        deadlines: Deadlines::default(),
+        deadlines: Deadlines {
+            stall_ms: milliseconds(flags.timeout),
+            idle_ms: milliseconds(flags.idle_timeout),
+            ..Deadlines::default()
+        },
     })
+}
+
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1)
 }
 
 fn check_exposure(flags: &Flags, listen: &[SocketAddr]) -> Result<(), Complaint> {

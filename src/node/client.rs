@@ -98,6 +98,7 @@ impl Client {
             earlier: Summary::default(),
             disk_full: false,
             farewell: None,
+            stalled: None,
             rates,
         };
         Ok(Client { reactor, node })

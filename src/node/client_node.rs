@@ -8,9 +8,10 @@ use super::commit::COMMIT_TIMER;
 use super::deltas::Deltas;
 use super::events::{Action, ClientEvent, JobError, Outcome, Summary};
 use super::ledger::Ledger;
+use super::liveness::{Patience, Pulse, Sight};
 use super::local::{PullPlan, PullTarget, Sources, pull_sources};
 use super::options::{ClientOptions, FilterRule, Job, Mapping, MaxDelete, TransferOptions};
-use super::peer::{Core, Peer, Pulse, Session, Transfer};
+use super::peer::{Core, Peer, Session, Transfer};
 use super::receiving::{DeletePlan, Receiving, ReceivingPlan};
 use super::resumes::Resumes;
 use super::retrying::{Broken, Retrying};
@@ -54,6 +55,8 @@ pub(super) struct ClientNode {
     pub(super) disk_full: bool,
     /// What the server said when it closed for a reason that may pass.
     pub(super) farewell: Option<Fault>,
+    /// Why this side gave the connection up.
+    pub(super) stalled: Option<String>,
     /// The limit of bandwidth.
     pub(super) rates: Rates,
 }
@@ -81,7 +84,7 @@ impl Handler<Peer> for ClientNode {
 
     fn established(&mut self, cx: &mut Context<'_>, peer: &mut Peer, device: Option<DeviceId>) {
         peer.session.device = device;
-        peer.session.liveness.heard(cx.now());
+        peer.session.liveness.begin(cx.now());
         peer.session.flush(cx);
         cx.set_deadline(Some(cx.now() + HANDSHAKE_TIMEOUT_MS.min(self.timeout_ms())));
     }
@@ -106,13 +109,25 @@ impl Handler<Peer> for ClientNode {
     }
 
     fn deadline(&mut self, cx: &mut Context<'_>, peer: &mut Peer) {
-        match peer.session.liveness.check(cx, self.timeout_ms()) {
+        let patience = Patience {
+            stall_ms: self.timeout_ms(),
+            quiet_ms: None,
+        };
+        match peer.session.liveness.check(Sight::of(cx), patience) {
             Pulse::Alive(next) => {
                 peer.session.machine.ping(cx.now().0);
                 peer.session.flush(cx);
                 cx.set_deadline(Some(next));
             }
-            Pulse::Stalled => cx.abort(),
+            Pulse::Stalled(stall) => {
+                let fault = stall.fault();
+                let is_stuck = cx.outbound_bytes() > 0;
+                peer.session.close(cx, &fault);
+                if is_stuck {
+                    cx.abort();
+                }
+                self.stalled = Some(fault.text);
+            }
         }
     }
 
@@ -510,7 +525,10 @@ impl ClientNode {
         }
         let (error, may_pass) = match self.farewell.take() {
             Some(Fault { code, text }) => (JobError::Closed { code, text }, true),
-            None => self.judge(why),
+            None => {
+                let stalled = self.stalled.take();
+                self.judge(why, stalled)
+            }
         };
         let broken = Broken {
             now_ms: shared.now().0,
@@ -534,11 +552,12 @@ impl ClientNode {
     }
 
     /// What a broken connection means, and whether it may pass by itself.
-    fn judge(&self, why: &Closed) -> (JobError, bool) {
+    fn judge(&self, why: &Closed, stalled: Option<String>) -> (JobError, bool) {
         let authority = self.job.link().authority();
-        let reason = match why {
-            Closed::Connect(error) | Closed::Reset(error) => system_reason(error),
-            other => other.to_string(),
+        let reason = match (why, stalled) {
+            (_, Some(stalled)) => stalled,
+            (Closed::Connect(error) | Closed::Reset(error), None) => system_reason(error),
+            (other, None) => other.to_string(),
         };
         match why {
             Closed::WrongServer { .. } => (JobError::WrongServer { authority }, false),

@@ -27,6 +27,7 @@ mod intake;
 mod job;
 mod judging;
 mod ledger;
+mod liveness;
 mod local;
 mod mapped;
 mod offering;

@@ -1,6 +1,8 @@
 //! What a host asks of a server or a client: plain options, checked when they are used.
 
-use crate::model::limits::{CONNECTIONS_MAX, HANDSHAKE_TIMEOUT_MS, IDLE_TIMEOUT_MS, STALL_TIMEOUT_MS};
+use crate::model::limits::{
+    CONNECTIONS_MAX, HANDSHAKE_TIMEOUT_MS, IDLE_TIMEOUT_MS, QUIET_TIMEOUT_MS, STALL_TIMEOUT_MS,
+};
 use crate::model::{DEFAULT_PORT, DeviceId, Link, RelPath, Rights, ShareName, Timetable};
 use crate::store::{Flush, Retention};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -82,10 +84,14 @@ pub struct Bandwidth {
 pub struct Deadlines {
     /// From accept until the peer must have opened a share.
     pub handshake_ms: u64,
-    /// Without progress in a transfer, in either direction.
+    /// Without progress in a transfer, in either direction: a whole message or 16 KiB have to come, and
+    /// 16 KiB of what waits for it have to be read.
     pub stall_ms: u64,
-    /// Without a transfer.
+    /// Without a transfer, however often it pings.
     pub idle_ms: u64,
+    /// In a transfer with nothing to do here, and nothing but pings from the peer. It may be busy with a large
+    /// file, so this is long.
+    pub quiet_ms: u64,
 }
 
 impl Default for Deadlines {
@@ -94,6 +100,7 @@ impl Default for Deadlines {
             handshake_ms: HANDSHAKE_TIMEOUT_MS,
             stall_ms: STALL_TIMEOUT_MS,
             idle_ms: IDLE_TIMEOUT_MS,
+            quiet_ms: QUIET_TIMEOUT_MS,
         }
     }
 }

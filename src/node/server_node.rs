@@ -8,8 +8,9 @@ use super::begin::{filter_of, receive, send, stopping, target_kind};
 use super::commit::COMMIT_TIMER;
 use super::events::{ServerEvent, Summary};
 use super::ledger::{Audience, Ledger};
+use super::liveness::{Patience, Pulse, Sight, Stall};
 use super::options::Deadlines;
-use super::peer::{Core, Peer, Pulse, Session, Transfer};
+use super::peer::{Core, Peer, Session, Transfer};
 use super::place::Place;
 use super::status::{LoopStatus, StatusReport, Totals};
 use super::tidying::{TIDY_TIMER, Tidier};
@@ -97,7 +98,7 @@ impl Handler<Peer> for ServerNode {
 
     fn established(&mut self, cx: &mut Context<'_>, peer: &mut Peer, device: Option<DeviceId>) {
         peer.session.device = device;
-        peer.session.liveness.heard(cx.now());
+        peer.session.liveness.begin(cx.now());
         cx.set_deadline(Some(peer.session.began + self.deadlines.handshake_ms));
     }
 
@@ -122,13 +123,23 @@ impl Handler<Peer> for ServerNode {
 
     fn deadline(&mut self, cx: &mut Context<'_>, peer: &mut Peer) {
         let session = &mut peer.session;
-        let timeout = match (session.machine.is_open(), session.machine.is_transferring()) {
-            (false, _) => return self.give_up(cx, session),
-            (true, true) => self.deadlines.stall_ms,
-            (true, false) => self.deadlines.idle_ms,
+        let Deadlines {
+            handshake_ms,
+            stall_ms,
+            idle_ms,
+            quiet_ms,
+        } = self.deadlines;
+        let (stall_ms, quiet_ms) = match (session.machine.is_open(), session.machine.is_transferring()) {
+            (false, _) => return self.give_up(cx, session, Stall::Unopened(handshake_ms)),
+            (true, true) => (stall_ms, quiet_ms),
+            (true, false) => (idle_ms, idle_ms),
         };
-        match session.liveness.check(cx, timeout) {
-            Pulse::Stalled => self.give_up(cx, session),
+        let patience = Patience {
+            stall_ms,
+            quiet_ms: Some(quiet_ms),
+        };
+        match session.liveness.check(Sight::of(cx), patience) {
+            Pulse::Stalled(stall) => self.give_up(cx, session, stall),
             Pulse::Alive(next) => {
                 if session.machine.is_transferring() {
                     session.machine.ping(cx.now().0);
@@ -146,6 +157,9 @@ impl Handler<Peer> for ServerNode {
         }
         if peer.session.transfer.take().is_some() {
             log::info!("a transfer ended early: {why}");
+        } else if matches!(why, Closed::HandshakeTimeout) {
+            // There is nobody to tell yet.
+            log::info!("a connection was cut: {why}");
         } else {
             log::debug!("connection closed: {why}");
         }
@@ -352,6 +366,7 @@ impl ServerNode {
         session.flush(cx);
         session.transfer = None;
         session.machine.end_transfer();
+        session.liveness.worked(cx.now());
         self.core.committer.forget(cx.id());
         let Some(index) = session.share else { return };
         let mut summary: Summary = std::mem::take(&mut session.ledger.summary);
@@ -401,8 +416,8 @@ impl ServerNode {
         session.machine.status_reply(&json);
     }
 
-    fn give_up(&mut self, cx: &mut Context<'_>, session: &mut Session) {
-        let fault = Fault::new(CloseCode::Timeout, "silent for too long");
+    fn give_up(&mut self, cx: &mut Context<'_>, session: &mut Session, stall: Stall) {
+        let fault = stall.fault();
         self.events.push(ServerEvent::Refused {
             peer: cx.peer_addr(),
             code: fault.code,

@@ -56,6 +56,8 @@ pub(super) struct Limited {
     waits: [Option<LimitId>; 2],
     /// By direction: what the last question found empty.
     lacks: [Option<LimitId>; 2],
+    /// It stood in a line since somebody asked.
+    held_up: bool,
 }
 
 impl Default for Limited {
@@ -77,7 +79,14 @@ impl Limited {
             aside: [[0; LIMITS_MAX]; 2],
             waits: [None; 2],
             lacks: [None; 2],
+            held_up: false,
         }
+    }
+
+    /// Whether it stands, or stood, in a line since this was last asked.
+    pub(super) fn was_held_up(&mut self) -> bool {
+        let waits = self.waits.iter().any(Option::is_some);
+        std::mem::take(&mut self.held_up) || waits
     }
 
     fn position(&self, limit: LimitId) -> Option<usize> {
@@ -215,6 +224,7 @@ impl Limits {
                     let waits = &mut limited.waits[direction as usize];
                     if waits.is_none() {
                         *waits = Some(limit);
+                        limited.held_up = true;
                         let line = &mut self.lines[usize::from(limit.0)][direction as usize];
                         line.waiting.push_back(id);
                         line.arm(limit, direction, now_micros, timers);

@@ -274,6 +274,14 @@ impl Context<'_> {
         self.connection.received
     }
 
+    /// Whether a limit of bandwidth let the connection wait since this was last asked.
+    pub fn was_held_up(&mut self) -> bool {
+        self.connection
+            .limited
+            .as_mut()
+            .is_some_and(|limited| limited.was_held_up())
+    }
+
     /// Where the peer is.
     #[must_use]
     pub fn peer_addr(&self) -> SocketAddr {
