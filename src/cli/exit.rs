@@ -106,7 +106,10 @@ impl Exit {
             ServerError::Listen { .. } | ServerError::State { .. } => Exit::Error,
             ServerError::Share { .. } => Exit::TargetMissing,
             ServerError::Locked { .. } => Exit::Locked,
-            ServerError::DuplicateShare(_) | ServerError::SameFolder { .. } | ServerError::NoShares => Exit::Usage,
+            ServerError::NoSuchShare(_)
+            | ServerError::DuplicateShare(_)
+            | ServerError::SameFolder { .. }
+            | ServerError::NoShares => Exit::Usage,
         }
     }
 

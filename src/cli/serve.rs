@@ -2,11 +2,12 @@
 //! Never opens a port or a folder to everyone unless the user asked for it, beyond this machine twice.
 
 use super::address;
+use super::bandwidth::{self, Limit};
 use super::capacity::CapacityFlags;
 use super::complaint::Complaint;
 use super::exit::Exit;
 use super::push::show;
-use super::quantity::{self, KeepVersions, Rate};
+use super::quantity::{self, KeepVersions};
 use super::report::{self, plain};
 use super::session::{Ending, Session};
 use super::welcome::Ready;
@@ -18,7 +19,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use syncline::model::{Rights, ShareName};
-use syncline::node::{Durability, Server, ServerEvent, ServerOptions, ShareOptions, Summary};
+use syncline::node::{Deadlines, Durability, Server, ServerEvent, ServerOptions, ShareOptions, Summary};
 
 /// The flags and operands of `serve`.
 #[derive(Debug, Args)]
@@ -62,9 +63,18 @@ pub(crate) struct Flags {
     /// forever or off
     #[arg(long, value_name = "AGE,SIZE", default_value = "30d,10%", value_parser = quantity::parse_keep_versions)]
     keep_versions: KeepVersions,
-    /// Bytes a second over all connections, such as 512k or 5M
-    #[arg(long, value_name = "RATE", value_parser = Rate::parse)]
-    bwlimit: Option<Rate>,
+    /// Bytes a second in each direction: 512k, 5M, or over the day as '08:00,512k 18:00,off'
+    ///
+    /// For one share only it is written NAME=5M, for one device device:NAME=1M, where the device is named as
+    /// in `syncline devices`. May be repeated; a connection keeps to all limits that concern it.
+    #[arg(long, value_name = "[SCOPE=]RATE|TIMES", value_parser = Limit::parse)]
+    bwlimit: Vec<Limit>,
+    /// Cut a transfer whose other side is silent, or does not read, for this long
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = quantity::parse_duration)]
+    timeout: Duration,
+    /// Cut a connection without a transfer after this long
+    #[arg(long, value_name = "TIME", default_value = "2m", value_parser = quantity::parse_duration)]
+    idle_timeout: Duration,
     #[command(flatten)]
     capacity: CapacityFlags,
 }
@@ -159,12 +169,21 @@ fn options(session: &Session, flags: &Flags) -> Result<ServerOptions, Complaint>
         plain: flags.plain,
         durability: flags.durability.into(),
         keep_versions: flags.keep_versions.0,
-        bandwidth_limit: flags.bwlimit.and_then(Rate::limit),
+        bandwidth: bandwidth::of_server(&flags.bwlimit, || Ok(session.home()?.trust().devices()?))?,
         handle_signals: true,
+        deadlines: Deadlines {
+            stall_ms: milliseconds(flags.timeout),
+            idle_ms: milliseconds(flags.idle_timeout),
+            ..Deadlines::default()
+        },
         ..ServerOptions::new(home, shares)
     };
     flags.capacity.apply(session, &mut options)?;
     Ok(options)
+}
+
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1)
 }
 
 fn check_exposure(flags: &Flags, listen: &[SocketAddr]) -> Result<(), Complaint> {

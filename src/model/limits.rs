@@ -36,12 +36,16 @@ pub const FILE_BYTES_MAX: u64 = i64::MAX as u64;
 
 /// Milliseconds from accept until a connection must be authenticated.
 pub const HANDSHAKE_TIMEOUT_MS: u64 = 10_000;
-/// Milliseconds without any byte from the peer until a connection in a transfer is closed.
+/// Milliseconds without a whole message or 16 KiB from the peer, or without 16 KiB read by it, until a
+/// connection in a transfer is closed.
 pub const STALL_TIMEOUT_MS: u64 = 60_000;
 /// Milliseconds between pings while nothing else is sent during a transfer.
 pub const PING_INTERVAL_MS: u64 = 15_000;
 /// Milliseconds that an authenticated connection may sit without a transfer.
 pub const IDLE_TIMEOUT_MS: u64 = 120_000;
+/// Milliseconds that a peer in a transfer may say nothing but pings while there is nothing to do here.
+/// Reading a file of 1 TB to compare it takes 2.8 hours at 100 MB/s.
+pub const QUIET_TIMEOUT_MS: u64 = 4 * 3600 * 1000;
 /// Milliseconds that open connections get to finish after a request to stop.
 pub const DRAIN_TIMEOUT_MS: u64 = 5_000;
 

@@ -3,12 +3,13 @@
 //! A library value: a host polls it from its own loop, or lets [`Client::poll`] wait.
 //! Invariant: exactly one [`ClientEvent::Finished`] is reported, as the last event.
 
+use super::bandwidth::Rates;
 use super::client_node::{ClientNode, Phase, RETRY_TIMER};
 use super::deltas::Deltas;
 use super::events::{ClientEvent, JobError, Summary};
 use super::ledger::Audience;
 use super::local::{Sources, pull_names, refuse_duplicates};
-use super::options::{ClientOptions, FilterRule, Job, TransferOptions};
+use super::options::{Bandwidth, ClientOptions, FilterRule, Job, TransferOptions};
 use super::peer::{Core, Peer};
 use super::resumes::Resumes;
 use super::retrying::Retrying;
@@ -56,7 +57,6 @@ impl Client {
         let addresses = resolve(&link)?;
         let security = security(&options, &home, expected)?;
         let reactor_options = ReactorOptions {
-            bytes_per_second: options.bandwidth_limit,
             handle_signals: options.handle_signals,
             ..ReactorOptions::default()
         };
@@ -71,6 +71,11 @@ impl Client {
             }
             _ => Resumes::new(None),
         };
+        let bandwidth = Bandwidth {
+            global: options.bandwidth.clone(),
+            ..Bandwidth::default()
+        };
+        let rates = Rates::begin(&bandwidth, reactor.shared());
         let mut node = ClientNode {
             options,
             job,
@@ -94,6 +99,8 @@ impl Client {
             disk_full: false,
             farewell: None,
             come_back: None,
+            stalled: None,
+            rates,
         };
         if !node.options.delay.is_zero() {
             let delay_ms = u64::try_from(node.options.delay.as_millis()).unwrap_or(u64::MAX);

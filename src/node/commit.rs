@@ -297,6 +297,13 @@ impl Committer {
         self.results.get_mut(&owner).map(std::mem::take).unwrap_or_default()
     }
 
+    /// What `owner` had no time for comes first the next time.
+    pub(crate) fn put_back(&mut self, owner: ConnId, rest: impl Iterator<Item = Done>) {
+        if let Some(results) = self.results.get_mut(&owner) {
+            results.splice(0..0, rest);
+        }
+    }
+
     /// The owner is gone. What it had queued is complete and verified, so it is still published;
     /// only nobody is told.
     pub(crate) fn forget(&mut self, owner: ConnId) {

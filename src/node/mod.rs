@@ -6,12 +6,14 @@
 mod access;
 mod agreement;
 mod arriving;
+mod bandwidth;
 mod begin;
 mod budget;
 mod changing;
 mod choosing;
 mod client;
 mod client_node;
+mod clock;
 mod commit;
 mod comparing;
 mod content;
@@ -27,6 +29,7 @@ mod intake;
 mod job;
 mod judging;
 mod ledger;
+mod liveness;
 mod local;
 mod mapped;
 mod offering;
@@ -48,6 +51,7 @@ mod sending;
 mod server;
 mod server_node;
 mod sessions;
+mod slice;
 mod source_tree;
 mod status;
 mod target;
@@ -61,8 +65,8 @@ pub use history::{Deleted, History, HistoryError};
 #[cfg(feature = "tls")]
 pub use identity::stored_device;
 pub use options::{
-    ClientOptions, Deadlines, Durability, FilterRule, Job, Mapping, MaxDelete, ServerOptions, ShareOptions, Source,
-    TransferOptions,
+    Bandwidth, ClientOptions, Deadlines, Durability, FilterRule, Job, Mapping, MaxDelete, ServerOptions, ShareOptions,
+    Source, TransferOptions,
 };
 pub use server::{Server, ServerError};
 pub use turns::{Load, Schedule};

@@ -10,6 +10,7 @@
 
 use super::commit::Committer;
 use super::resumes::Lease;
+use super::slice::Slice;
 use super::target::Target;
 use super::verifying::{CheckedChunk, Task, Verifying};
 use crate::delta::prefix::{PrefixDecoder, PrefixError};
@@ -104,7 +105,7 @@ pub(super) struct Patched {
     lease: Option<Lease>,
 }
 
-/// Most bytes of the result that one step makes.
+/// Most bytes of the result that one step makes, if there is time for so many.
 const STEP_BYTES: u64 = 4 << 20;
 /// Bytes of a decoder of zstd without its window.
 const UNPACKER_BYTES: u64 = 256 * 1024;
@@ -167,10 +168,11 @@ impl Patching {
         }
         let length = input.len();
         let start = self.done;
+        let slice = Slice::begin();
         let mut followed = Followed::default();
         loop {
             self.check(owner, committer);
-            if self.done - start >= STEP_BYTES {
+            if self.done - start >= STEP_BYTES || slice.is_over() {
                 followed.more = true;
                 break;
             }

@@ -2,6 +2,7 @@
 //!
 //! A library value: a host polls it from its own loop, or lets [`Server::poll`] wait.
 
+use super::bandwidth::Rates;
 use super::begin::stopping;
 use super::budget::Pressure;
 use super::events::ServerEvent;
@@ -52,6 +53,9 @@ pub enum ServerError {
         /// What it is served as already.
         share: ShareName,
     },
+    /// A limit of bandwidth names a share that is not served.
+    #[error("a bandwidth limit is set for \"{0}\", and no share of that name is served")]
+    NoSuchShare(ShareName),
     /// A folder cannot be served.
     #[error("cannot serve {}: {reason}", path.display())]
     Share {
@@ -95,10 +99,16 @@ impl Server {
         };
         let home = Home::open(&options.home).map_err(state)?;
         let shares = open_shares(options)?;
+        let limited = options.bandwidth.shares.iter().map(|(share, _)| share);
+        if let Some(share) = limited
+            .into_iter()
+            .find(|name| shares.iter().all(|share| share.name != **name))
+        {
+            return Err(ServerError::NoSuchShare(share.clone()));
+        }
         let (security, own) = security(options, &home)?;
         let reactor_options = ReactorOptions {
             connections_max: options.connections_max,
-            bytes_per_second: options.bandwidth_limit,
             handle_signals: options.handle_signals,
             handshake_timeout_ms: options.deadlines.handshake_ms,
             ..ReactorOptions::default()
@@ -124,7 +134,8 @@ impl Server {
                 .collect(),
         };
         let run_file = home.announce(&running).map_err(state)?;
-        let node = ServerNode::new(options, home, own, shares);
+        let rates = Rates::begin(&options.bandwidth, reactor.shared());
+        let node = ServerNode::new(options, home, own, shares, rates);
         let now = reactor.shared().now();
         if let Some(first) = node.tidier.as_ref().and_then(|tidier| tidier.first(now)) {
             reactor.shared().set_timer(TIDY_TIMER, first);

@@ -3,12 +3,14 @@
 //! Never blocks. Invariant: nothing below a share is looked at before its open was granted.
 
 use super::access::{Access, Visitor};
+use super::bandwidth::{BANDWIDTH_TIMER, Rates};
 use super::begin::{filter_of, receive, send, stopping, target_kind};
 use super::commit::COMMIT_TIMER;
 use super::events::{ServerEvent, Summary};
 use super::ledger::{Audience, Ledger};
+use super::liveness::{Patience, Pulse, Sight, Stall};
 use super::options::{Deadlines, ServerOptions};
-use super::peer::{Core, Peer, Pulse, Session, Transfer};
+use super::peer::{Core, Peer, Session, Transfer};
 use super::place::Place;
 use super::status::{LoopStatus, StatusReport, Totals};
 use super::tidying::{TIDY_TIMER, Tidier};
@@ -61,6 +63,8 @@ pub(super) struct ServerNode {
     pub(super) turns: Turns,
     /// The abilities that clients are offered.
     pub(super) offered: u64,
+    /// The limits of bandwidth.
+    pub(super) rates: Rates,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,7 +106,7 @@ impl Handler<Peer> for ServerNode {
 
     fn established(&mut self, cx: &mut Context<'_>, peer: &mut Peer, device: Option<DeviceId>) {
         peer.session.device = device;
-        peer.session.liveness.heard(cx.now());
+        peer.session.liveness.begin(cx.now());
         cx.set_deadline(Some(peer.session.began + self.deadlines.handshake_ms));
     }
 
@@ -128,13 +132,24 @@ impl Handler<Peer> for ServerNode {
 
     fn deadline(&mut self, cx: &mut Context<'_>, peer: &mut Peer) {
         let session = &mut peer.session;
-        let timeout = match (session.machine.is_open(), session.machine.is_transferring()) {
-            (false, _) => return self.give_up(cx, session),
-            (true, true) => self.deadlines.stall_ms,
-            (true, false) => self.deadlines.idle_ms,
+        let Deadlines {
+            handshake_ms,
+            stall_ms,
+            idle_ms,
+            quiet_ms,
+        } = self.deadlines;
+        let (stall_ms, quiet_ms) = match (session.machine.is_open(), session.machine.is_transferring()) {
+            (false, _) => return self.give_up(cx, session, Stall::Unopened(handshake_ms)),
+            (true, true) => (stall_ms, quiet_ms),
+            (true, false) => (idle_ms, idle_ms),
         };
-        match session.liveness.check(cx, timeout) {
-            Pulse::Stalled => self.give_up(cx, session),
+        let patience = Patience {
+            stall_ms,
+            // Who waits in line has nothing to do but answer.
+            quiet_ms: session.waiting.is_none().then_some(quiet_ms),
+        };
+        match session.liveness.check(Sight::of(cx), patience) {
+            Pulse::Stalled(stall) => self.give_up(cx, session, stall),
             Pulse::Alive(next) => {
                 if session.machine.is_transferring() {
                     session.machine.ping(cx.now().0);
@@ -153,6 +168,9 @@ impl Handler<Peer> for ServerNode {
         }
         if peer.session.transfer.take().is_some() {
             log::info!("a transfer ended early: {why}");
+        } else if matches!(why, Closed::HandshakeTimeout) {
+            // There is nobody to tell yet.
+            log::info!("a connection was cut: {why}");
         } else {
             log::debug!("connection closed: {why}");
         }
@@ -179,6 +197,9 @@ impl Handler<Peer> for ServerNode {
         }
         if key == LINE_TIMER {
             return self.count_line(shared);
+        }
+        if key == BANDWIDTH_TIMER {
+            return self.rates.apply(shared);
         }
         if key == REVOKE_TIMER {
             let stamp = self.access.home().trust().stamp().ok();
@@ -219,7 +240,13 @@ const COMPRESSING_BYTES_MIN: u64 = 128 << 20;
 
 impl ServerNode {
     /// A server of `shares`, whose own device is `own`.
-    pub(super) fn new(options: &ServerOptions, home: Home, own: Option<DeviceId>, shares: Vec<Share>) -> ServerNode {
+    pub(super) fn new(
+        options: &ServerOptions,
+        home: Home,
+        own: Option<DeviceId>,
+        shares: Vec<Share>,
+        rates: Rates,
+    ) -> ServerNode {
         let tidier = options
             .keep_versions
             .map(|retention| Tidier::new(retention, shares.iter().map(|share| &share.place)));
@@ -242,6 +269,7 @@ impl ServerNode {
             tidier,
             turns: Turns::new(options),
             offered: offered(options.memory_limit),
+            rates,
         }
     }
 
@@ -359,6 +387,9 @@ impl ServerNode {
         session.stamp = self.stamp;
         self.no_longer_unopened(cx.id());
         session.machine.grant(opened);
+        if let Some(share) = &open.share {
+            cx.limit(&self.rates.of(share, session.device.as_ref()));
+        }
         cx.set_deadline(Some(cx.now() + self.deadlines.idle_ms / 4));
         self.check_room(session)?;
         self.tell_schedule(session);
@@ -383,6 +414,7 @@ impl ServerNode {
         let filter = filter_of(&begin).map_err(|error| Fault::new(CloseCode::Limit, error.to_string()))?;
         session.ledger = Ledger::new(Audience::Nobody);
         session.began = cx.now();
+        session.liveness.worked(cx.now());
         session.wire_before = (cx.bytes_sent(), cx.bytes_received());
         let features = session.machine.features();
         let kind = match begin.direction {
@@ -408,6 +440,7 @@ impl ServerNode {
         session.flush(cx);
         session.transfer = None;
         session.machine.end_transfer();
+        session.liveness.worked(cx.now());
         self.core.committer.forget(cx.id());
         let id = cx.id();
         self.end_turn(cx, id, false);
@@ -460,8 +493,8 @@ impl ServerNode {
         session.machine.status_reply(&json);
     }
 
-    fn give_up(&mut self, cx: &mut Context<'_>, session: &mut Session) {
-        let fault = Fault::new(CloseCode::Timeout, "silent for too long");
+    fn give_up(&mut self, cx: &mut Context<'_>, session: &mut Session, stall: Stall) {
+        let fault = stall.fault();
         self.events.push(ServerEvent::Refused {
             peer: cx.peer_addr(),
             code: fault.code,

@@ -3,6 +3,7 @@
 //! Layer 2, and the only code that names mio. It moves bytes and tells the time; what the bytes mean
 //! is up to the host's machines, which it drives through [`Handler`].
 
+mod bandwidth;
 mod closed;
 mod connection;
 mod context;
@@ -24,6 +25,7 @@ mod timers;
 mod tls;
 mod turn;
 
+pub use bandwidth::LimitId;
 pub use closed::Closed;
 pub use context::{Context, Shared};
 pub use durable::Job;
