@@ -5,6 +5,7 @@
 
 mod access;
 mod agreement;
+mod ahead;
 mod arriving;
 mod bandwidth;
 mod begin;

@@ -251,6 +251,10 @@ impl Sending {
             self.begun.extend(partial.map(|_| (number, (identity, begun))));
             return Flow::Waits;
         }
+        if basis.is_some_and(|basis| !self.deltas.prepare(&basis)) {
+            self.begun.extend(partial.map(|_| (number, (identity, begun))));
+            return Flow::Compares;
+        }
         let told = self.told.remove(&number);
         let told = told.filter(|told| basis.is_some_and(|basis| told.is_about(&basis)));
         let choice = match basis {
