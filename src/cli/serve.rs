@@ -52,7 +52,7 @@ pub(crate) struct Flags {
     /// Without TLS: nobody can prove who they are, so it needs --open
     #[arg(long)]
     plain: bool,
-    /// Allow --open and --plain beyond this machine
+    /// Allow --open, --plain and --metrics beyond this machine
     #[arg(long)]
     yes: bool,
     /// When a push is acknowledged: barrier is when it is safely on disk, none leaves that to the system
@@ -65,6 +65,10 @@ pub(crate) struct Flags {
     /// Bytes a second over all connections, such as 512k or 5M
     #[arg(long, value_name = "RATE", value_parser = Rate::parse)]
     bwlimit: Option<Rate>,
+    /// Answer /metrics (for Prometheus) and /healthz over HTTP there; without an address on this machine only,
+    /// port 0 picks a free one
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    metrics: Option<String>,
     /// Connections that may be open at a time
     #[arg(long, value_name = "N", default_value_t = CONNECTIONS_MAX)]
     max_connections: usize,
@@ -165,6 +169,7 @@ fn options(session: &Session, flags: &Flags) -> Result<ServerOptions, Complaint>
         connections_max: flags.max_connections,
         handle_signals: true,
         deadlines: Deadlines::default(),
+        metrics: metrics(flags)?,
     })
 }
 
@@ -196,6 +201,24 @@ fn check_exposure(flags: &Flags, listen: &[SocketAddr]) -> Result<(), Complaint>
         ));
     }
     Ok(())
+}
+
+/// Where metrics are; beyond this machine only for who said so.
+fn metrics(flags: &Flags) -> Result<Option<SocketAddr>, Complaint> {
+    let Some(text) = &flags.metrics else {
+        return Ok(None);
+    };
+    let address = address::parse_local(text)?;
+    if !address.ip().is_loopback() && !flags.yes {
+        return Err(Complaint::usage(
+            format!("--metrics on {address} tells anyone who can reach this machine what it serves"),
+            format!(
+                "add --yes if you want that, or use --metrics 127.0.0.1:{}",
+                address.port()
+            ),
+        ));
+    }
+    Ok(Some(address))
 }
 
 /// Names and folders of the shares, as written; the server checks that they exist and differ.
@@ -329,11 +352,10 @@ fn tell(event: &ServerEvent) -> (String, Value) {
         ServerEvent::Refused { peer, code, text } => {
             let text = plain(text);
             let line = format!("{peer} refused: {text}");
-            let code = format!("{code:?}").to_ascii_lowercase();
-            (
-                line,
-                json!({"event": "status", "state": "refused", "peer": peer.to_string(), "code": code, "reason": text}),
-            )
+            let object = json!({
+                "event": "status", "state": "refused", "peer": peer.to_string(), "code": code.name(), "reason": text,
+            });
+            (line, object)
         }
         ServerEvent::Drained => ("stopped".to_owned(), json!({"event": "status", "state": "stopped"})),
     }

@@ -63,6 +63,8 @@ pub struct ServerOptions {
     pub handle_signals: bool,
     /// How long it waits for its peers.
     pub deadlines: Deadlines,
+    /// Where to answer `/metrics` and `/healthz` over HTTP, to whoever can reach the address; `None`: nowhere.
+    pub metrics: Option<SocketAddr>,
 }
 
 /// How long a server waits for a peer, in milliseconds.
@@ -237,6 +239,7 @@ impl ServerOptions {
             connections_max: CONNECTIONS_MAX,
             handle_signals: false,
             deadlines: Deadlines::default(),
+            metrics: None,
         }
     }
 }

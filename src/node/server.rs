@@ -5,14 +5,16 @@
 use super::access::Access;
 use super::begin::stopping;
 use super::events::ServerEvent;
+use super::guest::{Guest, Web};
 use super::options::{ServerOptions, ShareOptions};
-use super::peer::{Core, Peer};
+use super::peer::Core;
 use super::place::Place;
 use super::resumes::Resumes;
 use super::server_node::{
     DRAIN_TIMER, Draining, EXPIRE_INTERVAL_MS, EXPIRE_TIMER, REVOKE_INTERVAL_MS, REVOKE_TIMER, ServerNode, Share,
 };
 use super::status::Totals;
+use super::tally::Tally;
 use super::tidying::{TIDY_TIMER, Tidier};
 use crate::model::limits::{DRAIN_TIMEOUT_MS, PREAUTH_CONNECTIONS_MAX};
 use crate::model::{DeviceId, ShareName, system_reason};
@@ -29,9 +31,10 @@ use std::time::{Duration, Instant};
 
 /// Serves folders to clients, on the thread that polls it.
 pub struct Server {
-    reactor: Reactor<Peer>,
+    reactor: Reactor<Guest>,
     node: ServerNode,
     addresses: Vec<SocketAddr>,
+    metrics: Option<SocketAddr>,
     _run_file: RunFile,
 }
 
@@ -112,6 +115,7 @@ impl Server {
             let listened = reactor.listen(address, security.clone());
             addresses.push(listened.map_err(|source| ServerError::Listen { address, source })?.1);
         }
+        let (web, metrics) = listen_for_metrics(&mut reactor, options.metrics)?;
         let running = RunningServer {
             pid: std::process::id(),
             listen: addresses.clone(),
@@ -142,6 +146,8 @@ impl Server {
             draining: Draining::No,
             counters: Counters::default(),
             connections: 0,
+            tally: Tally::default(),
+            web,
             recheck: false,
             cut: false,
             tidier,
@@ -156,6 +162,7 @@ impl Server {
             reactor,
             node,
             addresses,
+            metrics,
             _run_file: run_file,
         })
     }
@@ -164,6 +171,12 @@ impl Server {
     #[must_use]
     pub fn listen_addrs(&self) -> &[SocketAddr] {
         &self.addresses
+    }
+
+    /// Where it answers `/metrics` and `/healthz`, with the port that was picked.
+    #[must_use]
+    pub fn metrics_addr(&self) -> Option<SocketAddr> {
+        self.metrics
     }
 
     /// Its device id; `None` without TLS.
@@ -178,10 +191,10 @@ impl Server {
         &self.node.name
     }
 
-    /// Connections that are open, authenticated or not.
+    /// Connections that are open, authenticated or not. Those that ask for metrics do not count.
     #[must_use]
     pub fn connections(&self) -> usize {
-        self.reactor.connections()
+        self.reactor.connections() - self.node.web.connections()
     }
 
     /// What its loop has done, for metrics.
@@ -199,7 +212,7 @@ impl Server {
             self.begin_draining();
         }
         self.node.counters = self.reactor.counters();
-        self.node.connections = self.reactor.connections();
+        self.node.connections = self.connections();
         self.reactor.turn(timeout, &mut self.node)?;
         for share in &self.node.shares {
             share.place.root.forget_parents();
@@ -220,9 +233,12 @@ impl Server {
         if std::mem::take(&mut self.node.cut) {
             self.cut_all();
         }
-        let quiet = self.reactor.connections() == 0 && self.node.core.committer.is_idle();
+        let quiet = self.connections() == 0 && self.node.core.committer.is_idle();
         if matches!(self.node.draining, Draining::Until(_)) && quiet {
             self.node.draining = Draining::Over;
+            // Until here it told why nobody should come.
+            self.reactor.close_listeners();
+            self.abort(|_| true);
             self.node.events.push(ServerEvent::Drained);
         }
         Ok(std::mem::take(&mut self.node.events))
@@ -245,13 +261,13 @@ impl Server {
     }
 
     fn begin_draining(&mut self) {
-        self.reactor.close_listeners();
+        (0..self.addresses.len()).for_each(|listener| self.reactor.close_listener(listener));
         let until = self.reactor.shared().now() + DRAIN_TIMEOUT_MS;
         self.reactor.shared().set_timer(DRAIN_TIMER, until);
         self.node.draining = Draining::Until(until);
         for id in self.reactor.connection_ids() {
-            self.reactor.with(id, |cx, peer| {
-                if !peer.session.machine.is_transferring() {
+            self.reactor.with(id, |cx, guest| {
+                if let Some(peer) = guest.peer().filter(|peer| !peer.session.machine.is_transferring()) {
                     peer.session.close(cx, &stopping());
                 }
             });
@@ -259,8 +275,16 @@ impl Server {
     }
 
     fn cut_all(&mut self) {
+        self.abort(|guest| guest.peer().is_some());
+    }
+
+    fn abort(&mut self, which: impl Fn(&mut Guest) -> bool) {
         for id in self.reactor.connection_ids() {
-            self.reactor.with(id, |cx, _| cx.abort());
+            self.reactor.with(id, |cx, guest| {
+                if which(guest) {
+                    cx.abort();
+                }
+            });
         }
     }
 }
@@ -270,6 +294,18 @@ impl AsFd for Server {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.reactor.as_fd()
     }
+}
+
+fn listen_for_metrics(
+    reactor: &mut Reactor<Guest>,
+    address: Option<SocketAddr>,
+) -> Result<(Web, Option<SocketAddr>), ServerError> {
+    let Some(address) = address else {
+        return Ok((Web::default(), None));
+    };
+    let listened = reactor.listen(address, Security::Plain);
+    let (index, bound) = listened.map_err(|source| ServerError::Listen { address, source })?;
+    Ok((Web::listening(index, bound), Some(bound)))
 }
 
 /// Commands that read it have another working directory.
@@ -325,7 +361,7 @@ fn open_share(wanted: &ShareOptions, options: &ServerOptions) -> Result<Share, S
     if lock.is_some() && options.keep_versions.is_some() {
         place = place.keeping_versions();
     }
-    let mut read_only = None;
+    let (mut read_only, mut is_damaged) = (None, false);
     if lock.is_none() {
         log::warn!("{} cannot be written to: it is served for reading only", path.display());
         read_only = Some("this share is read-only on its server");
@@ -336,6 +372,7 @@ fn open_share(wanted: &ShareOptions, options: &ServerOptions) -> Result<Share, S
                 log::error!(
                     "{path} is served for reading only: {error}; stop the server and run: syncline doctor --repair {path}"
                 );
+                is_damaged = true;
                 read_only = Some("this share is read-only until its server has repaired its journal");
                 Resumes::new(None)
             }
@@ -351,6 +388,7 @@ fn open_share(wanted: &ShareOptions, options: &ServerOptions) -> Result<Share, S
         place: Rc::new(place),
         open: wanted.open,
         read_only,
+        is_damaged,
         totals: Totals::default(),
         _lock: lock,
     })

@@ -262,6 +262,7 @@ impl<M, H: Handler<M>> Visit<'_, M, H> {
         match connection.stream.flush(&mut connection.outbound, self.scratch, limit) {
             Ok(Flow::Moved(count)) => {
                 connection.sent += count as u64;
+                self.shared.bytes_sent += count as u64;
                 quantum.bytes = quantum.bytes.saturating_sub(count);
                 if let Some(throttle) = &mut self.shared.throttle {
                     throttle.up.take(count as u64);
@@ -303,6 +304,7 @@ impl<M, H: Handler<M>> Visit<'_, M, H> {
         match connection.stream.receive(self.scratch, quantum.bytes.min(allowed)) {
             Ok(Flow::Moved(count)) => {
                 connection.received += count as u64;
+                self.shared.bytes_received += count as u64;
                 quantum.bytes = quantum.bytes.saturating_sub(count);
                 if let Some(throttle) = &mut self.shared.throttle {
                     throttle.down.take(count as u64);

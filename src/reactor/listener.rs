@@ -38,7 +38,8 @@ pub(super) enum Accepted {
 
 #[derive(Debug)]
 struct Listener {
-    socket: TcpListener,
+    /// `None` once it is closed.
+    socket: Option<TcpListener>,
     security: Security,
     is_pending: bool,
     rests: bool,
@@ -81,7 +82,7 @@ impl Listeners {
         let index = self.list.len();
         registry.register(&mut socket, Source::Listener(index).token(), Interest::READABLE)?;
         self.list.push(Listener {
-            socket,
+            socket: Some(socket),
             security,
             is_pending: false,
             rests: false,
@@ -94,6 +95,14 @@ impl Listeners {
         self.spare = None;
     }
 
+    /// Closes one listener. Its number is not given to another one.
+    pub(super) fn close_one(&mut self, index: usize) {
+        if let Some(listener) = self.list.get_mut(index) {
+            listener.socket = None;
+            listener.is_pending = false;
+        }
+    }
+
     pub(super) fn len(&self) -> usize {
         self.list.len()
     }
@@ -101,7 +110,7 @@ impl Listeners {
     /// An event said that peers wait.
     pub(super) fn note(&mut self, index: usize) {
         if let Some(listener) = self.list.get_mut(index) {
-            listener.is_pending = true;
+            listener.is_pending = listener.socket.is_some();
         }
     }
 
@@ -130,7 +139,10 @@ impl Listeners {
     /// Accepts one peer; turns away at most `drops_max` when descriptors have run out.
     pub(super) fn accept(&mut self, index: usize, drops_max: usize) -> Accepted {
         let listener = &mut self.list[index];
-        match listener.socket.accept() {
+        let Some(socket) = &listener.socket else {
+            return Accepted::Nobody;
+        };
+        match socket.accept() {
             Ok((stream, peer)) => Accepted::Stream(stream, peer),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 listener.is_pending = false;
@@ -154,8 +166,8 @@ impl Listeners {
         }
         let listener = &mut self.list[index];
         let mut dropped = 0;
-        while dropped < drops_max {
-            match listener.socket.accept() {
+        while let (true, Some(socket)) = (dropped < drops_max, &listener.socket) {
+            match socket.accept() {
                 Ok(_) => dropped += 1,
                 Err(error) => {
                     listener.is_pending = error.kind() != io::ErrorKind::WouldBlock;

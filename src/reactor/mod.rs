@@ -23,6 +23,7 @@ mod timers;
 #[cfg(feature = "tls")]
 mod tls;
 mod turn;
+mod turn_times;
 
 pub use closed::Closed;
 pub use context::{Context, Shared};
@@ -32,4 +33,6 @@ pub use handler::{Activity, Handler};
 pub use identity::{Identity, IdentityError};
 pub use source::ConnId;
 pub use stream::{ClientSecurity, Security};
+pub use timers::{TimerId, Timers};
 pub use turn::{Counters, Reactor, ReactorOptions};
+pub use turn_times::{TURN_BOUNDS_MICROS, TurnTimes};

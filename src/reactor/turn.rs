@@ -19,6 +19,7 @@ use super::listener::{Accepted, Listeners, REST_MS};
 use super::signals::Signals;
 use super::source::{ConnId, Slots, Source};
 use super::stream::{ClientSecurity, Scratch, Security, Stream};
+use super::turn_times::TurnTimes;
 use crate::model::limits::{ACCEPTS_PER_TURN, CONNECTIONS_MAX, HANDSHAKE_TIMEOUT_MS};
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Waker};
@@ -77,8 +78,20 @@ pub struct Counters {
     pub turned_away: u64,
     /// Microseconds of work in the longest turn, without the waiting.
     pub longest_turn_micros: u64,
+    /// How long turns took.
+    pub turn_times: TurnTimes,
     /// Bytes in the longest queue that any connection had.
     pub longest_queue_bytes: usize,
+    /// TCP payload bytes sent and received, over all connections.
+    pub bytes_sent: u64,
+    /// As `bytes_sent`.
+    pub bytes_received: u64,
+    /// Jobs that wait for the helper thread or are with it.
+    pub helper_queue: u64,
+    /// Jobs that it has done.
+    pub helper_jobs: u64,
+    /// Microseconds that it has worked.
+    pub helper_busy_micros: u64,
 }
 
 struct Slot<M> {
@@ -176,6 +189,7 @@ impl<M> Reactor<M> {
         self.close_requested(handler);
         let micros = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
         self.counters.longest_turn_micros = self.counters.longest_turn_micros.max(micros);
+        self.counters.turn_times.note(micros);
         Ok(())
     }
 
@@ -202,6 +216,11 @@ impl<M> Reactor<M> {
     /// Closes every listener; open connections go on.
     pub fn close_listeners(&mut self) {
         self.listeners.close();
+    }
+
+    /// Closes one listener; the others, and open connections, go on.
+    pub fn close_listener(&mut self, index: usize) {
+        self.listeners.close_one(index);
     }
 
     /// Open connections, in any phase.
@@ -246,6 +265,11 @@ impl<M> Reactor<M> {
     pub fn counters(&self) -> Counters {
         Counters {
             longest_queue_bytes: self.shared.longest_queue_bytes,
+            bytes_sent: self.shared.bytes_sent,
+            bytes_received: self.shared.bytes_received,
+            helper_queue: self.shared.helper().queue,
+            helper_jobs: self.shared.helper().jobs,
+            helper_busy_micros: self.shared.helper().busy_micros,
             ..self.counters
         }
     }

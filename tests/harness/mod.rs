@@ -40,6 +40,7 @@ pub struct WorldOptions {
     pub durability: Durability,
     pub handle_signals: bool,
     pub deadlines: Deadlines,
+    pub metrics: Option<SocketAddr>,
 }
 
 impl Default for WorldOptions {
@@ -50,6 +51,7 @@ impl Default for WorldOptions {
             durability: Durability::None,
             handle_signals: false,
             deadlines: Deadlines::default(),
+            metrics: None,
         }
     }
 }
@@ -188,6 +190,7 @@ pub fn server_options(dir: &Path, options: &WorldOptions) -> ServerOptions {
         connections_max: 1000,
         handle_signals: options.handle_signals,
         deadlines: options.deadlines,
+        metrics: options.metrics,
     }
 }
 
