@@ -401,6 +401,23 @@ mod tests {
     }
 
     #[test]
+    fn metrics_are_off_unless_asked_for_and_beyond_this_machine_twice() {
+        let at = |args: &[&str]| {
+            let flags = Command::parse_from(std::iter::once("serve").chain(args.iter().copied())).flags;
+            metrics(&flags).map_err(|complaint| complaint.exit.code())
+        };
+        let local = |port| Ok(Some(SocketAddr::from(([127, 0, 0, 1], port))));
+        assert_eq!(at(&[]), Ok(None));
+        for text in ["127.0.0.1:7180", "7180", ":7180"] {
+            assert_eq!(at(&["--metrics", text]), local(7180), "{text}");
+        }
+        assert_eq!(at(&["--metrics", "0"]), local(0));
+        assert_eq!(at(&["--metrics", "0.0.0.0:7180"]), Err(2));
+        assert!(at(&["--metrics", "0.0.0.0:7180", "--yes"]).is_ok());
+        assert_eq!(at(&["--metrics", "nonsense:x"]), Err(2));
+    }
+
+    #[test]
     fn shares_take_their_name_from_the_folder_or_the_operand() {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name);

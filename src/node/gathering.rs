@@ -9,7 +9,7 @@ use crate::store::{ProcessFigures, Versions};
 impl ServerNode {
     /// All figures, as the operator may see them.
     pub(super) fn snapshot(&self) -> Snapshot<'_> {
-        let shares = self.shares.iter().map(inside).collect();
+        let shares = self.shares.iter().map(|share| self.inside(share)).collect();
         self.report(shares, Some(self.loop_status()))
     }
 
@@ -30,6 +30,24 @@ impl ServerNode {
             uptime_seconds: self.started.elapsed().as_secs(),
             shares,
             loop_status,
+        }
+    }
+
+    /// A share as the operator may see it.
+    fn inside<'a>(&self, share: &'a Share) -> ShareStatus<'a> {
+        let journal = share.place.resumes.figures();
+        let versions = share.place.versions.as_ref();
+        let tidier = self.tidier.as_ref();
+        ShareStatus {
+            inside: Some(ShareInside {
+                read_only: u8::from(share.read_only.is_some()),
+                journal_entries: journal.entries,
+                journal_bytes: journal.bytes,
+                versions_kept: versions.map_or(0, Versions::kept),
+                versions_bytes: tidier.and_then(|tidier| tidier.bytes_of(&share.place)),
+                failed_by: share.totals.failed_by.clone(),
+            }),
+            ..outside(share, None)
         }
     }
 
@@ -58,21 +76,4 @@ impl ServerNode {
 fn outside(share: &Share, rights: Option<String>) -> ShareStatus<'_> {
     let free = share.place.root.free_bytes().ok();
     share.totals.of_share(&share.name, rights, free)
-}
-
-/// A share as the operator may see it.
-fn inside(share: &Share) -> ShareStatus<'_> {
-    let journal = share.place.resumes.figures();
-    let versions = share.place.versions.as_ref();
-    ShareStatus {
-        inside: Some(ShareInside {
-            read_only: u8::from(share.read_only.is_some()),
-            journal_entries: journal.entries,
-            journal_bytes: journal.bytes,
-            versions_kept: versions.map_or(0, Versions::kept),
-            versions_bytes: None,
-            failed_by: share.totals.failed_by.clone(),
-        }),
-        ..outside(share, None)
-    }
 }
