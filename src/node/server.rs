@@ -79,6 +79,14 @@ pub enum ServerError {
         /// From the system.
         source: io::Error,
     },
+    /// The address for metrics cannot be listened on.
+    #[error("cannot answer metrics on {address}: {}", system_reason(source))]
+    Metrics {
+        /// The address.
+        address: SocketAddr,
+        /// From the system.
+        source: io::Error,
+    },
     /// The state directory cannot be used.
     #[error("cannot use the state directory: {reason}")]
     State {
@@ -99,17 +107,10 @@ impl Server {
         let home = Home::open(&options.home).map_err(state)?;
         let shares = open_shares(options)?;
         let (security, own) = security(options, &home)?;
-        let reactor_options = ReactorOptions {
-            connections_max: options.connections_max,
-            bytes_per_second: options.bandwidth_limit,
-            handle_signals: options.handle_signals,
-            handshake_timeout_ms: options.deadlines.handshake_ms,
-            ..ReactorOptions::default()
-        };
         let broken = |error: io::Error| ServerError::State {
             reason: system_reason(&error),
         };
-        let mut reactor = Reactor::new(&reactor_options).map_err(broken)?;
+        let mut reactor = Reactor::new(&reactor_options(options)).map_err(broken)?;
         let mut addresses = Vec::new();
         for &address in &options.listen {
             let listened = reactor.listen(address, security.clone());
@@ -296,6 +297,16 @@ impl AsFd for Server {
     }
 }
 
+fn reactor_options(options: &ServerOptions) -> ReactorOptions {
+    ReactorOptions {
+        connections_max: options.connections_max,
+        bytes_per_second: options.bandwidth_limit,
+        handle_signals: options.handle_signals,
+        handshake_timeout_ms: options.deadlines.handshake_ms,
+        ..ReactorOptions::default()
+    }
+}
+
 fn listen_for_metrics(
     reactor: &mut Reactor<Guest>,
     address: Option<SocketAddr>,
@@ -304,7 +315,7 @@ fn listen_for_metrics(
         return Ok((Web::default(), None));
     };
     let listened = reactor.listen(address, Security::Plain);
-    let (index, bound) = listened.map_err(|source| ServerError::Listen { address, source })?;
+    let (index, bound) = listened.map_err(|source| ServerError::Metrics { address, source })?;
     Ok((Web::listening(index, bound), Some(bound)))
 }
 
