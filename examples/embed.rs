@@ -33,8 +33,11 @@ pub struct Measured {
     pub listening: u64,
     /// The most that was seen, with server and client.
     pub peak: u64,
+    /// How the push ended.
     pub outcome: Outcome,
+    /// How long it took.
     pub elapsed: Duration,
+    /// The longest that the server kept the host's loop in one call.
     pub longest_turn: Duration,
 }
 
@@ -78,7 +81,7 @@ fn server(home: PathBuf, folder: PathBuf, listen: SocketAddr) -> Result<Server, 
         listen: vec![listen],
         plain: true,
         connections_max: 64,
-        // HERE: memory_limit: Some(MEMORY_LIMIT), as soon as a server has a budget of memory.
+        memory_limit: Some(MEMORY_LIMIT),
         ..ServerOptions::new(home, vec![share])
     })?)
 }

@@ -121,8 +121,8 @@ fn loop_lines(status: &Value) -> [String; 4] {
     let number = |path: &str| status.pointer(path).and_then(Value::as_u64).unwrap_or(0);
     let count = |path: &str| quantity::count(number(path));
     let size = |path: &str| status.pointer(path).and_then(Value::as_u64).map(quantity::size);
-    let of_limit = size("/memory/limit_bytes").map_or_else(String::new, |limit| {
-        let accounted = size("/memory/accounted_bytes").unwrap_or_default();
+    let of_limit = size("/memory_limit_bytes").map_or_else(String::new, |limit| {
+        let accounted = size("/memory_bytes").unwrap_or_default();
         format!(", {accounted} of {limit} by its own account")
     });
     [
@@ -134,8 +134,8 @@ fn loop_lines(status: &Value) -> [String; 4] {
         ),
         format!(
             "  sessions     {} active, {} queued, {} completed, {} failed",
-            count("/stages/active"),
-            count("/stages/queued"),
+            count("/active"),
+            count("/queued"),
             count("/sessions/completed"),
             count("/sessions/failed"),
         ),
@@ -146,7 +146,7 @@ fn loop_lines(status: &Value) -> [String; 4] {
         ),
         format!(
             "  memory       {} in use{of_limit}, longest queue {}",
-            size("/memory/anonymous_bytes").unwrap_or_else(|| "unknown".to_owned()),
+            size("/anonymous_bytes").unwrap_or_else(|| "unknown".to_owned()),
             quantity::size(number("/longest_queue_bytes")),
         ),
     ]
@@ -231,9 +231,9 @@ mod tests {
                 "bytes": 2048, "saved_bytes": 1536, "unchanged_bytes": 512, "failed": 3}],
             "loop_status": {
                 "connections": 2, "accepted": 1234, "turned_away": 0, "longest_turn_micros": 4_250,
-                "stages": {"active": 1, "queued": 3}, "sessions": {"completed": 1_000, "failed": 7},
+                "active": 1, "queued": 3, "sessions": {"completed": 1_000, "failed": 7},
                 "turn_time": {"count": 4, "sum_micros": 2_000}, "longest_queue_bytes": 2048,
-                "memory": {"anonymous_bytes": 3 << 20, "accounted_bytes": 1 << 20, "limit_bytes": 64 << 20},
+                "anonymous_bytes": 3 << 20, "memory_bytes": 1 << 20, "memory_limit_bytes": 64 << 20,
             },
         });
         let lines = told(answer.as_object().unwrap());

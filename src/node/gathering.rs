@@ -3,7 +3,7 @@
 //! Never keeps any. Invariant: it costs a bounded number of system calls, however many connections there are.
 
 use super::server_node::{ServerNode, Share};
-use super::status::{LoopStatus, Memory, ShareInside, ShareStatus, Snapshot};
+use super::status::{LoopStatus, ShareInside, ShareStatus, Snapshot};
 use crate::store::{ProcessFigures, Versions};
 
 impl ServerNode {
@@ -60,14 +60,9 @@ impl ServerNode {
             refused_by: self.tally.refused_by.clone(),
             sessions: self.tally.sessions.clone(),
             commits: self.core.committer.figures(),
-            memory: Memory {
-                anonymous_bytes: process.anonymous_bytes,
-                // The place for what the memory budget counts, and for its limit.
-                accounted_bytes: None,
-                limit_bytes: None,
-            },
+            anonymous_bytes: process.anonymous_bytes,
             descriptors: process.descriptors,
-            ..LoopStatus::of(&self.counters)
+            ..LoopStatus::of(&self.counters, self.load())
         }
     }
 }

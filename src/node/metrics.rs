@@ -126,6 +126,26 @@ const METRICS: &[Metric] = &[
         At::Keys("/loop_status/sessions/failed_by", "code"),
         "Sessions that broke off, by the code of the close; lost when the connection broke.",
     ),
+    gauge(
+        "syncline_sessions_active",
+        At::One("/loop_status/active"),
+        "Sessions that run.",
+    ),
+    gauge(
+        "syncline_sessions_queued",
+        At::One("/loop_status/queued"),
+        "Sessions that wait for their turn.",
+    ),
+    counter(
+        "syncline_sessions_busy_total",
+        At::One("/loop_status/refused_busy"),
+        "Sessions that were told to come again, for lack of memory.",
+    ),
+    gauge(
+        "syncline_memory_accounted_most_bytes",
+        At::One("/loop_status/memory_most_bytes"),
+        "The most that the budget counted since the start.",
+    ),
     counter(
         "syncline_network_sent_bytes_total",
         At::One("/loop_status/bytes_sent"),
@@ -197,17 +217,17 @@ const METRICS: &[Metric] = &[
     .in_micros(),
     gauge(
         "syncline_memory_anonymous_bytes",
-        At::One("/loop_status/memory/anonymous_bytes"),
+        At::One("/loop_status/anonymous_bytes"),
         "Resident memory without mapped files.",
     ),
     gauge(
         "syncline_memory_accounted_bytes",
-        At::One("/loop_status/memory/accounted_bytes"),
+        At::One("/loop_status/memory_bytes"),
         "Memory that the budget counts.",
     ),
     gauge(
         "syncline_memory_limit_bytes",
-        At::One("/loop_status/memory/limit_bytes"),
+        At::One("/loop_status/memory_limit_bytes"),
         "What the budget may count at most.",
     ),
     gauge(

@@ -2,6 +2,7 @@
 
 use super::super::status::{CommitFigures, LoopStatus, ShareInside, ShareStatus, TurnBucket, TurnTime};
 use super::super::tally::{Sessions, Stages};
+use super::super::turns::Load;
 use super::*;
 use crate::reactor::Counters;
 use std::collections::{BTreeMap, BTreeSet};
@@ -52,12 +53,17 @@ fn snapshot(names: &[&'static str]) -> Snapshot<'static> {
             jobs: number(),
             files: number(),
         },
-        ..LoopStatus::of(&Counters {
-            helper_queue: number(),
-            helper_jobs: number(),
-            helper_busy_micros: number(),
-            ..Counters::default()
-        })
+        anonymous_bytes: Some(number()),
+        descriptors: Some(number()),
+        ..LoopStatus::of(
+            &Counters {
+                helper_queue: number(),
+                helper_jobs: number(),
+                helper_busy_micros: number(),
+                ..Counters::default()
+            },
+            load(&mut number),
+        )
     };
     Snapshot {
         event: "status",
@@ -65,15 +71,18 @@ fn snapshot(names: &[&'static str]) -> Snapshot<'static> {
         version: "1.2.3",
         uptime_seconds: number(),
         shares,
-        loop_status: Some(LoopStatus {
-            memory: super::super::status::Memory {
-                anonymous_bytes: Some(number()),
-                accounted_bytes: Some(number()),
-                limit_bytes: Some(number()),
-            },
-            descriptors: Some(number()),
-            ..status
-        }),
+        loop_status: Some(status),
+    }
+}
+
+fn load(number: &mut impl FnMut() -> u64) -> Load {
+    Load {
+        active: usize::try_from(number()).unwrap(),
+        queued: usize::try_from(number()).unwrap(),
+        refused_busy: number(),
+        memory_bytes: number(),
+        memory_most_bytes: number(),
+        memory_limit_bytes: Some(number()),
     }
 }
 
@@ -164,7 +173,7 @@ fn every_metric_has_a_figure() {
 fn what_is_not_known_has_no_sample() {
     let mut snapshot = snapshot(&[]);
     if let Some(status) = &mut snapshot.loop_status {
-        status.memory = super::super::status::Memory::default();
+        status.load.memory_limit_bytes = None;
     }
     let text = exposition(&snapshot);
     assert!(!text.contains("\nsyncline_memory_limit_bytes "), "{text}");

@@ -4,6 +4,7 @@
 
 use super::events::Summary;
 use super::tally::{Sessions, Stages};
+use super::turns::Load;
 use crate::model::{ItemCode, ShareName};
 use crate::reactor::Counters;
 use serde::Serialize;
@@ -73,8 +74,12 @@ pub(crate) struct LoopStatus {
     pub(crate) longest_queue_bytes: u64,
     pub(crate) commits: CommitFigures,
     pub(crate) helper: HelperStatus,
-    pub(crate) memory: Memory,
+    /// Resident memory of the process that is not from files, as the system counts it.
+    pub(crate) anonymous_bytes: Option<u64>,
     pub(crate) descriptors: Option<u64>,
+    /// What transfers run and wait, and what the memory budget counts.
+    #[serde(flatten)]
+    pub(crate) load: Load,
 }
 
 /// How long turns took.
@@ -112,19 +117,9 @@ pub(crate) struct HelperStatus {
     pub(crate) busy_micros: u64,
 }
 
-/// Memory of the process, in bytes.
-#[derive(Debug, Default, Serialize)]
-pub(crate) struct Memory {
-    /// Resident and not from files, as the system counts it.
-    pub(crate) anonymous_bytes: Option<u64>,
-    /// What the budget counts, and its limit. `None` without a budget.
-    pub(crate) accounted_bytes: Option<u64>,
-    pub(crate) limit_bytes: Option<u64>,
-}
-
 impl LoopStatus {
     /// With what the loop counts; the rest is to be filled in.
-    pub(crate) fn of(counters: &Counters) -> LoopStatus {
+    pub(crate) fn of(counters: &Counters, load: Load) -> LoopStatus {
         let times = &counters.turn_times;
         let bucket = |(up_to_micros, count)| TurnBucket { up_to_micros, count };
         LoopStatus {
@@ -152,8 +147,9 @@ impl LoopStatus {
                 jobs: counters.helper_jobs,
                 busy_micros: counters.helper_busy_micros,
             },
-            memory: Memory::default(),
+            anonymous_bytes: None,
             descriptors: None,
+            load,
         }
     }
 }

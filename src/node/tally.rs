@@ -16,7 +16,6 @@ pub(super) enum Stage {
     /// It is open, and nothing is asked of it.
     Idle,
     /// It waits for its turn.
-    #[cfg_attr(not(test), expect(dead_code, reason = "sessions do not queue yet"))]
     Queued,
     /// Its session runs.
     Active,
@@ -70,8 +69,9 @@ impl Stage {
             Stage::Handshaking
         } else if session.transfer.is_some() {
             Stage::Active
+        } else if session.waiting.is_some() {
+            Stage::Queued
         } else {
-            // Whoever is told to wait is in `Queued`, as soon as a session can be.
             Stage::Idle
         }
     }

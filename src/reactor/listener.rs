@@ -43,12 +43,15 @@ struct Listener {
     security: Security,
     is_pending: bool,
     rests: bool,
+    /// It accepts while others are paused.
+    is_exempt: bool,
 }
 
 #[derive(Debug)]
 pub(super) struct Listeners {
     list: Vec<Listener>,
     spare: Option<File>,
+    is_paused: bool,
 }
 
 impl Listeners {
@@ -56,6 +59,19 @@ impl Listeners {
         Listeners {
             list: Vec::new(),
             spare: None,
+            is_paused: false,
+        }
+    }
+
+    /// Asks no listener for peers but those that are exempt, or all again.
+    pub(super) fn pause(&mut self, is_paused: bool) {
+        self.is_paused = is_paused;
+    }
+
+    /// Has one listener asked also while the others are paused.
+    pub(super) fn exempt(&mut self, index: usize) {
+        if let Some(listener) = self.list.get_mut(index) {
+            listener.is_exempt = true;
         }
     }
 
@@ -86,6 +102,7 @@ impl Listeners {
             security,
             is_pending: false,
             rests: false,
+            is_exempt: false,
         });
         Ok((index, bound))
     }
@@ -123,9 +140,9 @@ impl Listeners {
 
     /// Whether peers may be accepted at listener `index` now.
     pub(super) fn is_ready(&self, index: usize) -> bool {
-        self.list
-            .get(index)
-            .is_some_and(|listener| listener.is_pending && !listener.rests)
+        let asks =
+            |listener: &Listener| listener.is_pending && !listener.rests && (!self.is_paused || listener.is_exempt);
+        self.list.get(index).is_some_and(asks)
     }
 
     pub(super) fn any_ready(&self) -> bool {

@@ -106,7 +106,6 @@ pub struct Reactor<M> {
     events: Events,
     slots: Slots<Slot<M>>,
     listeners: Listeners,
-    accepting: bool,
     signals: Option<Signals>,
     shared: Shared,
     scratch: Scratch,
@@ -139,7 +138,6 @@ impl<M> Reactor<M> {
             events: Events::with_capacity(EVENTS_MAX),
             slots: Slots::new(),
             listeners: Listeners::new(),
-            accepting: true,
             signals,
             shared: Shared::new(durable, options.bytes_per_second),
             scratch: Scratch::new(READ_BUFFER_BYTES),
@@ -203,14 +201,19 @@ impl<M> Reactor<M> {
         self.shared.timers.next().and_then(|tick| self.shared.instant_of(tick))
     }
 
+    /// Accepts at this listener also after [`Reactor::pause_accepting`].
+    pub fn accept_always(&mut self, listener: usize) {
+        self.listeners.exempt(listener);
+    }
+
     /// Accepts nobody until [`Reactor::resume_accepting`]; peers wait in the kernel's backlog.
     pub fn pause_accepting(&mut self) {
-        self.accepting = false;
+        self.listeners.pause(true);
     }
 
     /// Accepts again.
     pub fn resume_accepting(&mut self) {
-        self.accepting = true;
+        self.listeners.pause(false);
     }
 
     /// Closes every listener; open connections go on.
@@ -278,7 +281,7 @@ impl<M> Reactor<M> {
         self.shared.ready.len() > 0
             || !self.shared.to_close.is_empty()
             || self.shared.closing_listeners
-            || self.accepting && self.listeners.any_ready()
+            || self.listeners.any_ready()
     }
 
     fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
@@ -372,7 +375,7 @@ impl<M> Reactor<M> {
     }
 
     fn accept(&mut self, handler: &mut impl Handler<M>) {
-        let mut left = if self.accepting { ACCEPTS_PER_TURN } else { 0 };
+        let mut left = ACCEPTS_PER_TURN;
         for index in 0..self.listeners.len() {
             while left > 0 && self.listeners.is_ready(index) {
                 left -= 1;

@@ -25,7 +25,7 @@ impl ProcessFigures {
     }
 }
 
-/// The line `RssAnon:	   1234 kB`, in bytes.
+/// The line `RssAnon:  1234 kB`, in bytes.
 fn anonymous(status: &str) -> Option<u64> {
     let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
