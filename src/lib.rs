@@ -87,6 +87,10 @@
 //! `tls` (on by default): encrypted connections and pairing; without it only `plain` works.
 //! `progress` (on by default): the bar of the command line.
 
+#[cfg(doctest)]
+#[doc = include_str!("../docs/EMBEDDING.md")]
+struct Embedding;
+
 pub mod conn;
 pub mod delta;
 pub mod model;

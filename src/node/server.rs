@@ -6,6 +6,7 @@ use super::begin::stopping;
 use super::budget::Pressure;
 use super::events::ServerEvent;
 use super::guest::{Guest, Web};
+use super::metrics::exposition;
 use super::options::{ServerOptions, ShareOptions};
 use super::peer::Peer;
 use super::place::Place;
@@ -184,6 +185,13 @@ impl Server {
     #[must_use]
     pub fn counters(&self) -> Counters {
         self.reactor.counters()
+    }
+
+    /// All figures of the server as of the last poll, in the text format of Prometheus: for a host that has an
+    /// HTTP server of its own. The same as at [`Server::metrics_addr`].
+    #[must_use]
+    pub fn metrics_text(&self) -> String {
+        exposition(&self.node.snapshot())
     }
 
     /// Does what is to do, waiting for it up to `timeout` (`None`: until something happens).

@@ -40,7 +40,6 @@ pub struct WorldOptions {
     pub durability: Durability,
     pub handle_signals: bool,
     pub deadlines: Deadlines,
-    pub metrics: Option<SocketAddr>,
 }
 
 impl Default for WorldOptions {
@@ -51,7 +50,6 @@ impl Default for WorldOptions {
             durability: Durability::None,
             handle_signals: false,
             deadlines: Deadlines::default(),
-            metrics: None,
         }
     }
 }
@@ -199,7 +197,6 @@ pub fn server_options(dir: &Path, options: &WorldOptions) -> ServerOptions {
         connections_max: 1000,
         handle_signals: options.handle_signals,
         deadlines: options.deadlines,
-        metrics: options.metrics,
         ..ServerOptions::new(dir.join("server-home"), vec![share])
     }
 }
