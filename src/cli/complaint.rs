@@ -152,6 +152,7 @@ fn server_advice(error: &ServerError) -> &'static str {
             }
             _ => "choose another address: --listen ADDRESS:PORT",
         },
+        ServerError::Metrics { .. } => "choose another address: --metrics 127.0.0.1:0 picks a free port",
         ServerError::Share { .. } => "name a directory that exists and that you may read: syncline serve DIR",
         ServerError::Locked { .. } => "stop the other one first, or serve another folder",
         ServerError::SameFolder { .. } => "name each folder once: syncline serve DIR=NAME OTHER=NAME",

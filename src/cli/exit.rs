@@ -103,7 +103,7 @@ impl Exit {
     /// The ending of a server that did not start.
     pub(crate) fn of_server(error: &ServerError) -> Exit {
         match error {
-            ServerError::Listen { .. } | ServerError::State { .. } => Exit::Error,
+            ServerError::Listen { .. } | ServerError::Metrics { .. } | ServerError::State { .. } => Exit::Error,
             ServerError::Share { .. } => Exit::TargetMissing,
             ServerError::Locked { .. } => Exit::Locked,
             ServerError::NoSuchShare(_)

@@ -53,7 +53,7 @@ pub(crate) struct Flags {
     /// Without TLS: nobody can prove who they are, so it needs --open
     #[arg(long)]
     plain: bool,
-    /// Allow --open and --plain beyond this machine
+    /// Allow --open, --plain and --metrics beyond this machine
     #[arg(long)]
     yes: bool,
     /// When a push is acknowledged: barrier is when it is safely on disk, none leaves that to the system
@@ -75,6 +75,10 @@ pub(crate) struct Flags {
     /// Cut a connection without a transfer after this long
     #[arg(long, value_name = "TIME", default_value = "2m", value_parser = quantity::parse_duration)]
     idle_timeout: Duration,
+    /// Answer /metrics (for Prometheus) and /healthz over HTTP there; without an address on this machine only,
+    /// port 0 picks a free one
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    metrics: Option<String>,
     #[command(flatten)]
     capacity: CapacityFlags,
 }
@@ -176,6 +180,7 @@ fn options(session: &Session, flags: &Flags) -> Result<ServerOptions, Complaint>
             idle_ms: milliseconds(flags.idle_timeout),
             ..Deadlines::default()
         },
+        metrics: metrics(flags)?,
         ..ServerOptions::new(home, shares)
     };
     flags.capacity.apply(session, &mut options)?;
@@ -208,6 +213,24 @@ fn check_exposure(flags: &Flags, listen: &[SocketAddr]) -> Result<(), Complaint>
         ));
     }
     Ok(())
+}
+
+/// Where metrics are; beyond this machine only for who said so.
+fn metrics(flags: &Flags) -> Result<Option<SocketAddr>, Complaint> {
+    let Some(text) = &flags.metrics else {
+        return Ok(None);
+    };
+    let address = address::parse_local(text)?;
+    if !address.ip().is_loopback() && !flags.yes {
+        return Err(Complaint::usage(
+            format!("--metrics on {address} tells anyone who can reach this machine what it serves"),
+            format!(
+                "add --yes if you want that, or use --metrics 127.0.0.1:{}",
+                address.port()
+            ),
+        ));
+    }
+    Ok(Some(address))
 }
 
 /// Names and folders of the shares, as written; the server checks that they exist and differ.
@@ -341,11 +364,10 @@ fn tell(event: &ServerEvent) -> (String, Value) {
         ServerEvent::Refused { peer, code, text } => {
             let text = plain(text);
             let line = format!("{peer} refused: {text}");
-            let code = format!("{code:?}").to_ascii_lowercase();
-            (
-                line,
-                json!({"event": "status", "state": "refused", "peer": peer.to_string(), "code": code, "reason": text}),
-            )
+            let object = json!({
+                "event": "status", "state": "refused", "peer": peer.to_string(), "code": code.name(), "reason": text,
+            });
+            (line, object)
         }
         ServerEvent::Drained => ("stopped".to_owned(), json!({"event": "status", "state": "stopped"})),
     }
@@ -388,6 +410,23 @@ mod tests {
         assert_eq!(exposure(&one_beyond), Err(2));
         assert_eq!(exposure(&["--plain", "--yes"]), Err(2));
         assert_eq!(exposure(&["--max-connections", "0"]), Err(2));
+    }
+
+    #[test]
+    fn metrics_are_off_unless_asked_for_and_beyond_this_machine_twice() {
+        let at = |args: &[&str]| {
+            let flags = Command::parse_from(std::iter::once("serve").chain(args.iter().copied())).flags;
+            metrics(&flags).map_err(|complaint| complaint.exit.code())
+        };
+        let local = |port| Ok(Some(SocketAddr::from(([127, 0, 0, 1], port))));
+        assert_eq!(at(&[]), Ok(None));
+        for text in ["127.0.0.1:7180", "7180", ":7180"] {
+            assert_eq!(at(&["--metrics", text]), local(7180), "{text}");
+        }
+        assert_eq!(at(&["--metrics", "0"]), local(0));
+        assert_eq!(at(&["--metrics", "0.0.0.0:7180"]), Err(2));
+        assert!(at(&["--metrics", "0.0.0.0:7180", "--yes"]).is_ok());
+        assert_eq!(at(&["--metrics", "nonsense:x"]), Err(2));
     }
 
     #[test]

@@ -118,3 +118,14 @@ pub const JOURNAL_ENTRIES_MAX: usize = 16_384;
 pub const JOURNAL_BYTES_MAX: u64 = 16 << 20;
 /// Runs of changed pages that a journal keeps of one file that is changed in place.
 pub const JOURNAL_RUNS_MAX: usize = 64;
+
+/// Bytes of the request line and the headers of an HTTP request.
+pub const HTTP_HEAD_BYTES_MAX: usize = 16 * 1024;
+/// Headers of an HTTP request.
+pub const HTTP_HEADERS_MAX: usize = 64;
+/// Requests on one HTTP connection; then it is closed, and its owner comes again.
+pub const HTTP_REQUESTS_MAX: u32 = 1_000;
+/// Requests that are answered at once when they come together; whoever sends more asks again.
+pub const HTTP_PIPELINED_MAX: u32 = 16;
+/// HTTP connections at a time. The oldest gives way to a new one.
+pub const HTTP_CONNECTIONS_MAX: usize = 32;

@@ -72,6 +72,8 @@ pub struct ServerOptions {
     pub handle_signals: bool,
     /// How long it waits for its peers.
     pub deadlines: Deadlines,
+    /// Where to answer `/metrics` and `/healthz` over HTTP, to whoever can reach the address; `None`: nowhere.
+    pub metrics: Option<SocketAddr>,
 }
 
 /// Limits of bandwidth, in bytes a second and for each direction by itself; the times are those of the
@@ -268,6 +270,7 @@ impl ServerOptions {
             schedule: Schedule::default(),
             handle_signals: false,
             deadlines: Deadlines::default(),
+            metrics: None,
         }
     }
 }

@@ -7,6 +7,7 @@ use super::ledger::{Audience, Ledger};
 use super::liveness::Liveness;
 use super::receiving::{Books, Receiving};
 use super::sending::Sending;
+use super::tally::BrokenOff;
 use crate::conn::{Event, Machine};
 use crate::model::limits::PREAUTH_FRAME_BYTES_MAX;
 use crate::model::{CloseCode, DeviceId, Fault, Tick};
@@ -43,6 +44,8 @@ pub(crate) struct Session {
     pub(crate) liveness: Liveness,
     /// Server: the state of the trust file that the rights were decided on.
     pub(crate) stamp: Option<Stamp>,
+    /// Server: how a transfer ended that did not come to its end.
+    pub(crate) broken_off: Option<BrokenOff>,
     /// When the connection was accepted or the running transfer began, and what had crossed the wire
     /// by then.
     pub(crate) began: Tick,
@@ -88,6 +91,7 @@ impl Peer {
                 starved: false,
                 liveness: Liveness::default(),
                 stamp: None,
+                broken_off: None,
                 began: Tick(0),
                 wire_before: (0, 0),
             },
@@ -243,7 +247,9 @@ impl Session {
     pub(crate) fn close(&mut self, cx: &mut Context<'_>, fault: &Fault) {
         self.machine.close(fault);
         self.flush(cx);
-        self.transfer = None;
+        if self.transfer.take().is_some() {
+            self.broken_off = Some(BrokenOff::Closed(fault.code));
+        }
         cx.close_after_flush();
     }
 }

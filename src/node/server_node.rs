@@ -6,13 +6,15 @@ use super::access::{Access, Visitor};
 use super::bandwidth::{BANDWIDTH_TIMER, Rates};
 use super::begin::{filter_of, receive, send, stopping, target_kind};
 use super::commit::COMMIT_TIMER;
-use super::events::{ServerEvent, Summary};
+use super::events::ServerEvent;
+use super::guest::Web;
 use super::ledger::{Audience, Ledger};
 use super::liveness::{Patience, Pulse, Sight, Stall};
 use super::options::{Deadlines, ServerOptions};
 use super::peer::{Core, Peer, Session, Transfer};
 use super::place::Place;
-use super::status::{LoopStatus, StatusReport, Totals};
+use super::status::Totals;
+use super::tally::{BrokenOff, Tally};
 use super::tidying::{TIDY_TIMER, Tidier};
 use super::turns::{LINE_TIMER, Turns};
 use crate::conn::{Event, Machine};
@@ -33,6 +35,8 @@ pub(super) struct Share {
     pub(super) open: Rights,
     /// Why nothing may be written there.
     pub(super) read_only: Option<&'static str>,
+    /// Its journal has to be repaired.
+    pub(super) is_damaged: bool,
     pub(super) totals: Totals,
     pub(super) _lock: Option<ShareLock>,
 }
@@ -53,6 +57,8 @@ pub(super) struct ServerNode {
     pub(super) draining: Draining,
     pub(super) counters: Counters,
     pub(super) connections: usize,
+    pub(super) tally: Tally,
+    pub(super) web: Web,
     /// The rights of all connections are to be looked at again.
     pub(super) recheck: bool,
     /// Draining has taken long enough.
@@ -166,6 +172,7 @@ impl Handler<Peer> for ServerNode {
         if !peer.session.admitted {
             self.no_longer_unopened(id);
         }
+        self.note_end(&mut peer);
         if peer.session.transfer.take().is_some() {
             log::info!("a transfer ended early: {why}");
         } else if matches!(why, Closed::HandshakeTimeout) {
@@ -245,7 +252,7 @@ impl ServerNode {
         home: Home,
         own: Option<DeviceId>,
         shares: Vec<Share>,
-        rates: Rates,
+        (rates, web): (Rates, Web),
     ) -> ServerNode {
         let tidier = options
             .keep_versions
@@ -264,6 +271,8 @@ impl ServerNode {
             draining: Draining::No,
             counters: Counters::default(),
             connections: 0,
+            tally: Tally::default(),
+            web,
             recheck: false,
             cut: false,
             tidier,
@@ -300,6 +309,7 @@ impl ServerNode {
     }
 
     fn refuse(&mut self, cx: &mut Context<'_>, session: &mut Session, fault: &Fault) {
+        self.tally.refused(fault.code);
         self.events.push(ServerEvent::Refused {
             peer: cx.peer_addr(),
             code: fault.code,
@@ -345,7 +355,10 @@ impl ServerNode {
                 self.transfer_ended(cx, session);
                 Ok(())
             }
-            Event::Closed(_) => {
+            Event::Closed(fault) => {
+                if session.transfer.is_some() {
+                    session.broken_off = Some(BrokenOff::Closed(fault.code));
+                }
                 cx.close_after_flush();
                 Ok(())
             }
@@ -431,6 +444,7 @@ impl ServerNode {
                 kind
             }
         };
+        self.tally.begun();
         session.machine.ready(kind);
         cx.set_deadline(Some(cx.now() + self.deadlines.stall_ms / 4));
         Ok(())
@@ -445,12 +459,13 @@ impl ServerNode {
         let id = cx.id();
         self.end_turn(cx, id, false);
         let Some(index) = session.share else { return };
-        let mut summary: Summary = std::mem::take(&mut session.ledger.summary);
+        let (mut summary, failures) = session.ledger.take_figures();
         summary.wire_sent = cx.bytes_sent() + cx.outbound_bytes() as u64 - session.wire_before.0;
         summary.wire_received = cx.bytes_received() - session.wire_before.1;
         summary.elapsed = Duration::from_millis(cx.now().since(session.began));
         let share = &mut self.shares[index];
-        share.totals.add(&summary);
+        share.totals.add(&summary, &failures);
+        self.tally.completed();
         let event = ServerEvent::Transferred {
             peer: cx.peer_addr(),
             device: session.device,
@@ -462,32 +477,11 @@ impl ServerNode {
 
     fn status(&mut self, session: &mut Session) {
         let is_owner = session.device.is_some() && session.device == self.access.own();
-        let visible = self
-            .shares
-            .iter()
-            .enumerate()
-            .filter(|(index, _)| is_owner || session.share == Some(*index));
-        let report = StatusReport {
-            event: "status",
-            name: &self.name,
-            version: env!("CARGO_PKG_VERSION"),
-            uptime_seconds: self.started.elapsed().as_secs(),
-            shares: visible
-                .map(|(_, share)| {
-                    let free = share.place.root.free_bytes().ok();
-                    share
-                        .totals
-                        .of_share(&share.name, session.machine.rights().to_string(), free)
-                })
-                .collect(),
-            loop_status: is_owner.then_some(LoopStatus {
-                connections: self.connections,
-                turns: self.counters.turns,
-                longest_turn_micros: self.counters.longest_turn_micros,
-                accepted: self.counters.accepted,
-                turned_away: self.counters.turned_away,
-                load: self.load(),
-            }),
+        let rights = session.machine.rights().to_string();
+        let report = if is_owner {
+            self.snapshot()
+        } else {
+            self.visible(session.share, &rights)
         };
         let json = serde_json::to_vec(&report).unwrap_or_default();
         session.machine.status_reply(&json);
@@ -495,6 +489,7 @@ impl ServerNode {
 
     fn give_up(&mut self, cx: &mut Context<'_>, session: &mut Session, stall: Stall) {
         let fault = stall.fault();
+        self.tally.refused(fault.code);
         self.events.push(ServerEvent::Refused {
             peer: cx.peer_addr(),
             code: fault.code,

@@ -289,6 +289,7 @@ impl<M, H: Handler<M>> Visit<'_, M, H> {
         match connection.stream.flush(&mut connection.outbound, self.scratch, limit) {
             Ok(Flow::Moved(count)) => {
                 connection.sent += count as u64;
+                self.shared.bytes_sent += count as u64;
                 quantum.bytes = quantum.bytes.saturating_sub(count);
                 moved(connection, self.shared, Direction::Up, count);
                 if connection.was_full && connection.outbound.cost() < OUTBOUND_BYTES_MAX / 2 {
@@ -324,6 +325,7 @@ impl<M, H: Handler<M>> Visit<'_, M, H> {
         match connection.stream.receive(self.scratch, limit) {
             Ok(Flow::Moved(count)) => {
                 connection.received += count as u64;
+                self.shared.bytes_received += count as u64;
                 quantum.bytes = quantum.bytes.saturating_sub(count);
                 moved(connection, self.shared, Direction::Down, count);
                 self.establish()?;

@@ -5,7 +5,7 @@
 
 use super::bandwidth::{Direction, LimitId, Limited, Limits};
 use super::connection::{Ask, Connection, Phase};
-use super::durable::{Durable, Job};
+use super::durable::{Durable, HelperFigures, Job};
 use super::ready::Ready;
 use super::source::ConnId;
 use super::timers::{TimerId, Timers};
@@ -39,6 +39,8 @@ pub struct Shared {
     pub(super) stopping: bool,
     pub(super) closing_listeners: bool,
     pub(super) longest_queue_bytes: usize,
+    pub(super) bytes_sent: u64,
+    pub(super) bytes_received: u64,
 }
 
 impl Shared {
@@ -56,6 +58,8 @@ impl Shared {
             stopping: false,
             closing_listeners: false,
             longest_queue_bytes: 0,
+            bytes_sent: 0,
+            bytes_received: 0,
         }
     }
 
@@ -139,6 +143,12 @@ impl Shared {
 
     pub(super) fn instant_of(&self, tick: Tick) -> Option<Instant> {
         self.started.checked_add(Duration::from_millis(tick.0))
+    }
+
+    pub(super) fn helper(&self) -> HelperFigures {
+        self.durable
+            .as_ref()
+            .map_or_else(HelperFigures::default, Durable::figures)
     }
 
     pub(super) fn poll_durable(&self) -> Option<(u64, std::io::Result<()>)> {

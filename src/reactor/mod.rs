@@ -24,6 +24,7 @@ mod timers;
 #[cfg(feature = "tls")]
 mod tls;
 mod turn;
+mod turn_times;
 
 pub use bandwidth::LimitId;
 pub use closed::Closed;
@@ -34,4 +35,6 @@ pub use handler::{Activity, Handler};
 pub use identity::{Identity, IdentityError};
 pub use source::ConnId;
 pub use stream::{ClientSecurity, Security};
+pub use timers::{TimerId, Timers};
 pub use turn::{Counters, Reactor, ReactorOptions};
+pub use turn_times::{TURN_BOUNDS_MICROS, TurnTimes};

@@ -24,6 +24,7 @@ use super::ready::Pass;
 use super::signals::Signals;
 use super::source::{ConnId, Slots, Source};
 use super::stream::{ClientSecurity, Scratch, Security, Stream};
+use super::turn_times::TurnTimes;
 use crate::model::limits::{ACCEPTS_PER_TURN, CONNECTIONS_MAX, HANDSHAKE_TIMEOUT_MS};
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Waker};
@@ -83,6 +84,8 @@ pub struct Counters {
     pub turned_away: u64,
     /// Microseconds of work in the longest turn, without the waiting.
     pub longest_turn_micros: u64,
+    /// How long turns took.
+    pub turn_times: TurnTimes,
     /// Bytes in the longest queue that any connection had.
     pub longest_queue_bytes: usize,
     /// Connections that stand in line with little to do, or with work after a pause.
@@ -94,6 +97,16 @@ pub struct Counters {
     pub bulk_line: usize,
     /// The longest that this line ever was.
     pub bulk_line_longest: usize,
+    /// TCP payload bytes sent and received, over all connections.
+    pub bytes_sent: u64,
+    /// As `bytes_sent`.
+    pub bytes_received: u64,
+    /// Jobs that wait for the helper thread or are with it.
+    pub helper_queue: u64,
+    /// Jobs that it has done.
+    pub helper_jobs: u64,
+    /// Microseconds that it has worked.
+    pub helper_busy_micros: u64,
 }
 
 /// The time that one kind of work may take of a turn.
@@ -125,7 +138,6 @@ pub struct Reactor<M> {
     events: Events,
     slots: Slots<Slot<M>>,
     listeners: Listeners,
-    accepting: bool,
     /// The helper thread has results that were not delivered yet.
     has_results: bool,
     signals: Option<Signals>,
@@ -160,7 +172,6 @@ impl<M> Reactor<M> {
             events: Events::with_capacity(EVENTS_MAX),
             slots: Slots::new(),
             listeners: Listeners::new(),
-            accepting: true,
             has_results: false,
             signals,
             shared: Shared::new(durable, options.bytes_per_second),
@@ -210,7 +221,9 @@ impl<M> Reactor<M> {
         self.accept(handler);
         self.visit_ready(handler);
         self.close_requested(handler);
-        self.counters.longest_turn_micros = self.counters.longest_turn_micros.max(micros(begun.elapsed()));
+        let micros = micros(begun.elapsed());
+        self.counters.longest_turn_micros = self.counters.longest_turn_micros.max(micros);
+        self.counters.turn_times.note(micros);
         Ok(())
     }
 
@@ -224,19 +237,29 @@ impl<M> Reactor<M> {
         self.shared.timers.next().and_then(|tick| self.shared.instant_of(tick))
     }
 
+    /// Accepts at this listener also after [`Reactor::pause_accepting`].
+    pub fn accept_always(&mut self, listener: usize) {
+        self.listeners.exempt(listener);
+    }
+
     /// Accepts nobody until [`Reactor::resume_accepting`]; peers wait in the kernel's backlog.
     pub fn pause_accepting(&mut self) {
-        self.accepting = false;
+        self.listeners.pause(true);
     }
 
     /// Accepts again.
     pub fn resume_accepting(&mut self) {
-        self.accepting = true;
+        self.listeners.pause(false);
     }
 
     /// Closes every listener; open connections go on.
     pub fn close_listeners(&mut self) {
         self.listeners.close();
+    }
+
+    /// Closes one listener; the others, and open connections, go on.
+    pub fn close_listener(&mut self, index: usize) {
+        self.listeners.close_one(index);
     }
 
     /// Open connections, in any phase.
@@ -286,6 +309,11 @@ impl<M> Reactor<M> {
             interactive_line_longest: lines.interactive_longest,
             bulk_line: lines.bulk,
             bulk_line_longest: lines.bulk_longest,
+            bytes_sent: self.shared.bytes_sent,
+            bytes_received: self.shared.bytes_received,
+            helper_queue: self.shared.helper().queue,
+            helper_jobs: self.shared.helper().jobs,
+            helper_busy_micros: self.shared.helper().busy_micros,
             ..self.counters
         }
     }
@@ -295,7 +323,7 @@ impl<M> Reactor<M> {
             || !self.shared.to_close.is_empty()
             || self.has_results
             || self.shared.closing_listeners
-            || self.accepting && self.listeners.any_ready()
+            || self.listeners.any_ready()
     }
 
     fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
@@ -400,7 +428,7 @@ impl<M> Reactor<M> {
     }
 
     fn accept(&mut self, handler: &mut impl Handler<M>) {
-        let mut left = if self.accepting { ACCEPTS_PER_TURN } else { 0 };
+        let mut left = ACCEPTS_PER_TURN;
         let slice = Slice::begin();
         for index in 0..self.listeners.len() {
             while left > 0 && self.listeners.is_ready(index) {
