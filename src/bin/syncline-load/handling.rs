@@ -34,7 +34,9 @@ impl Handler<Peer> for Fleet {
 
     fn received(&mut self, cx: &mut Context<'_>, peer: &mut Peer, bytes: &[u8]) {
         if self.attack_of(peer).is_some_and(attack::speaks_out_of_turn) {
-            return;
+            // Only what the server says when it closes is of interest.
+            let _ = self.receive(cx, peer, bytes);
+            return self.note_bytes(cx, peer);
         }
         if let Err(fault) = self.receive(cx, peer, bytes) {
             peer.machine.close(&fault);

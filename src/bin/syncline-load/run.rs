@@ -179,6 +179,9 @@ impl Running {
                 };
                 if is_over {
                     fleet.phase = Phase::Draining;
+                    if fleet.workers.is_empty() {
+                        fleet.tally.last = now;
+                    }
                     fleet.progress = now;
                 }
             }
