@@ -83,7 +83,7 @@ fn example() -> String {
         server.grant(Opened { rights, paired: true });
     });
     log.pass("<", &mut server, &mut client, |_, _| {});
-    client.begin(Begin {
+    client.begin(&Begin {
         direction: Direction::Push,
         flags: BeginFlags::default(),
         brake: Brake::Default,

@@ -153,6 +153,29 @@ fn a_source_that_changed_is_sent_as_it_is_now() {
     }
 }
 
+// What is there of a source that has changed since is no beginning of the new version, but most of it may be
+// in it: that does not travel again.
+#[test]
+fn what_was_sent_of_an_earlier_version_is_reused() {
+    let mut world = World::new();
+    let source = world.path("file");
+    let old = noise(40 << 20, 4);
+    fs::write(&source, &old).unwrap();
+    let job = push_job(&[&source], &world.link("/"));
+    broken_off(&mut world, "client-home", &job, 30 * MIB);
+    restart(&mut world);
+    let new = [b"inserted", &old[..5 << 20], b"and another", &old[5 << 20..]].concat();
+    fs::write(&source, &new).unwrap();
+    let run = world.run(job, TransferOptions::default());
+    run.assert_clean();
+    let summary = &run.outcome.summary;
+    // At least what was on the way, and not much more, is literal.
+    assert!(summary.literal_bytes < 14 * MIB, "{summary:?}");
+    assert!(summary.matched_bytes > 26 * MIB, "{summary:?}");
+    assert!(fs::read(world.share().join("file")).unwrap() == new);
+    assert!(kept(&world.share()).is_empty());
+}
+
 // A patch that breaks off goes on behind what was pieced together and verified, whether the index of the basis
 // is at hand or has to be asked for; and against the basis that is there then.
 #[test]

@@ -13,10 +13,10 @@ use syncline::model::limits::{
 use syncline::model::{ContentId, Entry, Fault, Kind, Link, Meta, RelPath, Rights, ShareName, Timestamp};
 use syncline::store::{Filter, PathKind, Rule};
 use syncline::wire::{
-    Answers, Ask, Basis, Begin, BeginFlags, Brake, Decoder, Direction, End, EndOutcome, EntriesReader, EntriesWriter,
-    FRAME_HEADER_BYTES, Finish, FrameType, Hello, Hole, Inline, ListEnd, Message, Open, Opened, Partial, Patch,
-    PatchForm, Piece, RemovedReader, RemovedWriter, Resume, SettledReader, SettledResult, SettledWriter, SourceFailed,
-    Start, TargetFailed, TargetKind, Tell, Topic, Verdict, VerdictRun, WireError,
+    Answers, Ask, Basis, Begin, BeginFlags, Brake, ComeBack, Decoder, Direction, End, EndOutcome, EntriesReader,
+    EntriesWriter, FRAME_HEADER_BYTES, Finish, FrameType, Hello, Hole, Inline, ListEnd, Message, Open, Opened, Partial,
+    Patch, PatchForm, Piece, Queued, RemovedReader, RemovedWriter, Resume, SettledReader, SettledResult, SettledWriter,
+    SourceFailed, Start, TargetFailed, TargetKind, Tell, Topic, Verdict, VerdictRun, WireError,
 };
 
 /// Everything: the first byte picks a body, the rest is for it.
@@ -171,6 +171,8 @@ pub fn payload_of(kind: FrameType, payload: &[u8]) {
         FrameType::Patch => same_bytes!(Patch, payload),
         FrameType::Partial => same_bytes!(Partial, payload),
         FrameType::Resume => same_bytes!(Resume, payload),
+        FrameType::Queued => same_bytes!(Queued, payload),
+        FrameType::ComeBack => same_bytes!(ComeBack, payload),
         FrameType::TargetFailed => same_bytes!(TargetFailed<'_>, payload),
         // Numbers and raw content have no decoder of their own; the machine reads them.
         FrameType::Ping
@@ -520,7 +522,7 @@ fn in_state(state: u8) -> Machine {
             0 | 2 => exchange(&mut client, &mut server),
             1 | 3 => exchange(&mut server, &mut client),
             4 => {
-                client.begin(begin(direction));
+                client.begin(&begin(direction));
                 exchange(&mut client, &mut server);
             }
             5 => exchange(&mut server, &mut client),

@@ -165,6 +165,7 @@ impl Stage {
             bandwidth_limit: None,
             timeout: Duration::from_secs(60),
             retries: 1,
+            delay: Duration::ZERO,
             handle_signals: true,
         };
         let mut display = Display::new(Instant::now());

@@ -17,6 +17,7 @@
 //! | the rest | one command each |
 
 mod address;
+mod capacity;
 mod complaint;
 mod completions;
 mod config;
@@ -35,6 +36,7 @@ mod progress;
 mod pull;
 mod push;
 mod quantity;
+mod repeating;
 mod report;
 mod restore;
 mod revoke;

@@ -47,7 +47,7 @@ pub(crate) fn run(session: &Session, flags: &Flags) -> Result<Ending, Complaint>
         target: PathBuf::from(target),
         target_is_directory,
     };
-    transfer::run(session, &flags.transfer, network, job, options)
+    transfer::run(session, &flags.transfer, &network, &job, &options)
 }
 
 const SHAPE: &str = "like this: syncline pull 'syncline://HOST:PORT/SHARE' DIR";

@@ -23,7 +23,7 @@ Examples:
   syncline push -n src/ 'LINK'                                  only shows what would be done
 
 A trailing slash on a source means its contents, as in rsync. After an interruption run the same
-command again: files that are complete are kept, one that was under way starts again.")]
+command again: files that are complete are kept, one that was under way goes on where it stopped.")]
 pub(crate) struct Flags {
     /// Files and folders to send, then the link to send them to
     #[arg(required = true, num_args = 1.., value_name = "OPERAND")]
@@ -41,9 +41,9 @@ pub(crate) fn run(session: &Session, flags: &Flags) -> Result<Ending, Complaint>
     transfer::run(
         session,
         &flags.transfer,
-        network,
-        Job::Push { sources, target },
-        options,
+        &network,
+        &Job::Push { sources, target },
+        &options,
     )
 }
 

@@ -62,7 +62,7 @@ pub(crate) fn run(session: &Session, flags: &Flags) -> Result<Ending, Complaint>
 const PREFIX_CHARS_MIN: usize = 3;
 
 /// The one device that `text` fits: a full id, a name, or the beginning of an id in either spelling.
-fn find<'d>(devices: &'d [Device], text: &str) -> Result<&'d Device, Complaint> {
+pub(super) fn find<'d>(devices: &'d [Device], text: &str) -> Result<&'d Device, Complaint> {
     // A full id is unmistakable, whatever another device may call itself.
     if let Some(device) = devices
         .iter()
@@ -87,7 +87,7 @@ fn find<'d>(devices: &'d [Device], text: &str) -> Result<&'d Device, Complaint> 
         several => {
             let ids: Vec<_> = several.iter().map(|device| unmistakable(devices, device)).collect();
             let what = format!(
-                "\"{}\" fits {} devices, so none was revoked",
+                "\"{}\" fits {} devices, so nothing was done",
                 plain(text),
                 several.len()
             );

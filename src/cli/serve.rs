@@ -2,6 +2,7 @@
 //! Never opens a port or a folder to everyone unless the user asked for it, beyond this machine twice.
 
 use super::address;
+use super::capacity::CapacityFlags;
 use super::complaint::Complaint;
 use super::exit::Exit;
 use super::push::show;
@@ -16,9 +17,8 @@ use std::net::SocketAddr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use syncline::model::limits::CONNECTIONS_MAX;
 use syncline::model::{Rights, ShareName};
-use syncline::node::{Deadlines, Durability, Server, ServerEvent, ServerOptions, ShareOptions, Summary};
+use syncline::node::{Durability, Server, ServerEvent, ServerOptions, ShareOptions, Summary};
 
 /// The flags and operands of `serve`.
 #[derive(Debug, Args)]
@@ -65,9 +65,8 @@ pub(crate) struct Flags {
     /// Bytes a second over all connections, such as 512k or 5M
     #[arg(long, value_name = "RATE", value_parser = Rate::parse)]
     bwlimit: Option<Rate>,
-    /// Connections that may be open at a time
-    #[arg(long, value_name = "N", default_value_t = CONNECTIONS_MAX)]
-    max_connections: usize,
+    #[command(flatten)]
+    capacity: CapacityFlags,
 }
 
 /// What everyone may do.
@@ -150,22 +149,22 @@ fn options(session: &Session, flags: &Flags) -> Result<ServerOptions, Complaint>
         Some(Open::Read) => Rights::READ,
         Some(Open::Write) => Rights::READ_WRITE,
     };
-    let shares = shares(&flags.folders, flags.name.as_deref())?;
-    Ok(ServerOptions {
+    let shares = shares(&flags.folders, flags.name.as_deref())?
+        .into_iter()
+        .map(|(name, path)| ShareOptions { name, path, open })
+        .collect();
+    let home = session.home_path()?;
+    let mut options = ServerOptions {
         listen,
-        shares: shares
-            .into_iter()
-            .map(|(name, path)| ShareOptions { name, path, open })
-            .collect(),
-        home: session.home_path()?,
         plain: flags.plain,
         durability: flags.durability.into(),
         keep_versions: flags.keep_versions.0,
         bandwidth_limit: flags.bwlimit.and_then(Rate::limit),
-        connections_max: flags.max_connections,
         handle_signals: true,
-        deadlines: Deadlines::default(),
-    })
+        ..ServerOptions::new(home, shares)
+    };
+    flags.capacity.apply(session, &mut options)?;
+    Ok(options)
 }
 
 fn check_exposure(flags: &Flags, listen: &[SocketAddr]) -> Result<(), Complaint> {
@@ -187,12 +186,6 @@ fn check_exposure(flags: &Flags, listen: &[SocketAddr]) -> Result<(), Complaint>
         return Err(Complaint::usage(
             what,
             "add --yes if you want that, or --listen 127.0.0.1:7171 for this machine only",
-        ));
-    }
-    if flags.max_connections == 0 {
-        return Err(Complaint::usage(
-            "--max-connections 0 would let nobody in",
-            "use 1 or more",
         ));
     }
     Ok(())

@@ -7,6 +7,7 @@ use super::exit::{Exit, Idle, Moved};
 use super::filters::FilterFlags;
 use super::progress::Display;
 use super::quantity::{self, Rate};
+use super::repeating::{self, Ran};
 use super::report::{self, Failures, Run, plain};
 use super::session::{Ending, Session};
 use clap::Args;
@@ -33,6 +34,9 @@ pub(crate) struct TransferFlags {
     /// Refuse to delete more than this: a number, a percentage, or unlimited [default: half, if over 25]
     #[arg(long, value_name = "N|N%", value_parser = quantity::parse_max_delete)]
     max_delete: Option<MaxDelete>,
+    /// Do it again and again, so often, or when the server says
+    #[arg(long, value_name = "TIME", value_parser = quantity::parse_duration)]
+    interval: Option<Duration>,
     /// Exit with code 9 when there was nothing to do
     #[arg(long)]
     error_on_no_transfer: bool,
@@ -122,6 +126,7 @@ impl NetworkFlags {
             bandwidth_limit: self.bwlimit.and_then(Rate::limit),
             timeout: self.timeout,
             retries: self.retries,
+            delay: Duration::ZERO,
             handle_signals: true,
         })
     }
@@ -166,16 +171,33 @@ fn is_loopback(host: &str) -> bool {
 pub(crate) fn run(
     session: &Session,
     flags: &TransferFlags,
-    network: ClientOptions,
-    job: Job,
-    options: TransferOptions,
+    network: &ClientOptions,
+    job: &Job,
+    options: &TransferOptions,
 ) -> Result<Ending, Complaint> {
-    let console = &session.console;
-    let mut reporter = Reporter::new(console, flags.run(), Instant::now());
-    let outcome = drive(network, job, options, |event| {
-        reporter.handle(event, Instant::now());
-    })?;
-    reporter.finish(outcome, flags.idle())
+    let once = |network: ClientOptions| {
+        let mut reporter = Reporter::new(&session.console, flags.run(), Instant::now());
+        let outcome = drive(network, job.clone(), options.clone(), |event| {
+            reporter.handle(event, Instant::now());
+        });
+        match outcome {
+            Ok(outcome) => Ran {
+                come_back: outcome.come_back,
+                ending: reporter.finish(outcome, flags.idle()),
+            },
+            Err(complaint) => Ran {
+                come_back: None,
+                ending: Err(complaint),
+            },
+        }
+    };
+    match flags.interval {
+        None => once(network.clone()).ending,
+        Some(every) => repeating::run(session, every, |delay| {
+            let network = network.clone();
+            once(ClientOptions { delay, ..network })
+        }),
+    }
 }
 
 /// Polls a client until it has finished, and hands on every event but the last.
@@ -243,6 +265,16 @@ impl Reporter<'_> {
                 console.object(&json!({
                     "event": "status", "state": "retrying", "attempt": attempt,
                     "wait_seconds": wait.as_secs_f64(), "reason": reason,
+                }));
+            }
+            ClientEvent::Queued { position, estimate } => {
+                let about = estimate.map_or_else(String::new, |estimate| {
+                    format!(", about {}", quantity::duration(estimate))
+                });
+                console.note(&format!("waiting for the server: place {position} in line{about}"));
+                console.object(&json!({
+                    "event": "status", "state": "queued", "position": position,
+                    "estimate_seconds": estimate.map(|estimate| estimate.as_secs_f64()),
                 }));
             }
             ClientEvent::Mapped(mapping) => {
@@ -375,6 +407,14 @@ mod tests {
         }
     }
 
+    fn ended(summary: Summary, result: Result<(), JobError>) -> Outcome {
+        Outcome {
+            summary,
+            result,
+            come_back: None,
+        }
+    }
+
     fn created(path: &[u8]) -> ClientEvent {
         ClientEvent::Item {
             path: RelPath::parse(path).unwrap(),
@@ -411,15 +451,7 @@ mod tests {
             failed: 1,
             ..Summary::default()
         };
-        let ending = reporter
-            .finish(
-                Outcome {
-                    summary,
-                    result: Ok(()),
-                },
-                Idle::Fine,
-            )
-            .unwrap();
+        let ending = reporter.finish(ended(summary, Ok(())), Idle::Fine).unwrap();
         assert_eq!(ending.exit, Exit::Partial);
         let text = err.text();
         assert!(
@@ -447,7 +479,7 @@ mod tests {
             ..Summary::default()
         };
         let result = Err(JobError::Interrupted { signal: Some(15) });
-        let complaint = reporter.finish(Outcome { summary, result }, Idle::Fine).unwrap_err();
+        let complaint = reporter.finish(ended(summary, result), Idle::Fine).unwrap_err();
         assert_eq!((complaint.exit.code(), complaint.summary.files), (143, 7));
     }
 
@@ -461,15 +493,7 @@ mod tests {
             failed: 1,
             ..Summary::default()
         };
-        reporter
-            .finish(
-                Outcome {
-                    summary,
-                    result: Ok(()),
-                },
-                Idle::Fine,
-            )
-            .unwrap();
+        reporter.finish(ended(summary, Ok(())), Idle::Fine).unwrap();
         let text = err.text();
         assert!(
             text.contains("bad") && !text.contains("fifo") && !text.contains('!'),

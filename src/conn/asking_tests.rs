@@ -500,7 +500,7 @@ fn deltas_that_were_not_negotiated_are_refused() {
         paired: false,
     };
     give(&mut pushing, &on_stream(0, &opened)).unwrap();
-    pushing.begin(begin(Direction::Push));
+    pushing.begin(&begin(Direction::Push));
     give(&mut pushing, &frame(&TargetKind::Directory)).unwrap();
     let is_delta = |kind: &FrameType| {
         use FrameType::{Ask, Basis, Patch, Tell};

@@ -5,10 +5,10 @@ use crate::model::{
     CloseCode, ContentId, Entry, Fault, ItemCode, Kind, Meta, RelPath, Rights, Secret, ShareName, Timestamp,
 };
 use crate::wire::{
-    Answers, Ask, Basis, Begin, BeginFlags, Brake, Decoder, Direction, End, EndOutcome, EntriesWriter, Finish,
-    FrameType, Hello, Hole, Inline, ListEnd, Message, Open, Opened, Partial, Patch, PatchForm, RemovedWriter, Resume,
-    SettledResult, SettledWriter, SourceFailed, Start, TargetFailed, TargetKind, Tell, Topic, Verdict, control_header,
-    data_header, encode_number, features,
+    Answers, Ask, Basis, Begin, BeginFlags, Brake, ComeBack, Decoder, Direction, End, EndOutcome, EntriesWriter,
+    Finish, FrameType, Hello, Hole, Inline, ListEnd, Message, Open, Opened, Partial, Patch, PatchForm, Queued,
+    RemovedWriter, Resume, SettledResult, SettledWriter, SourceFailed, Start, TargetFailed, TargetKind, Tell, Topic,
+    Verdict, control_header, data_header, encode_number, features,
 };
 
 pub(super) fn open() -> Open {
@@ -145,7 +145,7 @@ pub(super) fn opened(rights: Rights) -> (Machine, Machine) {
 /// A client and a server within a transfer.
 pub(super) fn transferring(direction: Direction) -> (Machine, Machine) {
     let (mut client, mut server) = opened(Rights::READ_WRITE);
-    client.begin(begin(direction));
+    client.begin(&begin(direction));
     pump(&mut client, &mut server, |server, _| {
         server.ready(TargetKind::Directory);
     });
@@ -162,7 +162,8 @@ fn start() -> Start {
     }
 }
 
-fn delta_frames() -> Vec<(FrameType, Vec<u8>)> {
+/// Those that are negotiated one by one.
+fn later_frames() -> Vec<(FrameType, Vec<u8>)> {
     let (topic, body) = (Topic::Tree, b"".as_slice());
     let id = ContentId {
         length: 5,
@@ -174,6 +175,10 @@ fn delta_frames() -> Vec<(FrameType, Vec<u8>)> {
         meta: meta(),
         basis: id,
         form: PatchForm::Plan,
+    };
+    let queued = Queued {
+        position: 1,
+        estimate_ms: 0,
     };
     vec![
         (FrameType::Basis, on_stream(1, &Basis { file: 0, id })),
@@ -203,6 +208,7 @@ fn delta_frames() -> Vec<(FrameType, Vec<u8>)> {
                 },
             ),
         ),
+        (FrameType::Queued, on_stream(1, &queued)),
     ]
 }
 
@@ -252,6 +258,7 @@ pub(super) fn frames() -> Vec<(FrameType, Vec<u8>)> {
             FrameType::StatusReply,
             control_header(FrameType::StatusReply, 0, 0).to_vec(),
         ),
+        (FrameType::ComeBack, on_stream(0, &ComeBack { after_ms: 1 })),
         (FrameType::Begin, frame(&begin(Direction::Push))),
         (FrameType::Ready, frame(&TargetKind::Absent)),
         (FrameType::Offer, offer_frame(0, &[file_entry("f", 1)])),
@@ -269,6 +276,6 @@ pub(super) fn frames() -> Vec<(FrameType, Vec<u8>)> {
         (FrameType::Finish, frame(&Finish::Incomplete)),
     ]
     .into_iter()
-    .chain(delta_frames())
+    .chain(later_frames())
     .collect()
 }

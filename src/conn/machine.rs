@@ -4,14 +4,16 @@
 //! asked of the outside but to decide on the open. Every message in a state that does not expect it
 //! is a fault of the peer.
 
+mod transferring;
+
 use super::receiver::Receiver;
-use super::sender::{Sender, Told, fault_of};
+use super::sender::{Sender, fault_of};
 use crate::model::limits::DEVICE_NAME_BYTES_MAX;
 use crate::model::{CloseCode, Fault, Right, Rights};
 use crate::wire::{
-    Ask, Begin, BeginFlags, Direction, End, Finish, FrameType, Hello, Hole, Inline, ListEnd, Message, Open, Opened,
-    Patch, PatchForm, Piece, Reader, SourceFailed, Start, TargetFailed, TargetKind, Tell, VERSION_MAX, VERSION_MIN,
-    control_header, encode_number, features,
+    Ask, Begin, BeginFlags, ComeBack, Direction, End, Finish, FrameType, Hello, Hole, Inline, ListEnd, Message, Open,
+    Opened, Patch, Piece, Queued, Reader, SourceFailed, Start, TargetFailed, TargetKind, Tell, VERSION_MAX,
+    VERSION_MIN, control_header, encode_number, features,
 };
 
 /// One connection, without its socket.
@@ -54,7 +56,11 @@ enum State {
     /// Open, no transfer.
     Idle,
     /// A begin was sent or received and waits for ready.
-    Beginning { stream: u16, begin: Box<Begin> },
+    Beginning {
+        stream: u16,
+        direction: Direction,
+        flags: BeginFlags,
+    },
     /// Content flows from here.
     Sending(Box<Sender>),
     /// Content flows to here.
@@ -76,6 +82,10 @@ pub enum Event<'a> {
     Begin(Begin),
     /// Client: the server is ready; for a push, sending may begin.
     Ready(TargetKind),
+    /// Client: the transfer waits for others at the server.
+    Queued(Queued),
+    /// Client: the server said when to come again.
+    ComeBack(ComeBack),
     /// Server: call [`Machine::status_reply`].
     StatusQuery,
     /// Client: the server's answer, JSON.
@@ -149,7 +159,15 @@ impl Machine {
     /// The server's end: waits for a greeting.
     #[must_use]
     pub fn server(name: &str) -> Machine {
-        Machine::new(Role::Server, name)
+        Machine::server_with(name, features::ALL)
+    }
+
+    /// The server's end with only these [`features`].
+    #[must_use]
+    pub fn server_with(name: &str, offered: u64) -> Machine {
+        let mut machine = Machine::new(Role::Server, name);
+        machine.offered = offered & features::ALL;
+        machine
     }
 
     fn new(role: Role, name: &str) -> Machine {
@@ -212,6 +230,17 @@ impl Machine {
             self.state,
             State::Greeting | State::Unopened | State::Opening | State::Closed
         )
+    }
+
+    /// Bytes of memory that it takes beside itself, about.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        let transfer = match &self.state {
+            State::Sending(sender) => sender.held_bytes(),
+            State::Receiving(receiver) => receiver.held_bytes(),
+            _ => 0,
+        };
+        self.out.capacity() + transfer
     }
 
     /// Whether a close was sent or received.
@@ -280,90 +309,10 @@ impl Machine {
             FrameType::StatusQuery | FrameType::StatusReply => self.handle_status(kind, payload),
             FrameType::Begin => self.handle_begin(stream, decode(payload)?),
             FrameType::Ready => self.handle_ready(stream, decode(payload)?),
+            FrameType::Queued | FrameType::ComeBack => self.handle_waiting(kind, stream, payload),
             _ => {
                 self.check_stream(stream)?;
                 self.handle_transfer(kind, payload)
-            }
-        }
-    }
-
-    fn handle_transfer<'a>(&mut self, kind: FrameType, payload: &'a [u8]) -> Result<Event<'a>, Fault> {
-        match kind {
-            FrameType::Offer => self.receiving()?.handle_offer(payload).map(|()| Event::Offered),
-            FrameType::Start => self.receiving()?.handle_start(decode(payload)?),
-            FrameType::Hole if self.features & features::HOLES == 0 => {
-                Err(Fault::protocol("a hole that was not negotiated"))
-            }
-            FrameType::Hole => self.receiving()?.handle_hole(decode(payload)?),
-            FrameType::End => self.receiving()?.handle_end(decode(payload)?),
-            FrameType::Inline => self.receiving()?.handle_inline(decode(payload)?),
-            FrameType::SourceFailed => {
-                self.receiving()?.handle_source_failed()?;
-                Ok(Event::SourceFailed(decode(payload)?))
-            }
-            FrameType::ListEnd => {
-                let end = decode(payload)?;
-                self.receiving()?.handle_list_end(end).map(|()| Event::ListEnd(end))
-            }
-            FrameType::Basis | FrameType::Ask | FrameType::Tell | FrameType::Patch => self.handle_delta(kind, payload),
-            FrameType::Partial | FrameType::Resume if self.features & features::RESUME == 0 => {
-                Err(Fault::protocol("a resumption that was not negotiated"))
-            }
-            FrameType::Partial => {
-                let partial = decode(payload)?;
-                self.sending()?.handle_partial(partial).map(|()| Event::Progress)
-            }
-            FrameType::Resume => {
-                let resume = decode(payload)?;
-                self.receiving()?.handle_resume(resume).map(|()| Event::Nothing)
-            }
-            FrameType::Answer => self.sending()?.handle_answers(payload).map(|()| Event::Progress),
-            FrameType::Settled => self.sending()?.handle_settled(payload).map(|()| Event::Progress),
-            FrameType::Credit => {
-                let bytes = number(payload)?;
-                self.sending()?.handle_credit(bytes);
-                Ok(Event::Progress)
-            }
-            FrameType::Removed => {
-                self.sending()?.handle_removed(payload)?;
-                Ok(Event::Removed(payload))
-            }
-            FrameType::TargetFailed => {
-                self.sending()?.handle_target_failed()?;
-                Ok(Event::TargetFailed(decode(payload)?))
-            }
-            FrameType::Finish => {
-                let finish = decode(payload)?;
-                self.sending()?.handle_finish(finish)?;
-                Ok(Event::Finished(finish))
-            }
-            _ => Err(Fault::protocol("a message out of place")),
-        }
-    }
-
-    fn handle_delta<'a>(&mut self, kind: FrameType, payload: &'a [u8]) -> Result<Event<'a>, Fault> {
-        if self.features & features::DELTA == 0 {
-            return Err(Fault::protocol("a delta that was not negotiated"));
-        }
-        match kind {
-            FrameType::Basis => {
-                let basis = decode(payload)?;
-                self.sending()?.handle_basis(basis).map(|()| Event::Progress)
-            }
-            FrameType::Tell => {
-                let tell = decode(payload)?;
-                Ok(match self.sending()?.handle_tell(&tell)? {
-                    Told::Somebody => Event::Tell(tell),
-                    Told::Nobody => Event::Nothing,
-                })
-            }
-            FrameType::Ask => self.receiving()?.handle_ask(decode(payload)?),
-            _ => {
-                let patch: Patch = decode(payload)?;
-                if patch.form != PatchForm::Plan && self.features & features::ZSTD == 0 {
-                    return Err(Fault::protocol("compression that was not negotiated"));
-                }
-                self.receiving()?.handle_patch(patch)
             }
         }
     }
@@ -445,23 +394,40 @@ impl Machine {
             let text = format!("this device may not {} this share", verb(begin.direction));
             return Err(Fault::new(CloseCode::Forbidden, text));
         }
-        self.state = State::Beginning {
-            stream,
-            begin: Box::new(begin.clone()),
-        };
+        self.state = State::beginning(stream, &begin);
         Ok(Event::Begin(begin))
     }
 
     fn handle_ready<'a>(&mut self, stream: u16, kind: TargetKind) -> Result<Event<'a>, Fault> {
         match (&self.role, &self.state) {
-            (Role::Client { .. }, State::Beginning { stream: own, begin }) if *own == stream => {
-                self.state = match begin.direction {
-                    Direction::Push => State::sending(stream, begin.flags),
-                    Direction::Pull => State::receiving(stream, begin.flags),
+            (
+                Role::Client { .. },
+                &State::Beginning {
+                    stream: own,
+                    direction,
+                    flags,
+                },
+            ) if own == stream => {
+                self.state = match direction {
+                    Direction::Push => State::sending(stream, flags),
+                    Direction::Pull => State::receiving(stream, flags),
                 };
                 Ok(Event::Ready(kind))
             }
             _ => Err(Fault::protocol("an unexpected ready")),
+        }
+    }
+
+    fn handle_waiting<'a>(&mut self, kind: FrameType, stream: u16, payload: &[u8]) -> Result<Event<'a>, Fault> {
+        if self.features & features::WAITING == 0 {
+            return Err(Fault::protocol("a line that was not negotiated"));
+        }
+        match (kind, &self.role, &self.state) {
+            (FrameType::ComeBack, Role::Client { .. }, _) => Ok(Event::ComeBack(decode(payload)?)),
+            (FrameType::Queued, Role::Client { .. }, State::Beginning { stream: own, .. }) if *own == stream => {
+                Ok(Event::Queued(decode(payload)?))
+            }
+            _ => Err(Fault::protocol("a message about waiting out of place")),
         }
     }
 
@@ -474,26 +440,46 @@ impl Machine {
     }
 
     /// Client: starts a transfer on the open share.
-    pub fn begin(&mut self, begin: Begin) {
+    pub fn begin(&mut self, begin: &Begin) {
         debug_assert!(matches!((&self.role, &self.state), (Role::Client { .. }, State::Idle)));
         begin.encode(TRANSFER_STREAM, &mut self.out);
-        self.state = State::Beginning {
-            stream: TRANSFER_STREAM,
-            begin: Box::new(begin),
-        };
+        self.state = State::beginning(TRANSFER_STREAM, begin);
     }
 
     /// Server: the transfer can go; `kind` is what stands at its target (or only source).
     pub fn ready(&mut self, kind: TargetKind) {
-        let State::Beginning { stream, begin } = &self.state else {
+        let State::Beginning {
+            stream,
+            direction,
+            flags,
+        } = self.state
+        else {
             debug_assert!(false, "ready answers a begin");
             return;
         };
-        kind.encode(*stream, &mut self.out);
-        self.state = match begin.direction {
-            Direction::Push => State::receiving(*stream, begin.flags),
-            Direction::Pull => State::sending(*stream, begin.flags),
+        kind.encode(stream, &mut self.out);
+        self.state = match direction {
+            Direction::Push => State::receiving(stream, flags),
+            Direction::Pull => State::sending(stream, flags),
         };
+    }
+
+    /// Server: the transfer that was begun waits for others; it is ready later.
+    pub fn queued(&mut self, queued: Queued) {
+        let State::Beginning { stream, .. } = self.state else {
+            debug_assert!(false, "only what was begun waits");
+            return;
+        };
+        if self.features & features::WAITING != 0 {
+            queued.encode(stream, &mut self.out);
+        }
+    }
+
+    /// Server: says when the client is to come again.
+    pub fn come_back(&mut self, after_ms: u64) {
+        if self.features & features::WAITING != 0 && self.is_open() {
+            ComeBack { after_ms }.encode(0, &mut self.out);
+        }
     }
 
     /// The transfer is over on this side; the share stays open.
@@ -537,19 +523,17 @@ impl Machine {
             _ => Err(Fault::protocol("an unknown stream")),
         }
     }
-
-    fn sending(&mut self) -> Result<&mut Sender, Fault> {
-        self.sender()
-            .ok_or_else(|| Fault::protocol("a message for a sender out of place"))
-    }
-
-    fn receiving(&mut self) -> Result<&mut Receiver, Fault> {
-        self.receiver()
-            .ok_or_else(|| Fault::protocol("a message for a receiver out of place"))
-    }
 }
 
 impl State {
+    fn beginning(stream: u16, begin: &Begin) -> State {
+        State::Beginning {
+            stream,
+            direction: begin.direction,
+            flags: begin.flags,
+        }
+    }
+
     fn sending(stream: u16, flags: BeginFlags) -> State {
         State::Sending(Box::new(Sender::new(stream, flags.dry_run)))
     }

@@ -8,8 +8,8 @@ use super::{Event, Machine};
 use crate::model::limits::{BULK_FRAME_BYTES_MAX, CONTROL_FRAME_BYTES_MAX, PREAUTH_FRAME_BYTES_MAX};
 use crate::model::{CloseCode, Fault, Rights};
 use crate::wire::{
-    Decoder, Direction, FRAME_HEADER_BYTES, FrameType, Hello, Message, Piece, Start, TargetKind, VERSION_MAX, Verdict,
-    WireError, control_header, data_header, features,
+    ComeBack, Decoder, Direction, FRAME_HEADER_BYTES, FrameType, Hello, Message, Opened, Piece, Queued, Start,
+    TargetKind, VERSION_MAX, Verdict, WireError, control_header, data_header, features,
 };
 
 /// Machines in every state before a share is open, with the one message that each waits for.
@@ -203,13 +203,60 @@ fn messages_of_the_other_role_or_of_another_state_are_refused() {
     refuses(&mut client, of(FrameType::Offer), code, "for a receiver out of place");
 }
 
+// A line only informs: the client hears its place, goes on waiting, and is ready as ever; a machine of the
+// other role, or one that has begun nothing, takes no such word.
+#[test]
+fn a_transfer_that_waits_hears_its_place_and_then_begins() {
+    let (mut client, mut server) = opened(Rights::READ_WRITE);
+    let queued = Queued {
+        position: 3,
+        estimate_ms: 1500,
+    };
+    let word = on_stream(1, &queued);
+    refuses(&mut client, &word, CloseCode::Protocol, "about waiting out of place");
+    let (mut client, mut quick) = opened(Rights::READ_WRITE);
+    refuses(&mut quick, &word, CloseCode::Protocol, "about waiting out of place");
+    give(&mut server, &on_stream(1, &begin(Direction::Push))).unwrap();
+    client.begin(&begin(Direction::Push));
+    let _ = client.take_output();
+    server.queued(queued);
+    server.come_back(250);
+    let said = server.take_output();
+    assert_eq!(said, [word, on_stream(0, &ComeBack { after_ms: 250 })].concat());
+    assert!(give(&mut client, &said).unwrap().contains("position: 3"));
+    assert!(client.sender().is_none());
+    server.ready(TargetKind::Directory);
+    give(&mut client, &server.take_output()).unwrap();
+    assert!(client.sender().is_some() && server.receiver().is_some());
+}
+
+// A client of an earlier build waits in silence.
+#[test]
+fn who_does_not_know_of_lines_is_told_nothing() {
+    let mut client = Machine::client_with("c", open(), features::ALL & !features::WAITING);
+    let mut server = Machine::server("s");
+    give(&mut server, &client.take_output()).unwrap();
+    give(&mut client, &server.take_output()).unwrap();
+    give(&mut server, &client.take_output()).unwrap();
+    let (rights, paired) = (Rights::READ_WRITE, false);
+    server.grant(Opened { rights, paired });
+    give(&mut server, &on_stream(1, &begin(Direction::Push))).unwrap();
+    let _ = server.take_output();
+    server.queued(Queued {
+        position: 1,
+        estimate_ms: 0,
+    });
+    server.come_back(1);
+    assert!(server.take_output().is_empty());
+}
+
 // A transfer has one stream; every other number is refused, also for its begin and ready.
 #[test]
 fn other_streams_are_refused() {
     let (mut client, mut server) = opened(Rights::READ_WRITE);
     let on_7 = on_stream(7, &begin(Direction::Push));
     refuses(&mut server, &on_7, CloseCode::Protocol, "an unknown stream");
-    client.begin(begin(Direction::Push));
+    client.begin(&begin(Direction::Push));
     let ready = on_stream(7, &TargetKind::Absent);
     refuses(&mut client, &ready, CloseCode::Protocol, "an unexpected ready");
     let (_, mut server) = transferring(Direction::Push);

@@ -197,6 +197,13 @@ impl Receiver {
         self.list_end.is_some() && self.checks.is_empty() && self.wanted.is_empty() && !self.finished
     }
 
+    /// Bytes of memory that it takes, about.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        let entries = self.checks.capacity() * size_of::<Check>() + self.wanted.capacity() * size_of::<(u32, Wanted)>();
+        size_of::<Receiver>() + entries + self.open_bytes + self.out.capacity()
+    }
+
     /// Whether the sender could list everything; known once the list has ended.
     #[must_use]
     pub fn list_end(&self) -> Option<ListEnd> {

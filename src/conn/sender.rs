@@ -295,6 +295,15 @@ impl Sender {
         self.start_behind(0, size, sparse, meta);
     }
 
+    /// Bytes of memory that it takes, about.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        let entries =
+            self.unanswered.capacity() * size_of::<Item>() + self.wanted.capacity() * size_of::<(u32, Item)>();
+        // An item has its path as it is offered, and where it is.
+        size_of::<Sender>() + entries + 2 * self.open_bytes + self.out.capacity()
+    }
+
     /// The file at the front, which begins with what is staged of it: its content follows from there.
     pub fn resume(&mut self, size: u64, sparse: bool, meta: &Meta) {
         if let Some(partial) = self.say_resume(size) {

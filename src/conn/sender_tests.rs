@@ -217,7 +217,7 @@ fn a_dry_run_wants_without_content() {
     let (mut client, mut server) = opened(Rights::READ_WRITE);
     let mut begin = begin(Direction::Push);
     begin.flags.dry_run = true;
-    client.begin(begin);
+    client.begin(&begin);
     pump(&mut client, &mut server, |server, _| {
         server.ready(TargetKind::Directory);
     });

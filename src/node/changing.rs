@@ -11,6 +11,7 @@ use crate::delta::signature::{Matching, Signature, SignatureMatcher};
 use crate::delta::squeeze::Squeezer;
 use crate::delta::{Comparison, Content, Matcher, Op, PlanEncoder, Progress, Torn, TreeHasher};
 use crate::model::ContentId;
+use crate::model::limits::SQUEEZE_WINDOW_LOG_MAX;
 use crate::store::{Insertion, MappedSidecar, SidecarWriter, SourceFile};
 use crate::wire::{EndOutcome, PatchForm};
 
@@ -71,6 +72,8 @@ pub(super) enum Changed {
 
 /// Content bytes that a step works on.
 const STEP_BYTES: usize = 2 << 20;
+/// Bytes of a compressor of zstd without its window: its tables, at the levels that are used.
+const PACKER_BYTES: usize = 2 << 20;
 /// Bytes of a plan that are collected before they go out.
 const FRAME_BYTES: usize = 512 * 1024;
 /// The receiver hears at least once in so much of the file, for some 25 bytes: it takes as long to copy
@@ -78,6 +81,18 @@ const FRAME_BYTES: usize = 512 * 1024;
 const TOLD_BYTES: u64 = 128 << 20;
 
 impl Changing {
+    /// Bytes of memory that it takes, about: what a compressor may look back at above all.
+    pub(super) fn held_bytes(&self) -> usize {
+        let length = usize::try_from(self.content.length()).unwrap_or(usize::MAX);
+        let packer = match (&self.squeezer, &self.work) {
+            (Some(_), _) => length.min(1 << SQUEEZE_WINDOW_LOG_MAX) + PACKER_BYTES,
+            // The basis, and both together in the window.
+            (None, Work::Prefix(Some(_))) => 4 * length + PACKER_BYTES,
+            (None, _) => 0,
+        };
+        packer + self.ready.capacity() + self.ops.capacity() * size_of::<Op>()
+    }
+
     /// Against the index of the basis. `comparison` tells by what leaves count as equal.
     pub(super) fn against_index(
         file: SourceFile,

@@ -35,10 +35,20 @@ pub(super) enum Told {
     Compare(Box<Comparing>),
 }
 
+/// Bytes of a comparison, as a rule.
+const COMPARE_BYTES: usize = 64 * 1024;
 /// A file of up to this length is matched against a signature: it is mapped as a whole.
 const SIGNED_BYTES_MAX: u64 = 4 * MEDIUM_BYTES_MAX;
 
 impl Told {
+    /// Bytes of memory that it takes, about.
+    pub(super) fn held_bytes(&self) -> usize {
+        match self {
+            Told::Signature(bytes) => bytes.capacity(),
+            Told::Compare(_) => COMPARE_BYTES,
+        }
+    }
+
     /// The next bytes; the machine has checked how many may come.
     pub(super) fn push(&mut self, bytes: &[u8]) {
         match self {

@@ -3,7 +3,7 @@
 //! A library value: a host polls it from its own loop, or lets [`Client::poll`] wait.
 //! Invariant: exactly one [`ClientEvent::Finished`] is reported, as the last event.
 
-use super::client_node::{ClientNode, Phase};
+use super::client_node::{ClientNode, Phase, RETRY_TIMER};
 use super::deltas::Deltas;
 use super::events::{ClientEvent, JobError, Summary};
 use super::ledger::Audience;
@@ -60,7 +60,7 @@ impl Client {
             handle_signals: options.handle_signals,
             ..ReactorOptions::default()
         };
-        let reactor = Reactor::new(&reactor_options).map_err(|error| JobError::State {
+        let mut reactor = Reactor::new(&reactor_options).map_err(|error| JobError::State {
             reason: format!("no event loop: {error}"),
         })?;
         let resumes = match &job {
@@ -71,7 +71,7 @@ impl Client {
             }
             _ => Resumes::new(None),
         };
-        let node = ClientNode {
+        let mut node = ClientNode {
             options,
             job,
             transfer,
@@ -93,7 +93,14 @@ impl Client {
             earlier: Summary::default(),
             disk_full: false,
             farewell: None,
+            come_back: None,
         };
+        if !node.options.delay.is_zero() {
+            let delay_ms = u64::try_from(node.options.delay.as_millis()).unwrap_or(u64::MAX);
+            node.phase = Phase::Waiting;
+            let shared = reactor.shared();
+            shared.set_timer(RETRY_TIMER, shared.now() + delay_ms);
+        }
         Ok(Client { reactor, node })
     }
 

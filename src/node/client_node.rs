@@ -5,22 +5,22 @@
 use super::begin::random_seed;
 use super::commit::COMMIT_TIMER;
 use super::deltas::Deltas;
-use super::events::{Action, ClientEvent, JobError, Outcome, Summary};
+use super::events::{Action, ClientEvent, JobError, Summary};
 use super::ledger::Ledger;
 use super::local::{PullPlan, PullTarget, Sources, pull_sources};
 use super::options::{ClientOptions, FilterRule, Job, Mapping, MaxDelete, TransferOptions};
 use super::peer::{Core, Peer, Pulse, Session, Transfer};
 use super::receiving::{DeletePlan, Receiving, ReceivingPlan};
 use super::resumes::Resumes;
-use super::retrying::{Broken, Retrying};
+use super::retrying::Retrying;
 use super::sending::{Sending, SendingPlan};
 use crate::conn::Event;
 use crate::model::limits::HANDSHAKE_TIMEOUT_MS;
-use crate::model::{CloseCode, DeviceId, Fault, Rights, Tick, system_reason};
+use crate::model::{CloseCode, DeviceId, Fault, Rights, Tick};
 use crate::reactor::{Activity, ClientSecurity, Closed, ConnId, Context, Handler, Shared};
 use crate::store::Journal;
 use crate::store::{Filter, Home};
-use crate::wire::{Begin, BeginFlags, Brake, Direction, Finish, Open, Opened, RemovedReader, TargetKind, features};
+use crate::wire::{Begin, BeginFlags, Brake, Direction, Open, Opened, RemovedReader, TargetKind, features};
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -53,6 +53,8 @@ pub(super) struct ClientNode {
     pub(super) disk_full: bool,
     /// What the server said when it closed for a reason that may pass.
     pub(super) farewell: Option<Fault>,
+    /// When the server asked us to come again, after this connection.
+    pub(super) come_back: Option<Duration>,
 }
 
 pub(super) enum Phase {
@@ -67,7 +69,9 @@ pub(super) enum Phase {
 }
 
 /// The timer for the next attempt.
-const RETRY_TIMER: u64 = 1;
+pub(super) const RETRY_TIMER: u64 = 1;
+/// The longest that a server's word makes us stay away.
+const COME_BACK_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Milliseconds between two progress events.
 const PROGRESS_MS: u64 = 100;
 
@@ -191,6 +195,17 @@ impl ClientNode {
         let result = match event {
             Event::Opened(opened) => self.opened(cx, session, opened),
             Event::Ready(kind) => self.ready_for(cx, session, kind),
+            Event::Queued(queued) => {
+                self.events.push(ClientEvent::Queued {
+                    position: queued.position,
+                    estimate: (queued.estimate_ms > 0).then(|| Duration::from_millis(queued.estimate_ms)),
+                });
+                Ok(())
+            }
+            Event::ComeBack(word) => {
+                self.come_back = Some(Duration::from_millis(word.after_ms).min(COME_BACK_MAX));
+                Ok(())
+            }
             Event::StatusReply(json) => {
                 self.events
                     .push(ClientEvent::Status(String::from_utf8_lossy(json).into_owned()));
@@ -279,14 +294,14 @@ impl ClientNode {
                     scopes,
                     ..self.begin(Direction::Push)
                 };
-                session.machine.begin(begin);
+                session.machine.begin(&begin);
             }
             Job::Pull { links, .. } => {
                 let begin = Begin {
                     sources: pull_sources(links),
                     ..self.begin(Direction::Pull)
                 };
-                session.machine.begin(begin);
+                session.machine.begin(&begin);
             }
         }
         cx.set_deadline(Some(cx.now() + self.timeout_ms() / 4));
@@ -473,98 +488,5 @@ impl ClientNode {
         self.phase = Phase::Closing(result);
         session.close(cx, &Fault::new(code, ""));
         session.wire_before = (cx.bytes_sent() + cx.outbound_bytes() as u64, cx.bytes_received());
-    }
-
-    fn verdict(&self, finish: Finish) -> Result<(), JobError> {
-        match finish {
-            Finish::Done { .. } => Ok(()),
-            Finish::MassDelete { deletions, existing } => Err(JobError::MassDelete { deletions, existing }),
-            Finish::Incomplete => Err(JobError::IncompleteSource),
-        }
-    }
-
-    fn closed_by(&self, fault: Fault) -> JobError {
-        match (fault.code, &self.job) {
-            (CloseCode::NotFound, Job::Pull { links, .. }) if links.len() == 1 => {
-                let path = links[0].path.as_ref().map_or_else(String::new, ToString::to_string);
-                JobError::NotFound { path }
-            }
-            (code, _) => JobError::Closed { code, text: fault.text },
-        }
-    }
-
-    /// The connection ended although the job is not done: the next address, another attempt, or the end.
-    fn broken(&mut self, shared: &mut Shared, why: &Closed, summary: &Summary, resumed_bytes: u64) {
-        self.keep(summary);
-        let unreachable = matches!(why, Closed::Connect(_) | Closed::HandshakeTimeout);
-        if unreachable && !self.connected_once && self.address + 1 < self.addresses.len() {
-            self.address += 1;
-            self.phase = Phase::Connecting;
-            return;
-        }
-        let (error, may_pass) = match self.farewell.take() {
-            Some(Fault { code, text }) => (JobError::Closed { code, text }, true),
-            None => self.judge(why),
-        };
-        let broken = Broken {
-            now_ms: shared.now().0,
-            settled: summary.files_transferred > 0,
-            resumed_bytes,
-            refused: matches!(why, Closed::Connect(error) if error.kind() == io::ErrorKind::ConnectionRefused),
-        };
-        let random = random_seed().unwrap_or(0);
-        let wait = self.retrying.after(broken, self.options.retries, random);
-        let Some(wait) = wait.filter(|_| may_pass) else {
-            return self.finish(Err(error), Summary::default());
-        };
-        shared.set_timer(RETRY_TIMER, shared.now() + wait.wait_ms);
-        if wait.told {
-            self.events.push(ClientEvent::Retrying {
-                attempt: wait.attempt,
-                wait: Duration::from_millis(wait.wait_ms),
-                reason: error.to_string(),
-            });
-        }
-    }
-
-    /// What a broken connection means, and whether it may pass by itself.
-    fn judge(&self, why: &Closed) -> (JobError, bool) {
-        let authority = self.job.link().authority();
-        let reason = match why {
-            Closed::Connect(error) | Closed::Reset(error) => system_reason(error),
-            other => other.to_string(),
-        };
-        match why {
-            Closed::WrongServer { .. } => (JobError::WrongServer { authority }, false),
-            _ if self.connected_once => (JobError::Lost { authority, reason }, true),
-            Closed::Connect(_) | Closed::HandshakeTimeout => (JobError::Connect { authority, reason }, false),
-            Closed::HungUp | Closed::Peer | Closed::Reset(_) => (JobError::TurnedAway { authority, reason }, true),
-            _ => (JobError::NotSyncline { authority, reason }, false),
-        }
-    }
-
-    /// Adds the figures of an attempt that broke off: what travelled, not what was settled.
-    fn keep(&mut self, summary: &Summary) {
-        self.earlier.wire_sent += summary.wire_sent;
-        self.earlier.wire_received += summary.wire_received;
-        self.earlier.literal_bytes += summary.literal_bytes;
-        self.earlier.files_transferred += summary.files_transferred;
-        self.earlier.deleted += summary.deleted;
-    }
-
-    pub(super) fn finish(&mut self, result: Result<(), JobError>, mut summary: Summary) {
-        summary.wire_sent += self.earlier.wire_sent;
-        summary.wire_received += self.earlier.wire_received;
-        summary.literal_bytes += self.earlier.literal_bytes;
-        summary.files_transferred += self.earlier.files_transferred;
-        summary.deleted += self.earlier.deleted;
-        summary.elapsed = self.started.elapsed();
-        let result = if result.is_ok() && self.disk_full {
-            Err(JobError::DiskFull)
-        } else {
-            result
-        };
-        self.phase = Phase::Finished;
-        self.events.push(ClientEvent::Finished(Outcome { summary, result }));
     }
 }

@@ -66,6 +66,13 @@ pub enum ClientEvent {
         /// What went wrong.
         reason: String,
     },
+    /// The transfer waits for others at the server; again whenever its place has changed.
+    Queued {
+        /// Its place in the line, from 1.
+        position: u32,
+        /// Until its turn, as the server estimates; `None` when it cannot say.
+        estimate: Option<Duration>,
+    },
     /// Where a source goes.
     Mapped(Mapping),
     /// One entry was settled.
@@ -188,6 +195,8 @@ pub struct Outcome {
     pub summary: Summary,
     /// `Ok` when all went well or only single items failed (`summary.failed`).
     pub result: Result<(), JobError>,
+    /// When the server asks to be visited again, from now; advice, of at most a week.
+    pub come_back: Option<Duration>,
 }
 
 /// Why a job as a whole did not succeed.

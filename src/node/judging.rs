@@ -9,7 +9,8 @@
 
 use super::examining::{Examined, Examining, Purpose};
 use super::ledger::Ledger;
-use super::partial::{Adopted, Adopting, Parked};
+use super::partial::{Adopted, Adopting, Changed, Parked};
+use super::rebuilding::Repair;
 use super::receiving::{Books, Receiving, Touch, Want};
 use super::sending::action_of;
 use super::source_tree::without_prefix;
@@ -34,26 +35,26 @@ impl Receiving {
             };
             let check = check.clone();
             let local = self.plan.agreement.accept(&check.entry)?;
-            let Some((judged, partial)) = self.look(&check, &local, books) else {
+            let Some((judged, had)) = self.look(&check, &local, books) else {
                 // A file is being hashed: one step of it is enough for a visit.
                 return Ok(Activity::More);
             };
             if let Some(id) = judged.basis {
                 receiver.basis(id);
             }
-            if let Some(partial) = &partial {
+            if let Had::Beginning(partial) = &had {
                 receiver.partial(partial.id());
             }
             receiver.answer(judged.verdict);
             self.note(&check.entry, &local, judged.verdict)?;
-            self.judged(&check, local, (judged, partial), books.ledger);
+            self.judged(&check, local, (judged, had), books.ledger);
         }
         Ok(Activity::More)
     }
 
     /// Looks at what is here of an offered entry: under its name, and in staging. `None`: there is more to
     /// read.
-    fn look(&mut self, check: &Check, local: &RelPath, books: &mut Books<'_>) -> Option<(Judged, Option<Parked>)> {
+    fn look(&mut self, check: &Check, local: &RelPath, books: &mut Books<'_>) -> Option<(Judged, Had)> {
         let (judged, adopting) = match self.adopting.take() {
             Some((judged, adopting)) => (judged, Some(adopting)),
             None => {
@@ -66,20 +67,31 @@ impl Receiving {
                 let place = &self.plan.place;
                 let state = (check.size(), check.entry.meta.mtime);
                 let is_kept = is_wanted && self.plan.resume && !self.plan.dry_run;
-                let adopting = is_kept.then(|| Adopting::find(place, local, self.plan.peer.as_ref(), state));
+                let changed = match self.plan.delta && judged.basis.is_none() {
+                    true => Changed::IsBasis,
+                    false => Changed::IsDropped,
+                };
+                let adopting = is_kept.then(|| Adopting::find(place, local, self.plan.peer.as_ref(), state, changed));
                 (judged, adopting.flatten())
             }
         };
         let Some(adopting) = adopting else {
-            return Some((judged, None));
+            return Some((judged, Had::Nothing));
         };
         match adopting.step(books.scratch) {
             Adopted::More(adopting) => {
                 self.adopting = Some((judged, adopting));
                 None
             }
-            Adopted::Done(partial) => Some((judged, Some(partial.park()))),
-            Adopted::Nothing => Some((judged, None)),
+            Adopted::Done(partial) => Some((judged, Had::Beginning(partial.park()))),
+            Adopted::Basis(staged, id) => Some(match Repair::with(staged, &id) {
+                Some(repair) => {
+                    let basis = Some(id);
+                    (Judged { basis, ..judged }, Had::Earlier(Box::new(repair)))
+                }
+                None => (judged, Had::Nothing),
+            }),
+            Adopted::Nothing => Some((judged, Had::Nothing)),
         }
     }
 
@@ -124,13 +136,7 @@ impl Receiving {
     }
 
     /// Enters a verdict into the books.
-    fn judged(
-        &mut self,
-        check: &Check,
-        path: RelPath,
-        (judged, partial): (Judged, Option<Parked>),
-        ledger: &mut Ledger,
-    ) {
+    fn judged(&mut self, check: &Check, path: RelPath, (judged, had): (Judged, Had), ledger: &mut Ledger) {
         let Judged {
             verdict,
             expected,
@@ -149,6 +155,11 @@ impl Receiving {
                 if self.plan.dry_run {
                     ledger.transferred(check.file, &path, action_of(verdict), size);
                 } else {
+                    let (partial, repair) = match had {
+                        Had::Nothing => (None, None),
+                        Had::Beginning(partial) => (Some(partial), None),
+                        Had::Earlier(repair) => (None, Some(*repair)),
+                    };
                     self.wants.insert(
                         check.file,
                         Want {
@@ -158,7 +169,7 @@ impl Receiving {
                             size,
                             basis,
                             committed: None,
-                            repair: None,
+                            repair,
                             partial,
                             lease: None,
                         },
@@ -395,6 +406,14 @@ impl From<(Verdict, Expected)> for Judged {
             basis: None,
         }
     }
+}
+
+/// What an earlier transfer left of an entry.
+enum Had {
+    Nothing,
+    Beginning(Parked),
+    /// Of another version of it: a basis.
+    Earlier(Box<Repair>),
 }
 
 /// A file of so few bytes is no basis.

@@ -7,6 +7,7 @@ mod access;
 mod agreement;
 mod arriving;
 mod begin;
+mod budget;
 mod changing;
 mod choosing;
 mod client;
@@ -16,6 +17,7 @@ mod comparing;
 mod content;
 pub mod delta_file;
 mod deltas;
+mod ending;
 mod events;
 mod examining;
 mod history;
@@ -45,10 +47,12 @@ mod retrying;
 mod sending;
 mod server;
 mod server_node;
+mod sessions;
 mod source_tree;
 mod status;
 mod target;
 mod tidying;
+mod turns;
 mod verifying;
 
 pub use client::Client;
@@ -61,3 +65,4 @@ pub use options::{
     TransferOptions,
 };
 pub use server::{Server, ServerError};
+pub use turns::{Load, Schedule};

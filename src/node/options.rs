@@ -1,5 +1,6 @@
 //! What a host asks of a server or a client: plain options, checked when they are used.
 
+use super::turns::Schedule;
 use crate::model::limits::{CONNECTIONS_MAX, HANDSHAKE_TIMEOUT_MS, IDLE_TIMEOUT_MS, STALL_TIMEOUT_MS};
 use crate::model::{DEFAULT_PORT, Link, RelPath, Rights, ShareName};
 use crate::store::{Flush, Retention};
@@ -58,6 +59,12 @@ pub struct ServerOptions {
     pub bandwidth_limit: Option<u64>,
     /// Connections that may be open at a time.
     pub connections_max: usize,
+    /// Transfers that may run at a time; others wait in line.
+    pub active_max: usize,
+    /// Bytes of memory that connections may take together; at least 12 MiB. `None`: no limit.
+    pub memory_limit: Option<u64>,
+    /// When clients are to come again.
+    pub schedule: Schedule,
     /// Install handlers for SIGINT and SIGTERM that drain the server. A host with handlers of its
     /// own says no and calls [`drain`](crate::Server::drain).
     pub handle_signals: bool,
@@ -206,6 +213,8 @@ pub struct ClientOptions {
     pub timeout: Duration,
     /// Connection attempts after the first, for faults that may pass.
     pub retries: u32,
+    /// Before the first connection.
+    pub delay: Duration,
     /// Install handlers for SIGINT and SIGTERM that end the job in order.
     pub handle_signals: bool,
 }
@@ -235,6 +244,9 @@ impl ServerOptions {
             keep_versions: Some(Retention::default()),
             bandwidth_limit: None,
             connections_max: CONNECTIONS_MAX,
+            active_max: CONNECTIONS_MAX,
+            memory_limit: None,
+            schedule: Schedule::default(),
             handle_signals: false,
             deadlines: Deadlines::default(),
         }
@@ -252,6 +264,7 @@ impl ClientOptions {
             bandwidth_limit: None,
             timeout: Duration::from_secs(60),
             retries: 5,
+            delay: Duration::ZERO,
             handle_signals: false,
         }
     }

@@ -6,6 +6,9 @@
 //! 2. What was written behind that is read. Which of it is right is for the sender to say, who compares the
 //!    root of all of it with its own file.
 //!
+//! 3. Of a source that has changed since, it is no beginning any more, but a basis of the new version, as good
+//!    as any: all of it is read, and it is compared like one.
+//!
 //! Never decides whether it is used. Invariant: the tree is that of what lies in the file now, but for
 //! leaves that were verified there by a process before, since when the machine has not gone down.
 
@@ -34,14 +37,34 @@ pub(super) struct Parked {
 pub(super) struct Adopting {
     partial: Partial,
     source: SourceFile,
-    /// Bytes of whole leaves in it.
+    /// Bytes to read: of whole leaves, if it is a beginning.
     end: u64,
+    of: Of,
+}
+
+/// What a kept file is the beginning of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Of {
+    /// What is offered now.
+    Offered,
+    /// What was offered once: the source has changed.
+    Earlier,
+}
+
+/// What becomes of a kept file whose source has changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Changed {
+    /// It may still have much of the new version.
+    IsBasis,
+    IsDropped,
 }
 
 /// How a step ended.
 pub(super) enum Adopted {
     More(Box<Adopting>),
     Done(Box<Partial>),
+    /// It is of an earlier version of the source: a basis of the new one.
+    Basis(StagedFile, ContentId),
     /// There is nothing in it.
     Nothing,
 }
@@ -108,12 +131,14 @@ impl Parked {
 }
 
 impl Adopting {
-    /// What an earlier transfer by `peer` left of the file at `path`, if it was of this size and time.
+    /// What an earlier transfer by `peer` left of the file at `path`. If that was of another size or time, its
+    /// source has changed.
     pub(super) fn find(
         place: &Rc<Place>,
         path: &RelPath,
         peer: Option<&DeviceId>,
         (size, mtime): (u64, Timestamp),
+        changed: Changed,
     ) -> Option<Box<Adopting>> {
         let Begun {
             mut lease,
@@ -132,7 +157,11 @@ impl Adopting {
                 return None;
             }
         };
-        if (incoming.size, incoming.mtime) != (size, mtime) {
+        let of = match (incoming.size, incoming.mtime) == (size, mtime) {
+            true => Of::Offered,
+            false => Of::Earlier,
+        };
+        if of == Of::Earlier && changed == Changed::IsDropped {
             log::info!("{path}: it changed since it was sent in part");
             lease.discard(staged);
             return None;
@@ -143,7 +172,10 @@ impl Adopting {
             // It has had its length from the start: what is behind the last note may be of the basis.
             Some(_) => source.size().min(reached.offset),
         };
-        let end = written.min(size) / LEAF * LEAF;
+        let end = match of {
+            Of::Offered => written.min(size) / LEAF * LEAF,
+            Of::Earlier => source.size(),
+        };
         let known = TreeHasher::behind(reached.offset / LEAF, &reached.frontier);
         let known = known.filter(|known| proven && known.length() <= end);
         if known.is_none() {
@@ -154,7 +186,12 @@ impl Adopting {
             lease,
             hasher: known.unwrap_or_default(),
         };
-        Some(Box::new(Adopting { partial, source, end }))
+        Some(Box::new(Adopting {
+            partial,
+            source,
+            end,
+            of,
+        }))
     }
 
     /// Reads on by a bounded amount.
@@ -180,6 +217,12 @@ impl Adopting {
         if at == 0 {
             self.partial.discard();
             return Adopted::Nothing;
+        }
+        if self.of == Of::Earlier {
+            let Partial { staged, lease, hasher } = self.partial;
+            let staged = staged.unkept();
+            lease.end();
+            return Adopted::Basis(staged, hasher.finish());
         }
         self.partial.lease.note(&self.partial.hasher);
         Adopted::Done(Box::new(self.partial))
@@ -235,13 +278,13 @@ mod tests {
     }
 
     fn found(place: &Rc<Place>) -> Partial {
-        let mut adopting = Adopting::find(place, &path(), None, (SIZE, META.mtime)).unwrap();
+        let mut adopting = Adopting::find(place, &path(), None, (SIZE, META.mtime), Changed::IsDropped).unwrap();
         let mut scratch = Vec::new();
         loop {
             adopting = match adopting.step(&mut scratch) {
                 Adopted::More(adopting) => adopting,
                 Adopted::Done(partial) => return *partial,
-                Adopted::Nothing => panic!("there is something in it"),
+                Adopted::Basis(..) | Adopted::Nothing => panic!("there is something in it"),
             };
         }
     }

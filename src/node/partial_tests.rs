@@ -86,12 +86,12 @@ fn restart_machine(dir: &Path) {
 }
 
 fn find(place: &Rc<Place>, state: (u64, Timestamp)) -> Option<Partial> {
-    let mut adopting = Adopting::find(place, &path(), None, state)?;
+    let mut adopting = Adopting::find(place, &path(), None, state, Changed::IsDropped)?;
     loop {
         match adopting.step(&mut Vec::new()) {
             Adopted::More(more) => adopting = more,
             Adopted::Done(partial) => return Some(*partial),
-            Adopted::Nothing => return None,
+            Adopted::Basis(..) | Adopted::Nothing => return None,
         }
     }
 }

@@ -83,6 +83,18 @@ pub(super) struct Stepped {
 }
 
 impl Patches {
+    /// Bytes of memory that they take, about.
+    pub(super) fn held_bytes(&self) -> usize {
+        let queued = |queued: &Queued| {
+            let following = match &queued.state {
+                State::Following(patching) => patching.held_bytes(),
+                State::Waiting(_) | State::Useless => 0,
+            };
+            size_of::<Queued>() + queued.bytes.capacity() + following
+        };
+        self.queue.iter().map(queued).sum::<usize>() + self.followed.len() * size_of::<Finished>()
+    }
+
     /// A patch starts, perhaps behind what is staged of its result.
     pub(super) fn push(&mut self, patch: Patch, partial: Option<Parked>) {
         self.queue.push_back(Queued {

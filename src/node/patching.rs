@@ -15,7 +15,7 @@ use super::verifying::{CheckedChunk, Task, Verifying};
 use crate::delta::prefix::{PrefixDecoder, PrefixError};
 use crate::delta::squeeze::{SqueezeError, Unsqueezer};
 use crate::delta::{Instruction, PlanDecoder, PlanError};
-use crate::model::limits::{LEAF_BYTES, plan_bytes_max};
+use crate::model::limits::{LEAF_BYTES, SQUEEZE_WINDOW_LOG_MAX, plan_bytes_max};
 use crate::model::{ContentId, Fault, ItemCode};
 use crate::reactor::ConnId;
 use crate::store::{FileError, MappedSidecar, SidecarWriter};
@@ -106,6 +106,8 @@ pub(super) struct Patched {
 
 /// Most bytes of the result that one step makes.
 const STEP_BYTES: u64 = 4 << 20;
+/// Bytes of a decoder of zstd without its window.
+const UNPACKER_BYTES: u64 = 256 * 1024;
 /// Bytes of the basis that are read at a time.
 const PRIME_BYTES: usize = 1 << 20;
 
@@ -135,6 +137,16 @@ impl Patching {
             leaves,
             lease,
         })
+    }
+
+    /// Bytes of memory that it takes, about: what a decoder may look back at above all.
+    pub(super) fn held_bytes(&self) -> usize {
+        let window = match &self.plan {
+            Plan::Plain(_) => 0,
+            Plan::Squeezed(..) => self.target.length().min(1 << SQUEEZE_WINDOW_LOG_MAX) + UNPACKER_BYTES,
+            Plan::Prefix { .. } => self.target.basis().size() + self.target.length() + UNPACKER_BYTES,
+        };
+        size_of::<Patching>() + usize::try_from(window).unwrap_or(usize::MAX)
     }
 
     /// What was made is of no use: it is removed.

@@ -11,7 +11,7 @@ use crate::model::limits::{LEAF_BYTES, PING_INTERVAL_MS, PREAUTH_FRAME_BYTES_MAX
 use crate::model::{CloseCode, DeviceId, Fault, Tick};
 use crate::reactor::{Activity, Context};
 use crate::store::Stamp;
-use crate::wire::{Decoder, Piece, WireError};
+use crate::wire::{Begin, Decoder, Piece, WireError};
 
 /// The machine of one connection, as it lies in the reactor's slab.
 pub(crate) struct Peer {
@@ -31,6 +31,14 @@ pub(crate) struct Session {
     pub(crate) admitted: bool,
     /// Server: it asked how the server is; however often it asks, one answer waits for room.
     pub(crate) asks_status: bool,
+    /// Server: what is to be begun when its turn comes.
+    pub(crate) waiting: Option<Box<Begin>>,
+    /// Server: bytes of memory that the connection is known to take.
+    pub(crate) held: usize,
+    /// Bytes of a frame that has not arrived whole.
+    pub(crate) partial_bytes: usize,
+    /// Server: nothing is read from it until others have given memory back.
+    pub(crate) starved: bool,
     pub(crate) liveness: Liveness,
     /// Server: the state of the trust file that the rights were decided on.
     pub(crate) stamp: Option<Stamp>,
@@ -73,6 +81,10 @@ impl Peer {
                 share: None,
                 admitted: false,
                 asks_status: false,
+                waiting: None,
+                held: 0,
+                partial_bytes: 0,
+                starved: false,
                 liveness: Liveness::default(),
                 stamp: None,
                 began: Tick(0),
@@ -100,6 +112,8 @@ impl Peer {
                 self.decoder.lift_limits();
             }
         }
+        self.decoder.release();
+        self.session.partial_bytes = self.decoder.held_bytes();
         Ok(())
     }
 }
@@ -187,11 +201,22 @@ impl Session {
     /// requests can grow the queue. A sender's queue is full of content as a rule, and it needs the
     /// peer's credit: it goes on reading, and answers nothing.
     pub(crate) fn throttle(&mut self, cx: &mut Context<'_>) {
-        if cx.room() == 0 && self.machine.sender().is_none() {
+        if self.starved || cx.room() == 0 && self.machine.sender().is_none() {
             cx.pause_reading();
         } else if cx.is_paused() {
             cx.resume_reading();
         }
+    }
+
+    /// Bytes of memory that it takes, about, beside what every connection does.
+    pub(crate) fn held_bytes(&self, cx: &Context<'_>) -> usize {
+        let transfer = match &self.transfer {
+            Some(Transfer::Sending(sending)) => sending.held_bytes(),
+            Some(Transfer::Receiving(receiving)) => receiving.held_bytes(),
+            None => 0,
+        };
+        let waiting = self.waiting.as_ref().map_or(0, |begin| begin.held_bytes());
+        transfer + waiting + self.partial_bytes + self.machine.held_bytes() + cx.outbound_cost()
     }
 
     /// Queues what the machine has to say.

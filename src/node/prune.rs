@@ -33,6 +33,11 @@ impl Offered {
         }
     }
 
+    /// Bytes of memory that they take.
+    pub(crate) fn held_bytes(&self) -> usize {
+        (self.seen.capacity() + self.failed.capacity()) * size_of::<u128>()
+    }
+
     /// Notes a listed path, unless there are too many.
     pub(crate) fn insert(&mut self, path: &RelPath) -> Result<(), Fault> {
         if self.seen.len() >= LISTED_MAX {
@@ -102,6 +107,8 @@ pub(crate) struct PruneContext<'a> {
     pub(crate) dry_run: bool,
 }
 
+/// Bytes of a path that is to be removed, as a rule.
+const DOOMED_BYTES: usize = 96;
 /// Entries looked at or removed in one step.
 const STEP_ENTRIES: usize = 256;
 
@@ -116,6 +123,11 @@ impl Prune {
             removing: false,
             deleted: 0,
         }
+    }
+
+    /// Bytes of memory that it takes, about.
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.doomed.capacity() * DOOMED_BYTES + self.scan.as_ref().map_or(0, Scan::held_bytes)
     }
 
     /// Does a bounded part of the work.

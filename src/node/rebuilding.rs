@@ -175,6 +175,15 @@ pub(super) struct Repair {
     made: u32,
 }
 
+impl Repair {
+    /// From a staged file of the content `id`.
+    pub(super) fn with(staged: StagedFile, id: &ContentId) -> Option<Repair> {
+        let source = staged.as_source().ok().filter(|source| source.size() == id.length)?;
+        let made = 0;
+        Some(Repair { staged, source, made })
+    }
+}
+
 /// After so many repairs in vain a file is sent whole, in the last attempt that there is.
 const REPAIRS_MAX: u32 = 2;
 

@@ -197,6 +197,17 @@ impl Receiving {
         }
     }
 
+    /// Bytes of memory that it takes, about; a path counts where its entry is held as well.
+    pub(crate) fn held_bytes(&self) -> usize {
+        let offered = self.offered.as_ref().map_or(0, Offered::held_bytes);
+        let pruning = match &self.phase {
+            Phase::Pruning(prune) => prune.held_bytes(),
+            Phase::Receiving | Phase::Closing(_) | Phase::Ended(_) => 0,
+        };
+        let files = self.wants.capacity() * size_of::<(u32, Want)>() + self.ended.len() * size_of::<Ended>();
+        size_of::<Receiving>() + files + self.directories_bytes + offered + pruning + self.patches.held_bytes()
+    }
+
     pub(crate) fn handle_list_end(&mut self, ledger: &mut Ledger) {
         ledger.list_ended();
     }

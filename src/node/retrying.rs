@@ -23,6 +23,8 @@ pub(super) struct Broken {
     pub(super) resumed_bytes: u64,
     /// The machine is there, and nobody listens.
     pub(super) refused: bool,
+    /// The server has no room, and asked to come again after so long.
+    pub(super) asked_ms: Option<u64>,
 }
 
 /// When to try again.
@@ -41,6 +43,8 @@ const DOUBLINGS_MAX: u32 = 8;
 /// nothing, and is not counted.
 const RESTART_MS: u64 = 10_000;
 const RESTART_RETRY_MS: u64 = 50;
+/// The longest that a server without room makes us wait.
+const ASKED_MS_MAX: u64 = 600_000;
 
 impl Retrying {
     /// An attempt broke off; `random` spreads those of many clients. `None`: that was the last one.
@@ -50,6 +54,14 @@ impl Retrying {
             // ever. But the one before this attempt got further than any before.
             self.attempt = 0;
             self.furthest = broken.resumed_bytes;
+        }
+        if let (Some(asked_ms), true) = (broken.asked_ms, retries > 0) {
+            // A line of another kind: who waits in one is not counted as failing either.
+            return Some(Wait {
+                attempt: self.attempt,
+                wait_ms: asked_ms.clamp(RETRY_MS, ASKED_MS_MAX) + random % RETRY_MS,
+                told: true,
+            });
         }
         let since = match broken.refused {
             true => *self.refused_since.get_or_insert(broken.now_ms),
@@ -104,6 +116,20 @@ mod tests {
             ..nothing
         };
         assert_eq!(waits(&mut retrying, settled, 9), [50; 9]);
+    }
+
+    // A server without room is asked again when it said, for as long as it takes; its word is bounded.
+    #[test]
+    fn a_server_without_room_says_when_it_is_asked_again() {
+        let mut retrying = Retrying::default();
+        let asked = |asked_ms| Broken {
+            asked_ms: Some(asked_ms),
+            ..Broken::default()
+        };
+        assert_eq!(waits(&mut retrying, asked(7_000), 20), [7_000; 20]);
+        assert_eq!(waits(&mut retrying, asked(u64::MAX), 1), [600_000]);
+        assert_eq!(waits(&mut retrying, asked(0), 1), [50]);
+        assert_eq!(Retrying::default().after(asked(5), 0, 0), None);
     }
 
     // A server that starts again is found at once; one that stays away is given up as any other.

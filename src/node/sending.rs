@@ -111,6 +111,17 @@ impl Sending {
         }
     }
 
+    /// Bytes of memory that it takes, about; what is mapped is the system's.
+    pub(crate) fn held_bytes(&self) -> usize {
+        let scan = self.scan.as_ref().map_or(0, Scan::held_bytes) + self.found.capacity() * size_of::<ScanItem>();
+        let outgoing = match &self.outgoing {
+            Some(Leaving::Patch(changing)) => changing.held_bytes(),
+            Some(Leaving::Whole(_)) | None => 0,
+        };
+        let told = self.told.values().map(Told::held_bytes).sum::<usize>();
+        size_of::<Sending>() + scan + outgoing + told + self.noted.capacity() * size_of::<(u32, TransferId)>()
+    }
+
     /// Does a bounded amount of work for the receiver.
     pub(crate) fn step(&mut self, cx: &mut Context<'_>, machine: &mut Machine, books: &mut Books<'_>) -> Activity {
         let Some(sender) = machine.sender() else {

@@ -2,24 +2,24 @@
 //!
 //! A library value: a host polls it from its own loop, or lets [`Server::poll`] wait.
 
-use super::access::Access;
 use super::begin::stopping;
+use super::budget::Pressure;
 use super::events::ServerEvent;
 use super::options::{ServerOptions, ShareOptions};
-use super::peer::{Core, Peer};
+use super::peer::Peer;
 use super::place::Place;
 use super::resumes::Resumes;
 use super::server_node::{
     DRAIN_TIMER, Draining, EXPIRE_INTERVAL_MS, EXPIRE_TIMER, REVOKE_INTERVAL_MS, REVOKE_TIMER, ServerNode, Share,
 };
 use super::status::Totals;
-use super::tidying::{TIDY_TIMER, Tidier};
-use crate::model::limits::{DRAIN_TIMEOUT_MS, PREAUTH_CONNECTIONS_MAX};
+use super::tidying::TIDY_TIMER;
+use super::turns::Load;
+use crate::model::limits::DRAIN_TIMEOUT_MS;
 use crate::model::{DeviceId, ShareName, system_reason};
 use crate::reactor::{Counters, Reactor, ReactorOptions, Security};
 use crate::store::{Home, LockError, Root, RunFile, RunningServer, ShareLock, StateError, inspect};
 use crate::store::{Journal, JournalError};
-use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -124,28 +124,7 @@ impl Server {
                 .collect(),
         };
         let run_file = home.announce(&running).map_err(state)?;
-        let name = home.device_name();
-        let tidier = options
-            .keep_versions
-            .map(|retention| Tidier::new(retention, shares.iter().map(|share| &share.place)));
-        let node = ServerNode {
-            name,
-            shares,
-            stamp: home.trust().stamp().ok(),
-            access: Access::new(home, own),
-            core: Core::new(),
-            events: Vec::new(),
-            started: Instant::now(),
-            deadlines: options.deadlines,
-            unopened: VecDeque::new(),
-            unopened_max: PREAUTH_CONNECTIONS_MAX.min(options.connections_max / 2).max(1),
-            draining: Draining::No,
-            counters: Counters::default(),
-            connections: 0,
-            recheck: false,
-            cut: false,
-            tidier,
-        };
+        let node = ServerNode::new(options, home, own, shares);
         let now = reactor.shared().now();
         if let Some(first) = node.tidier.as_ref().and_then(|tidier| tidier.first(now)) {
             reactor.shared().set_timer(TIDY_TIMER, first);
@@ -184,6 +163,12 @@ impl Server {
         self.reactor.connections()
     }
 
+    /// What it has to do, and what that takes of memory.
+    #[must_use]
+    pub fn load(&self) -> Load {
+        self.node.load()
+    }
+
     /// What its loop has done, for metrics.
     #[must_use]
     pub fn counters(&self) -> Counters {
@@ -197,6 +182,11 @@ impl Server {
     pub fn poll(&mut self, timeout: Option<Duration>) -> io::Result<Vec<ServerEvent>> {
         if self.node.draining == Draining::Asked {
             self.begin_draining();
+        }
+        if self.node.turns.budget.pressure() == Pressure::Over {
+            self.reactor.pause_accepting();
+        } else {
+            self.reactor.resume_accepting();
         }
         self.node.counters = self.reactor.counters();
         self.node.connections = self.reactor.connections();
@@ -251,7 +241,7 @@ impl Server {
         self.node.draining = Draining::Until(until);
         for id in self.reactor.connection_ids() {
             self.reactor.with(id, |cx, peer| {
-                if !peer.session.machine.is_transferring() {
+                if !peer.session.machine.is_transferring() || peer.session.waiting.is_some() {
                     peer.session.close(cx, &stopping());
                 }
             });

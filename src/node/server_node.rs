@@ -7,16 +7,18 @@ use super::begin::{filter_of, receive, send, stopping, target_kind};
 use super::commit::COMMIT_TIMER;
 use super::events::{ServerEvent, Summary};
 use super::ledger::{Audience, Ledger};
-use super::options::Deadlines;
+use super::options::{Deadlines, ServerOptions};
 use super::peer::{Core, Peer, Pulse, Session, Transfer};
 use super::place::Place;
 use super::status::{LoopStatus, StatusReport, Totals};
 use super::tidying::{TIDY_TIMER, Tidier};
+use super::turns::{LINE_TIMER, Turns};
 use crate::conn::{Event, Machine};
+use crate::model::limits::PREAUTH_CONNECTIONS_MAX;
 use crate::model::{CloseCode, DeviceId, Fault, Rights, ShareName, Tick};
 use crate::reactor::{Activity, Closed, ConnId, Context, Counters, Handler, Shared};
-use crate::store::{ShareLock, Stamp};
-use crate::wire::{Begin, Direction, Open};
+use crate::store::{Home, ShareLock, Stamp};
+use crate::wire::{Begin, Direction, Open, features};
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
@@ -55,6 +57,10 @@ pub(super) struct ServerNode {
     pub(super) cut: bool,
     /// Lets go of old versions, if versions are kept.
     pub(super) tidier: Option<Tidier>,
+    /// Which transfers run, and what they take of memory.
+    pub(super) turns: Turns,
+    /// The abilities that clients are offered.
+    pub(super) offered: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,8 +93,10 @@ impl Handler<Peer> for ServerNode {
             shared.close(oldest);
         }
         self.unopened.push_back(id);
-        let mut peer = Peer::new(Machine::server(&self.name), Audience::Nobody);
+        let mut peer = Peer::new(Machine::server_with(&self.name, self.offered), Audience::Nobody);
         peer.session.began = shared.now();
+        peer.session.held = self.turns.connection_bytes;
+        self.turns.budget.change(0, peer.session.held);
         Some(peer)
     }
 
@@ -111,7 +119,8 @@ impl Handler<Peer> for ServerNode {
     }
 
     fn ready(&mut self, cx: &mut Context<'_>, peer: &mut Peer) -> Activity {
-        let result = peer.session.step(cx, &mut self.core);
+        let turn = self.turn_of(cx, &mut peer.session);
+        let result = turn.and_then(|()| peer.session.step(cx, &mut self.core));
         let activity = result.as_ref().map_or(Activity::Idle, |activity| *activity);
         self.after(cx, &mut peer.session, result);
         activity
@@ -136,8 +145,9 @@ impl Handler<Peer> for ServerNode {
         }
     }
 
-    fn closed(&mut self, _shared: &mut Shared, id: ConnId, mut peer: Peer, why: Closed) {
+    fn closed(&mut self, shared: &mut Shared, id: ConnId, mut peer: Peer, why: Closed) {
         self.core.committer.forget(id);
+        self.release(shared, id, &peer.session);
         if !peer.session.admitted {
             self.no_longer_unopened(id);
         }
@@ -167,6 +177,9 @@ impl Handler<Peer> for ServerNode {
         if key == COMMIT_TIMER {
             return self.core.committer.pump(shared);
         }
+        if key == LINE_TIMER {
+            return self.count_line(shared);
+        }
         if key == REVOKE_TIMER {
             let stamp = self.access.home().trust().stamp().ok();
             if stamp != self.stamp {
@@ -193,16 +206,49 @@ impl Handler<Peer> for ServerNode {
     }
 }
 
+/// What a server can do with so much memory: a decoder of zstd may have to look back at more than a small one has.
+fn offered(memory_limit: Option<u64>) -> u64 {
+    match memory_limit {
+        Some(limit) if limit < COMPRESSING_BYTES_MIN => features::ALL & !features::ZSTD,
+        _ => features::ALL,
+    }
+}
+
+/// Bytes of memory from which on a server takes compressed patches.
+const COMPRESSING_BYTES_MIN: u64 = 128 << 20;
+
 impl ServerNode {
+    /// A server of `shares`, whose own device is `own`.
+    pub(super) fn new(options: &ServerOptions, home: Home, own: Option<DeviceId>, shares: Vec<Share>) -> ServerNode {
+        let tidier = options
+            .keep_versions
+            .map(|retention| Tidier::new(retention, shares.iter().map(|share| &share.place)));
+        ServerNode {
+            name: home.device_name(),
+            shares,
+            stamp: home.trust().stamp().ok(),
+            access: Access::new(home, own),
+            core: Core::new(),
+            events: Vec::new(),
+            started: Instant::now(),
+            deadlines: options.deadlines,
+            unopened: VecDeque::new(),
+            unopened_max: PREAUTH_CONNECTIONS_MAX.min(options.connections_max / 2).max(1),
+            draining: Draining::No,
+            counters: Counters::default(),
+            connections: 0,
+            recheck: false,
+            cut: false,
+            tidier,
+            turns: Turns::new(options),
+            offered: offered(options.memory_limit),
+        }
+    }
+
     /// What follows a burst of input or a step: faults close, finished transfers are noted.
     fn after(&mut self, cx: &mut Context<'_>, session: &mut Session, result: Result<Activity, Fault>) {
         if let Err(fault) = result {
-            self.events.push(ServerEvent::Refused {
-                peer: cx.peer_addr(),
-                code: fault.code,
-                text: fault.text.clone(),
-            });
-            return session.close(cx, &fault);
+            return self.refuse(cx, session, &fault);
         }
         self.core.committer.pump(cx);
         if session.asks_status && cx.room() > 0 && session.machine.is_open() {
@@ -210,16 +256,28 @@ impl ServerNode {
             self.status(session);
         }
         session.flush(cx);
-        session.throttle(cx);
         if let Some(Transfer::Receiving(receiving)) = &session.transfer
             && receiving.ended().is_some()
         {
             self.transfer_ended(cx, session);
         }
+        if let Err(fault) = self.account(cx, session) {
+            return self.refuse(cx, session, &fault);
+        }
+        session.throttle(cx);
         if session.machine.is_open() && !session.machine.is_transferring() && self.draining != Draining::No {
             session.close(cx, &stopping());
         }
         self.check_rights(cx, session);
+    }
+
+    fn refuse(&mut self, cx: &mut Context<'_>, session: &mut Session, fault: &Fault) {
+        self.events.push(ServerEvent::Refused {
+            peer: cx.peer_addr(),
+            code: fault.code,
+            text: fault.text.clone(),
+        });
+        session.close(cx, fault);
     }
 
     /// A device that was revoked is out, also in the middle of a transfer.
@@ -246,7 +304,11 @@ impl ServerNode {
     fn event(&mut self, cx: &mut Context<'_>, session: &mut Session, event: Event<'_>) -> Result<(), Fault> {
         match event {
             Event::Open(open) => self.open(cx, session, &open),
-            Event::Begin(begin) => self.begin(cx, session, begin),
+            Event::Begin(begin) if self.draining != Draining::No => {
+                drop(begin);
+                Err(stopping())
+            }
+            Event::Begin(begin) => self.take_turn(cx, session, begin),
             Event::StatusQuery => {
                 session.asks_status = true;
                 Ok(())
@@ -298,6 +360,8 @@ impl ServerNode {
         self.no_longer_unopened(cx.id());
         session.machine.grant(opened);
         cx.set_deadline(Some(cx.now() + self.deadlines.idle_ms / 4));
+        self.check_room(session)?;
+        self.tell_schedule(session);
         Ok(())
     }
 
@@ -307,7 +371,8 @@ impl ServerNode {
         }
     }
 
-    fn begin(&mut self, cx: &mut Context<'_>, session: &mut Session, begin: Begin) -> Result<(), Fault> {
+    /// The transfer has its turn.
+    pub(super) fn begin(&mut self, cx: &mut Context<'_>, session: &mut Session, begin: Begin) -> Result<(), Fault> {
         let Some(index) = session.share else {
             return Err(Fault::protocol("a transfer without a share"));
         };
@@ -344,6 +409,8 @@ impl ServerNode {
         session.transfer = None;
         session.machine.end_transfer();
         self.core.committer.forget(cx.id());
+        let id = cx.id();
+        self.end_turn(cx, id, false);
         let Some(index) = session.share else { return };
         let mut summary: Summary = std::mem::take(&mut session.ledger.summary);
         summary.wire_sent = cx.bytes_sent() + cx.outbound_bytes() as u64 - session.wire_before.0;
@@ -386,6 +453,7 @@ impl ServerNode {
                 longest_turn_micros: self.counters.longest_turn_micros,
                 accepted: self.counters.accepted,
                 turned_away: self.counters.turned_away,
+                load: self.load(),
             }),
         };
         let json = serde_json::to_vec(&report).unwrap_or_default();

@@ -1,6 +1,7 @@
 //! What a server says of itself when it is asked: one JSON object.
 
 use super::events::Summary;
+use super::turns::Load;
 use crate::model::ShareName;
 use serde::Serialize;
 
@@ -40,6 +41,8 @@ pub(crate) struct LoopStatus {
     pub(crate) longest_turn_micros: u64,
     pub(crate) accepted: u64,
     pub(crate) turned_away: u64,
+    #[serde(flatten)]
+    pub(crate) load: Load,
 }
 
 /// Figures of a share since the server started.

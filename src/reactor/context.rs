@@ -248,6 +248,12 @@ impl Context<'_> {
         self.connection.outbound.len()
     }
 
+    /// Bytes of memory that the queue takes, about.
+    #[must_use]
+    pub fn outbound_cost(&self) -> usize {
+        self.connection.outbound.cost()
+    }
+
     /// Bytes until the queue is at its mark, [`OUTBOUND_BYTES_MAX`]. At 0 nothing more should be
     /// produced; `ready` is called when the queue has fallen below half of the mark.
     #[must_use]

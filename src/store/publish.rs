@@ -220,8 +220,10 @@ impl Publisher<'_> {
             Err(Errno::NOENT) => return Ok(Attempt::Again),
             Err(errno) => return self.degrade_or_fail(errno),
         }
-        let displaced = statat(self.staged.directory(), self.staged.as_str(), AtFlags::SYMLINK_NOFOLLOW)
-            .map(|stat| Found::of(&stat));
+        let ask = || statat(self.staged.directory(), self.staged.as_str(), AtFlags::SYMLINK_NOFOLLOW);
+        // A disk that fails once often answers when it is asked again; without an answer what was displaced
+        // counts as a surprise, and is kept beside the file.
+        let displaced = ask().or_else(|_| ask()).map(|stat| Found::of(&stat));
         match displaced {
             Ok(displaced) if foreseen && displaced.identity.same_content(&found.identity) => {
                 if !self.staged.is_in_slot() {

@@ -131,6 +131,13 @@ impl Scan {
         }
     }
 
+    /// Bytes of memory that it takes, about: the names of the directories that it is in.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        let names = |level: &Level| level.names.bytes.capacity() + level.names.index.capacity() * size_of::<Name>();
+        self.buffer.capacity() + self.levels.iter().map(names).sum::<usize>()
+    }
+
     /// Goes on for about `max` entries, and adds what it finds to `out`: at most `max` items and one.
     /// `root` is the one that the scan was started on. `keep` is asked for everything but the start.
     ///

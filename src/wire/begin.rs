@@ -78,6 +78,22 @@ pub struct Begin {
     pub rules: Vec<Rule>,
 }
 
+impl Begin {
+    /// Bytes of memory that it takes, about.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        let path = |path: &Option<RelPath>| size_of_val(path) + path.as_ref().map_or(0, |path| path.as_bytes().len());
+        let scopes = self.scopes.iter().map(path).sum::<usize>();
+        let sources = self.sources.iter().map(|source| path(&source.path)).sum::<usize>();
+        let rule = |rule: &Rule| {
+            let (Rule::Exclude(text) | Rule::Include(text)) = rule;
+            size_of::<Rule>() + text.len()
+        };
+        let rules = self.rules.iter().map(rule).sum::<usize>();
+        size_of::<Begin>() + path(&self.target) + scopes + sources + rules
+    }
+}
+
 impl<'a> Message<'a> for Begin {
     const KIND: FrameType = FrameType::Begin;
 

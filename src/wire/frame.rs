@@ -32,6 +32,8 @@ pub enum FrameType {
     StatusQuery = 7,
     /// The answer, JSON.
     StatusReply = 8,
+    /// Server: when to come again.
+    ComeBack = 9,
     /// Client starts a transfer.
     Begin = 16,
     /// Server is ready for it.
@@ -76,11 +78,13 @@ pub enum FrameType {
     Resume = 36,
     /// Receiver: something that it could not do, beside the files that were wanted.
     TargetFailed = 37,
+    /// Server: the transfer that was begun waits for its turn.
+    Queued = 38,
 }
 
 impl FrameType {
     /// Every type, for tables and tests.
-    pub const ALL: [FrameType; 30] = [
+    pub const ALL: [FrameType; 32] = [
         FrameType::Hello,
         FrameType::Open,
         FrameType::Opened,
@@ -89,6 +93,7 @@ impl FrameType {
         FrameType::Pong,
         FrameType::StatusQuery,
         FrameType::StatusReply,
+        FrameType::ComeBack,
         FrameType::Begin,
         FrameType::Ready,
         FrameType::Offer,
@@ -111,6 +116,7 @@ impl FrameType {
         FrameType::Partial,
         FrameType::Resume,
         FrameType::TargetFailed,
+        FrameType::Queued,
     ];
 
     /// The type of a wire number.
@@ -202,6 +208,13 @@ impl Decoder {
     #[must_use]
     pub fn held_bytes(&self) -> usize {
         if self.spent { 0 } else { self.partial.len() }
+    }
+
+    /// Drops a frame that was handed out and dealt with, instead of keeping it until the next one comes.
+    pub fn release(&mut self) {
+        if std::mem::take(&mut self.spent) {
+            self.partial = Vec::new();
+        }
     }
 
     /// The next piece of `input`, which moves forward. `None`: everything was taken, more is needed.

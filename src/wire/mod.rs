@@ -8,6 +8,7 @@ mod codec;
 mod delta;
 mod frame;
 mod message;
+mod waiting;
 
 pub use batch::{
     Answers, EntriesReader, EntriesWriter, Offered, SettledReader, SettledResult, SettledWriter, Verdict, VerdictRun,
@@ -22,6 +23,7 @@ pub use message::{
     End, EndOutcome, Finish, Hello, Hole, Inline, ListEnd, Message, Open, Opened, RemovedReader, RemovedWriter,
     SourceFailed, Start, TargetFailed, TargetKind,
 };
+pub use waiting::{ComeBack, Queued};
 
 /// The newest protocol version that this build speaks.
 pub const VERSION_MAX: u16 = 1;
@@ -38,6 +40,9 @@ pub mod features {
     pub const ZSTD: u64 = 4;
     /// Files go on where an earlier transfer broke off ([`super::FrameType::Partial`]).
     pub const RESUME: u64 = 8;
+    /// The server says where a transfer stands in its line, and when to come again
+    /// ([`super::FrameType::Queued`], [`super::FrameType::ComeBack`]).
+    pub const WAITING: u64 = 16;
     /// Everything that this build can do.
-    pub const ALL: u64 = HOLES | DELTA | RESUME | if cfg!(feature = "zstd") { ZSTD } else { 0 };
+    pub const ALL: u64 = HOLES | DELTA | RESUME | WAITING | if cfg!(feature = "zstd") { ZSTD } else { 0 };
 }

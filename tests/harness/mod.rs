@@ -20,7 +20,7 @@ use syncline::node::{
     Client, ClientEvent, ClientOptions, Deadlines, Durability, Job, Outcome, Server, ServerEvent, ServerOptions,
     ShareOptions, Source, TransferOptions,
 };
-use syncline::store::{Home, Retention};
+use syncline::store::Home;
 use tempfile::TempDir;
 
 /// A served folder with its server, and room for clients.
@@ -81,10 +81,24 @@ impl World {
         World::inside(dir.unwrap(), options, |_| {})
     }
 
+    /// A world whose server is set up further.
+    pub fn tuned(options: &WorldOptions, tune: impl FnOnce(&mut ServerOptions)) -> World {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("share")).unwrap();
+        let mut server = server_options(dir.path(), options);
+        tune(&mut server);
+        World::serving(dir, &server)
+    }
+
     fn inside(dir: TempDir, options: &WorldOptions, prepare: impl FnOnce(&Path)) -> World {
         fs::create_dir(dir.path().join("share")).unwrap();
         prepare(dir.path());
-        let server = Server::bind(&server_options(dir.path(), options)).unwrap();
+        let server = server_options(dir.path(), options);
+        World::serving(dir, &server)
+    }
+
+    fn serving(dir: TempDir, options: &ServerOptions) -> World {
+        let server = Server::bind(options).unwrap();
         let address = server.listen_addrs()[0];
         World {
             dir,
@@ -125,12 +139,10 @@ impl World {
 
     pub fn client_options(&self, home: &str) -> ClientOptions {
         ClientOptions {
-            home: self.path(home),
             plain: self.plain,
-            bandwidth_limit: None,
             timeout: Duration::from_secs(20),
             retries: 0,
-            handle_signals: false,
+            ..ClientOptions::new(self.path(home))
         }
     }
 
@@ -173,21 +185,19 @@ impl World {
 
 /// A server of `dir`/share on a free port.
 pub fn server_options(dir: &Path, options: &WorldOptions) -> ServerOptions {
+    let share = ShareOptions {
+        name: ShareName::parse("Share").unwrap(),
+        path: dir.join("share"),
+        open: options.open,
+    };
     ServerOptions {
         listen: vec!["127.0.0.1:0".parse().unwrap()],
-        shares: vec![ShareOptions {
-            name: ShareName::parse("Share").unwrap(),
-            path: dir.join("share"),
-            open: options.open,
-        }],
-        home: dir.join("server-home"),
         plain: options.plain,
         durability: options.durability,
-        keep_versions: Some(Retention::default()),
-        bandwidth_limit: None,
         connections_max: 1000,
         handle_signals: options.handle_signals,
         deadlines: options.deadlines,
+        ..ServerOptions::new(dir.join("server-home"), vec![share])
     }
 }
 

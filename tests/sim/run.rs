@@ -430,7 +430,7 @@ impl Session {
     fn next_job(&mut self, machine: &mut Machine) {
         match self.jobs.as_ref().map(|jobs| jobs.last()) {
             None => {}
-            Some(Some(job)) => machine.begin(begin_of(job)),
+            Some(Some(job)) => machine.begin(&begin_of(job)),
             Some(None) => {
                 machine.close(&Fault::new(CloseCode::Done, ""));
                 self.closed = true;

@@ -1,0 +1,59 @@
+//! A push or pull that runs again and again (`--interval`): when the server says, or else as often as asked.
+//! Never gives up for what may pass; stops for what a person has to mend, and when it is interrupted.
+
+use super::complaint::Complaint;
+use super::exit::Exit;
+use super::quantity;
+use super::report;
+use super::session::{Ending, Session};
+use serde_json::json;
+use std::time::Duration;
+
+/// How one run ended, and when the server wants the next one.
+pub(crate) struct Ran {
+    pub(crate) ending: Result<Ending, Complaint>,
+    pub(crate) come_back: Option<Duration>,
+}
+
+/// Runs `run`, which is told how long to wait before it, until it is over for good.
+pub(crate) fn run(
+    session: &Session,
+    every: Duration,
+    mut run: impl FnMut(Duration) -> Ran,
+) -> Result<Ending, Complaint> {
+    let console = &session.console;
+    let mut delay = Duration::ZERO;
+    loop {
+        let Ran { ending, come_back } = run(delay);
+        let exit = match &ending {
+            Ok(ending) => ending.exit,
+            Err(complaint) => complaint.exit,
+        };
+        if !may_pass(exit) {
+            return ending;
+        }
+        let summary = match &ending {
+            Ok(ending) => ending.summary.clone(),
+            Err(complaint) => {
+                console.error(&complaint.what, &complaint.advice, complaint.exit.code());
+                (*complaint.summary).clone()
+            }
+        };
+        delay = come_back.unwrap_or(every);
+        let mut object = report::summary_object(&summary, exit.code());
+        object["event"] = json!("run");
+        object["next_seconds"] = json!(delay.as_secs_f64());
+        console.object(&object);
+        let whose = if come_back.is_some() {
+            ", as the server asks"
+        } else {
+            ""
+        };
+        console.note(&format!("next run in {}{whose}", quantity::duration(delay)));
+    }
+}
+
+/// Whether the next run may go better, or had nothing to better.
+fn may_pass(exit: Exit) -> bool {
+    matches!(exit, Exit::Done | Exit::NothingToDo | Exit::Partial | Exit::Temporary)
+}
