@@ -147,7 +147,7 @@ fn the_summary_has_these_keys() {
     let keys: BTreeSet<&str> = summary.as_object().unwrap().keys().map(String::as_str).collect();
     let expected = "busy clients connect_ms connections content_bytes cut cuts errors event exit_code failed files \
         first_to_last_seconds generator_cpu_seconds generator_peak_bytes giants identities latency_ms loop opened \
-        peak_connected plain rate received_per_sync scenario seconds seed sent_per_sync service_ms setup_failed size \
+        peak_connected plain queued rate received_per_sync scenario seconds seed sent_per_sync service_ms setup_failed size \
         syncs syncs_per_second verified wire_received wire_sent";
     assert_eq!(keys, expected.split_whitespace().collect());
     let latency: BTreeSet<&str> = summary["latency_ms"]

@@ -62,6 +62,8 @@ pub(crate) struct Current {
     /// What its connection had moved when it began.
     pub(crate) sent: u64,
     pub(crate) received: u64,
+    /// Refusals that may pass, so far.
+    pub(crate) refusals: u32,
 }
 
 impl Actor {
@@ -103,6 +105,8 @@ pub(crate) struct Peer {
     pub(crate) begun: u64,
     /// What the server said when it closed.
     pub(crate) farewell: Option<Fault>,
+    /// When the server said to come again.
+    pub(crate) come_back_ms: Option<u64>,
     /// This side ended it, and its client has forgotten it.
     pub(crate) leaving: bool,
     /// This side gave up waiting.
@@ -136,6 +140,7 @@ impl Peer {
             transfer: None,
             begun,
             farewell: None,
+            come_back_ms: None,
             leaving: false,
             timed_out: false,
             stands: false,

@@ -61,7 +61,7 @@ pub(crate) fn begin(attack: Attack, cx: &mut Context<'_>, peer: &mut Peer) {
         true => pull(0),
         false => push(peer.actor),
     };
-    peer.machine.begin(begin);
+    peer.machine.begin(&begin);
     cx.send_owned(peer.machine.take_output());
 }
 

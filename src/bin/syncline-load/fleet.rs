@@ -65,6 +65,11 @@ pub(crate) enum Phase {
 /// Wait after a refusal that may pass, and how much of it is left to chance. Microseconds.
 const BUSY_MICROS: u64 = 1_000_000;
 const JITTER_MICROS: u64 = 500_000;
+/// What a server's word on when to come again is taken for at the least and at the most.
+const COME_BACK_MICROS_MIN: u64 = 50_000;
+const COME_BACK_MICROS_MAX: u64 = 600_000_000;
+/// Refusals of one sync that are tried again.
+const REFUSALS_MAX: u32 = 1_000;
 /// Wait after a failed sync, so that a server that is gone is not asked in a busy loop.
 const FAILED_MICROS: u64 = 1_000_000;
 /// Milliseconds between two signs of life on a connection without a sync; the server waits for 120 s.
@@ -232,6 +237,7 @@ impl Fleet {
             begun: None,
             sent: 0,
             received: 0,
+            refusals: 0,
         });
         match actor.link {
             Link::Open(id) => self.starts.push(id),
@@ -253,7 +259,7 @@ impl Fleet {
             true => pull(peer.actor),
             false => push(peer.actor),
         };
-        peer.machine.begin(begin);
+        peer.machine.begin(&begin);
         cx.send_owned(peer.machine.take_output());
         self.watch(cx);
     }
@@ -384,9 +390,18 @@ impl Fleet {
         if self.phase == Phase::Over {
             return;
         }
-        if actor.current.is_some() && temporary && self.signal.is_none() {
+        if let Some(current) = actor
+            .current
+            .as_mut()
+            .filter(|current| temporary && current.refusals < REFUSALS_MAX)
+        {
+            current.refusals += 1;
             self.tally.busy += 1;
-            return self.wait(number, BUSY_MICROS);
+            let wait = peer.come_back_ms.map_or(BUSY_MICROS, |ms| ms.saturating_mul(1_000));
+            // Nobody is stuck who was told to wait.
+            let wait = wait.clamp(COME_BACK_MICROS_MIN, COME_BACK_MICROS_MAX);
+            self.progress = self.progress.max(self.now() + wait);
+            return self.wait(number, wait);
         }
         match actor.current.take() {
             Some(current) => {

@@ -151,6 +151,8 @@ impl Fleet {
     fn heard(&mut self, cx: &mut Context<'_>, peer: &mut Peer, heard: Heard) {
         match heard {
             Heard::Nothing => {}
+            Heard::Queued => self.tally.queued += 1,
+            Heard::ComeBack(after_ms) => peer.come_back_ms = Some(after_ms),
             Heard::Opened => self.opened(cx, peer),
             Heard::Ready => self.transfer(peer),
             Heard::Finished(finish) => {
@@ -255,6 +257,9 @@ impl Fleet {
 /// What an event means to a client; it holds nothing of the frame.
 enum Heard {
     Nothing,
+    Queued,
+    /// After so many milliseconds.
+    ComeBack(u64),
     Opened,
     Ready,
     Finished(Finish),
@@ -266,6 +271,8 @@ impl Heard {
     fn of(event: &Event<'_>) -> Heard {
         match event {
             Event::Opened(_) => Heard::Opened,
+            Event::Queued(_) => Heard::Queued,
+            Event::ComeBack(word) => Heard::ComeBack(word.after_ms),
             Event::Ready(_) => Heard::Ready,
             Event::Finished(finish) => Heard::Finished(*finish),
             Event::Closed(fault) => Heard::Closed(fault.clone()),

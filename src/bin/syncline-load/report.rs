@@ -88,6 +88,7 @@ fn summary(fleet: &Fleet, checked: Option<&Checked>, usage: &Usage, exit: Exit) 
         "setup_failed": tally.setup_failed,
         "errors": tally.errors,
         "busy": tally.busy,
+        "queued": tally.queued,
         "cut": tally.cut,
         "cuts": tally.cuts,
         "connections": tally.attempts,
@@ -144,12 +145,13 @@ fn table(fleet: &Fleet, checked: Option<&Checked>, usage: &Usage) -> String {
             loop_text(fleet)
         ),
         format!(
-            "{} in {:.2} s: {:.1} a second; {} failed, {} busy",
+            "{} in {:.2} s: {:.1} a second; {} failed, {} refused for the moment, {} told to wait",
             counted(syncs, "sync"),
             elapsed(tally).as_secs_f64(),
             per_second(syncs, elapsed(tally)),
             count(tally.failed + tally.setup_failed),
             count(tally.busy),
+            times(tally.queued),
         ),
         format!(
             "{} connected at the most, {} made; {} sent, {} received ({} and {} a sync)",

@@ -57,6 +57,8 @@ pub(crate) struct Tally {
     pub(crate) setup_failed: u64,
     /// Refusals that may pass and were tried again.
     pub(crate) busy: u64,
+    /// Times that a client was told its place in the server's line.
+    pub(crate) queued: u64,
     /// Connections that behaved badly and were ended by the server.
     pub(crate) cut: u64,
     pub(crate) errors: BTreeMap<String, u64>,
@@ -89,6 +91,7 @@ impl Tally {
             failed: 0,
             setup_failed: 0,
             busy: 0,
+            queued: 0,
             cut: 0,
             errors: BTreeMap::new(),
             cuts: BTreeMap::new(),

@@ -102,7 +102,7 @@ mod tests {
             }
         }
         assert!(!is(&path, &content, &pool), "it is not there");
-        let mut check = |bytes: &[u8]| {
+        let check = |bytes: &[u8]| {
             std::fs::write(&path, bytes).unwrap();
             is(&path, &content, &pool)
         };
