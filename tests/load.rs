@@ -9,7 +9,7 @@ use binary::{Run, Sandbox, Served, alone, finished};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read};
 use std::process::{Command, Stdio};
 
 const PLAIN: [&str; 7] = [
@@ -21,6 +21,16 @@ const PLAIN: [&str; 7] = [
     "--keep-versions",
     "off",
 ];
+
+/// A server whose output is read: it says a line for each transfer, and would wait for a full pipe.
+fn serve(sandbox: &Sandbox, args: &[&str]) -> Served {
+    let mut served = sandbox.serve(args);
+    let out = served.child.stdout.take().unwrap();
+    let err = served.child.stderr.take().unwrap();
+    std::thread::spawn(move || io::copy(&mut { out }, &mut io::sink()));
+    std::thread::spawn(move || io::copy(&mut { err }, &mut io::sink()));
+    served
+}
 
 fn command(sandbox: &Sandbox, args: &[&str], link: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_syncline-load"));
@@ -51,7 +61,7 @@ fn verified(sandbox: &Sandbox, served: &Served, args: &[&str]) -> Value {
 #[test]
 fn each_scenario_gets_through_and_leaves_what_the_seed_says() {
     let sandbox = Sandbox::new();
-    let served = sandbox.serve(&PLAIN);
+    let served = serve(&sandbox, &PLAIN);
     for (scenario, more, syncs, files) in [
         ("full", &["--files", "2", "--size", "40k"][..], 50, 100),
         ("full", &["--size", "0"], 50, 50),
@@ -105,7 +115,7 @@ fn each_scenario_gets_through_and_leaves_what_the_seed_says() {
 #[test]
 fn a_delta_is_a_few_hundred_bytes_and_a_full_push_the_file() {
     let sandbox = Sandbox::new();
-    let served = sandbox.serve(&PLAIN);
+    let served = serve(&sandbox, &PLAIN);
     let args = [
         "--plain",
         "--scenario",
@@ -142,7 +152,7 @@ fn a_delta_is_a_few_hundred_bytes_and_a_full_push_the_file() {
 #[test]
 fn the_summary_has_these_keys() {
     let sandbox = Sandbox::new();
-    let served = sandbox.serve(&PLAIN);
+    let served = serve(&sandbox, &PLAIN);
     let summary = verified(&sandbox, &served, &["--plain", "--scenario", "churn", "--count", "3"]);
     let keys: BTreeSet<&str> = summary.as_object().unwrap().keys().map(String::as_str).collect();
     let expected = "busy clients connect_ms connections content_bytes cut cuts errors event exit_code failed files \
@@ -163,7 +173,7 @@ fn the_summary_has_these_keys() {
 #[test]
 fn the_table_says_how_it_was_measured_and_the_chart_is_a_picture() {
     let sandbox = Sandbox::new();
-    let served = sandbox.serve(&PLAIN);
+    let served = serve(&sandbox, &PLAIN);
     for (name, start) in [("chart.svg", "<svg "), ("chart.html", "<!doctype html>")] {
         let chart = sandbox.path(name);
         let args = [
@@ -243,7 +253,7 @@ fn failures_are_counted_by_kind_and_have_a_code() {
     run.expect(3);
     assert_eq!(run.summary()["errors"]["refused"], 3, "{}", run.out);
 
-    let served = sandbox.serve(&PLAIN);
+    let served = serve(&sandbox, &PLAIN);
     let wrong = format!("syncline://{}/Other", served.listen());
     let run = load(&sandbox, &args, &wrong);
     run.expect(3);
@@ -270,7 +280,7 @@ fn failures_are_counted_by_kind_and_have_a_code() {
 #[test]
 fn an_interrupted_run_prints_what_there_is() {
     let sandbox = Sandbox::new();
-    let served = sandbox.serve(&PLAIN);
+    let served = serve(&sandbox, &PLAIN);
     let mut child = command(&sandbox, &["--plain", "--duration", "1h", "-c", "2"], &served.link(""))
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -292,7 +302,7 @@ fn an_interrupted_run_prints_what_there_is() {
 #[test]
 fn it_works_over_tls_with_several_keys() {
     let sandbox = Sandbox::new();
-    let served = sandbox.serve(&PLAIN[1..]);
+    let served = serve(&sandbox, &PLAIN[1..]);
     for args in [
         &[
             "--scenario",

@@ -78,10 +78,11 @@ impl Fetching {
             let (file, kind) = (check.file, &check.entry.kind);
             let verdict = match kind {
                 Kind::File { size } => {
+                    // Others are of an earlier run with more files.
                     let index = number_of(&check.entry.path).filter(|&index| index < contents.len());
                     let fits = index.is_some_and(|index| contents[index].size() == *size);
-                    self.differs |= !fits;
-                    self.seen += 1;
+                    self.differs |= index.is_some() && !fits;
+                    self.seen += usize::from(index.is_some());
                     match index {
                         Some(index) if fits && !self.has_all => {
                             self.wanted.push((file, index));

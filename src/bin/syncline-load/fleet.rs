@@ -196,6 +196,9 @@ impl Fleet {
                 self.start(number, Work::Delta, now, false);
             };
         }
+        if !matches!(actor.role, Role::Worker | Role::Churner) {
+            return;
+        }
         let intended = match actor.due.pop_front() {
             Some(intended) => intended,
             None if self.phase == Phase::Running && self.schedule.as_mut().is_some_and(|all| all.take(now)) => {
