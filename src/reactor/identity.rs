@@ -15,7 +15,7 @@ use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Distinguishe
 use rustls::{ServerConfig, SignatureScheme};
 use sha2::{Digest, Sha256};
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// The protocol's name in TLS (ALPN); required on both sides.
 pub(super) const ALPN: &[u8] = b"syncline/1";
@@ -30,6 +30,8 @@ struct Inner {
     device: DeviceId,
     provider: Arc<CryptoProvider>,
     server: Arc<ServerConfig>,
+    /// For connections to the server that was expected first: thousands of one device share it.
+    client: OnceLock<(Option<DeviceId>, Arc<ClientConfig>)>,
 }
 
 /// A key or certificate that cannot be used.
@@ -82,6 +84,7 @@ impl Identity {
             device,
             provider,
             server,
+            client: OnceLock::new(),
         })))
     }
 
@@ -108,6 +111,16 @@ impl Identity {
     }
 
     pub(super) fn client_config(&self, expected: Option<DeviceId>) -> Result<Arc<ClientConfig>, rustls::Error> {
+        if let Some((_, config)) = self.0.client.get().filter(|(of, _)| *of == expected) {
+            return Ok(config.clone());
+        }
+        let config = self.make_client_config(expected)?;
+        // Who expects another server later gets a config of its own.
+        let _ = self.0.client.set((expected, config.clone()));
+        Ok(config)
+    }
+
+    fn make_client_config(&self, expected: Option<DeviceId>) -> Result<Arc<ClientConfig>, rustls::Error> {
         let provider = self.0.provider.clone();
         let mut config = ClientConfig::builder_with_provider(provider.clone())
             .with_protocol_versions(&[&TLS13])?
@@ -275,6 +288,20 @@ impl ClientCertVerifier for AnyClient {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    // Protects who expects a certain server: a config is shared only among those who expect the same.
+    #[test]
+    fn a_config_is_made_once_for_each_expectation() {
+        let identity = Identity::generate().unwrap();
+        let of = |expected| identity.client_config(expected).unwrap();
+        let (first, other) = (of(None), of(Some(identity.device())));
+        assert!(Arc::ptr_eq(&first, &of(None)), "it is shared");
+        assert!(
+            !Arc::ptr_eq(&first, &other),
+            "it is not shared with who expects another server"
+        );
+        assert!(!Arc::ptr_eq(&of(Some(identity.device())), &first));
+    }
 
     #[test]
     fn a_stored_identity_is_the_same_device_and_a_mixed_one_is_refused() {

@@ -1,7 +1,7 @@
 //! Runs the real binary as a user would, with state directories of its own.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
-mod alone;
+pub mod alone;
 
 use serde_json::Value;
 use std::ffi::OsStr;
