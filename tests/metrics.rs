@@ -167,6 +167,7 @@ fn connections_are_in_the_stage_that_they_are_in() {
     wait_for(&mut web, |samples| {
         samples.at("syncline_connections{stage=\"active\"}") == 1.0
             && samples.at("syncline_connections{stage=\"handshaking\"}") == 1.0
+            && samples.at("syncline_share_journal_entries{share=\"Share\"}") == 1.0
     });
     push.kill().unwrap();
     push.wait().unwrap();

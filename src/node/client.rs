@@ -47,13 +47,7 @@ impl Client {
         }
         let filter = filter_of(&transfer.filters)?;
         let link = job.link().clone();
-        let known = home.trust().known_server(&link.authority());
-        let expected = match &link.secret {
-            Some(secret) => Some(secret.server),
-            None => known.map_err(|error| JobError::State {
-                reason: error.to_string(),
-            })?,
-        };
+        let expected = expected_server(&home, &link)?;
         let addresses = resolve(&link)?;
         let security = security(&options, &home, expected)?;
         let reactor_options = ReactorOptions {
@@ -63,14 +57,6 @@ impl Client {
         let mut reactor = Reactor::new(&reactor_options).map_err(|error| JobError::State {
             reason: format!("no event loop: {error}"),
         })?;
-        let resumes = match &job {
-            Job::Push { .. } if !transfer.dry_run => {
-                let resumes = Resumes::of(Journal::open_home(&home));
-                resumes.expire_now();
-                resumes
-            }
-            _ => Resumes::new(None),
-        };
         let bandwidth = Bandwidth {
             global: options.bandwidth.clone(),
             ..Bandwidth::default()
@@ -78,11 +64,11 @@ impl Client {
         let rates = Rates::begin(&bandwidth, reactor.shared());
         let mut node = ClientNode {
             options,
+            deltas: Rc::new(Deltas::in_home(&home)),
+            resumes: resumes_of(&job, &transfer, &home),
             job,
             transfer,
             filter,
-            deltas: Rc::new(Deltas::in_home(&home)),
-            resumes,
             home,
             security,
             addresses,
@@ -192,6 +178,29 @@ impl Job {
             Job::Pull { links, .. } => &links[0],
             Job::Status { link } => link,
         }
+    }
+}
+
+/// The server that a link, or an earlier run, names.
+fn expected_server(home: &Home, link: &Link) -> Result<Option<DeviceId>, JobError> {
+    if let Some(secret) = &link.secret {
+        return Ok(Some(secret.server));
+    }
+    let known = home.trust().known_server(&link.authority());
+    known.map_err(|error| JobError::State {
+        reason: error.to_string(),
+    })
+}
+
+/// What is noted of pushes that broke off.
+fn resumes_of(job: &Job, transfer: &TransferOptions, home: &Home) -> Rc<Resumes> {
+    match job {
+        Job::Push { .. } if !transfer.dry_run => {
+            let resumes = Resumes::of(Journal::open_home(home));
+            resumes.expire_now();
+            resumes
+        }
+        _ => Resumes::new(None),
     }
 }
 

@@ -7,6 +7,7 @@ mod bandwidth;
 mod closed;
 mod connection;
 mod context;
+mod counters;
 mod durable;
 mod handler;
 #[cfg(feature = "tls")]
@@ -29,6 +30,7 @@ mod turn_times;
 pub use bandwidth::LimitId;
 pub use closed::Closed;
 pub use context::{Context, Shared};
+pub use counters::Counters;
 pub use durable::Job;
 pub use handler::{Activity, Handler};
 #[cfg(feature = "tls")]
@@ -36,5 +38,5 @@ pub use identity::{Identity, IdentityError};
 pub use source::ConnId;
 pub use stream::{ClientSecurity, Security};
 pub use timers::{TimerId, Timers};
-pub use turn::{Counters, Reactor, ReactorOptions};
+pub use turn::{Reactor, ReactorOptions};
 pub use turn_times::{TURN_BOUNDS_MICROS, TurnTimes};
