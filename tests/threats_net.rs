@@ -398,7 +398,7 @@ fn row_26_after_authentication_a_trickle_is_not_a_sign_of_life() {
 
 /// The server's words about the last connection that it cut.
 fn last_refusal(world: &Guarded) -> String {
-    let texts = world.server_events.iter().filter_map(|event| match event {
+    let mut texts = world.server_events.iter().filter_map(|event| match event {
         ServerEvent::Refused {
             code: CloseCode::Timeout,
             text,
@@ -406,7 +406,7 @@ fn last_refusal(world: &Guarded) -> String {
         } => Some(text.clone()),
         _ => None,
     });
-    texts.last().unwrap_or_default()
+    texts.next_back().unwrap_or_default()
 }
 
 /// Pings are answered and are a sign of life, but a session that does nothing else ends; in a transfer, where
