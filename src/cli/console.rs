@@ -66,7 +66,7 @@ enum Stream {
 }
 
 /// Bytes of a line that a pipe takes at once when it takes anything (`PIPE_BUF`).
-const LIVE_BYTES_MAX: usize = 4096;
+pub(crate) const LIVE_BYTES_MAX: usize = 4096;
 
 /// What is known of whoever reads stdout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -445,8 +445,7 @@ mod tests {
             let expected = match format {
                 Format::Json => [event(0), left_out_object(3), event(4), event(5), left_out_object(2)]
                     .map(|object| object.to_string()),
-                Format::Text => ["line 0", &left_out_text(3), "line 4", "line 5", &left_out_text(2)]
-                    .map(str::to_owned),
+                Format::Text => ["line 0", &left_out_text(3), "line 4", "line 5", &left_out_text(2)].map(str::to_owned),
             };
             let said = format!("{}{}", out.text(), err.text());
             assert_eq!(said.lines().collect::<Vec<_>>(), expected);

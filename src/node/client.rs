@@ -62,6 +62,8 @@ impl Client {
             ..Bandwidth::default()
         };
         let rates = Rates::begin(&bandwidth, reactor.shared());
+        // Waiting for its time is no part of the run.
+        let started = Instant::now() + options.delay;
         let mut node = ClientNode {
             options,
             deltas: Rc::new(Deltas::in_home(&home)),
@@ -79,7 +81,7 @@ impl Client {
             phase: Phase::Connecting,
             retrying: Retrying::default(),
             connected_once: false,
-            started: Instant::now(),
+            started,
             reported: Tick(0),
             earlier: Summary::default(),
             disk_full: false,

@@ -46,6 +46,7 @@ mod peer;
 mod place;
 mod prune;
 mod questions;
+mod rations;
 mod rebuilding;
 mod receiving;
 mod resumes;

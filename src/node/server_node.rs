@@ -16,7 +16,7 @@ use super::place::Place;
 use super::status::Totals;
 use super::tally::{BrokenOff, Tally};
 use super::tidying::{TIDY_TIMER, Tidier};
-use super::turns::{LINE_TIMER, Turns};
+use super::turns::{LINE_TIMER, RATIONS_TIMER, Turns};
 use crate::conn::{Event, Machine};
 use crate::model::limits::PREAUTH_CONNECTIONS_MAX;
 use crate::model::{CloseCode, DeviceId, Fault, Rights, ShareName, Tick};
@@ -105,7 +105,7 @@ impl Handler<Peer> for ServerNode {
         self.unopened.push_back(id);
         let mut peer = Peer::new(Machine::server_with(&self.name, self.offered), Audience::Nobody);
         peer.session.began = shared.now();
-        peer.session.held = self.turns.connection_bytes;
+        peer.session.held = self.turns.budget.costs().connection;
         self.turns.budget.change(0, peer.session.held);
         Some(peer)
     }
@@ -114,6 +114,10 @@ impl Handler<Peer> for ServerNode {
         peer.session.device = device;
         peer.session.liveness.begin(cx.now());
         cx.set_deadline(Some(peer.session.began + self.deadlines.handshake_ms));
+    }
+
+    fn may_read(&mut self, shared: &mut Shared, id: ConnId, peer: &mut Peer) -> bool {
+        self.may_go_on(shared, id, &mut peer.session)
     }
 
     fn received(&mut self, cx: &mut Context<'_>, peer: &mut Peer, bytes: &[u8]) {
@@ -130,7 +134,10 @@ impl Handler<Peer> for ServerNode {
 
     fn ready(&mut self, cx: &mut Context<'_>, peer: &mut Peer) -> Activity {
         let turn = self.turn_of(cx, &mut peer.session);
-        let result = turn.and_then(|()| peer.session.step(cx, &mut self.core));
+        let result = turn.and_then(|()| match self.puts_off(cx, &mut peer.session) {
+            true => Ok(Activity::Idle),
+            false => peer.session.step(cx, &mut self.core),
+        });
         let activity = result.as_ref().map_or(Activity::Idle, |activity| *activity);
         self.after(cx, &mut peer.session, result);
         activity
@@ -151,6 +158,7 @@ impl Handler<Peer> for ServerNode {
         };
         let patience = Patience {
             stall_ms,
+            unread_ms: stall_ms,
             // Who waits in line has nothing to do but answer.
             quiet_ms: session.waiting.is_none().then_some(quiet_ms),
         };
@@ -161,7 +169,7 @@ impl Handler<Peer> for ServerNode {
                     session.machine.ping(cx.now().0);
                     session.flush(cx);
                 }
-                cx.set_deadline(Some(next));
+                cx.set_deadline(Some(ServerNode::next_look(cx, session, next)));
             }
         }
     }
@@ -201,6 +209,9 @@ impl Handler<Peer> for ServerNode {
     fn timer(&mut self, shared: &mut Shared, key: u64) {
         if key == COMMIT_TIMER {
             return self.core.committer.pump(shared);
+        }
+        if key == RATIONS_TIMER {
+            return self.next_ration(shared);
         }
         if key == LINE_TIMER {
             return self.count_line(shared);
@@ -316,6 +327,7 @@ impl ServerNode {
             text: fault.text.clone(),
         });
         session.close(cx, fault);
+        self.let_go(cx, session);
     }
 
     /// A device that was revoked is out, also in the middle of a transfer.
@@ -336,6 +348,7 @@ impl ServerNode {
                 cx,
                 &Fault::new(CloseCode::Refused, "the rights of this device were taken back"),
             );
+            self.let_go(cx, session);
         }
     }
 
@@ -498,6 +511,7 @@ impl ServerNode {
         // Who does not read what is queued will not read this either.
         let is_stuck = cx.outbound_bytes() > 0;
         session.close(cx, &fault);
+        self.let_go(cx, session);
         if is_stuck {
             cx.abort();
         }

@@ -2,15 +2,16 @@
 //! read from for a while.
 //!
 //! A part of [`ServerNode`]'s work. Invariant: what waits is begun, refused or gone, never forgotten; whenever
-//! something is held back for memory, the transfer that began first goes on.
+//! something is held back for memory, the transfer that began first goes on, and so does one of the others.
 
 use super::begin::random_seed;
-use super::budget::{Budget, PLAIN_CONNECTION_BYTES, Pressure, TLS_CONNECTION_BYTES, TRANSFER_BYTES};
+use super::budget::{Budget, PLAIN_COSTS, Pressure, TLS_COSTS};
 use super::options::ServerOptions;
-use super::peer::Session;
+use super::peer::{Session, Transfer};
+use super::rations::Rations;
 use super::server_node::ServerNode;
 use super::sessions::{Sessions, Turn, Visitor};
-use crate::model::{CloseCode, DeviceId, Fault};
+use crate::model::{CloseCode, DeviceId, Fault, Tick};
 use crate::reactor::{ConnId, Context, Shared};
 use crate::wire::Begin;
 use std::time::Duration;
@@ -19,6 +20,11 @@ use std::time::Duration;
 pub(super) const LINE_TIMER: u64 = 6;
 /// Milliseconds between two counts; more for a long line.
 const LINE_INTERVAL_MS: u64 = 1_000;
+/// The timer that gives turns to those that are held back, and the milliseconds of a turn.
+pub(super) const RATIONS_TIMER: u64 = 7;
+const RATION_MS: u64 = 100;
+/// Milliseconds between two pings to a client that is held back: it hears nothing else.
+const HELD_BACK_PING_MS: u64 = 2_000;
 /// Milliseconds until a client that finds no room is to come again: the estimate within these bounds, and up to
 /// a quarter more by chance.
 const BUSY_MS_MIN: u64 = 1_000;
@@ -52,10 +58,8 @@ pub(super) struct Turns {
     schedule: Schedule,
     /// What connections take of memory.
     pub(super) budget: Budget,
-    /// What one takes that does nothing.
-    pub(super) connection_bytes: usize,
-    /// Connections that are not read from until others have given memory back.
-    starved: Vec<ConnId>,
+    /// Who is not read from until others have given memory back.
+    rations: Rations,
     /// Transfers that were told to come again.
     refused_busy: u64,
 }
@@ -65,12 +69,14 @@ impl Turns {
         Turns {
             sessions: Sessions::new(options.active_max),
             schedule: options.schedule.clone(),
-            budget: Budget::new(options.memory_limit),
-            connection_bytes: match options.plain {
-                true => PLAIN_CONNECTION_BYTES,
-                false => TLS_CONNECTION_BYTES,
-            },
-            starved: Vec::new(),
+            budget: Budget::new(
+                options.memory_limit,
+                match options.plain {
+                    true => PLAIN_COSTS,
+                    false => TLS_COSTS,
+                },
+            ),
+            rations: Rations::default(),
             refused_busy: 0,
         }
     }
@@ -131,6 +137,9 @@ impl ServerNode {
 
     /// Begins what has waited, if its turn has come, or says where it stands.
     pub(super) fn turn_of(&mut self, cx: &mut Context<'_>, session: &mut Session) -> Result<(), Fault> {
+        if self.turns.rations.is_shed(cx.id()) {
+            return Err(self.busy(session));
+        }
         if session.waiting.is_none() {
             return Ok(());
         }
@@ -153,9 +162,62 @@ impl ServerNode {
             self.turns.budget.unreserve();
         }
         self.turns.sessions.end(id, shared.now());
+        self.turns.rations.forget(id);
         self.give_turns(shared);
-        if let Some(oldest) = self.turns.sessions.oldest().filter(|_| !self.turns.starved.is_empty()) {
+        if let Some(oldest) = self.turns.sessions.oldest().filter(|_| !self.turns.rations.is_empty()) {
             shared.wake(oldest);
+        }
+        self.let_go_on(shared);
+    }
+
+    /// The connection is about to be closed: what it had is free for others at once, however long it takes to
+    /// tell it so.
+    pub(super) fn let_go(&mut self, cx: &mut Context<'_>, session: &mut Session) {
+        let was_waiting = session.waiting.take().is_some();
+        let held = session.held_bytes(cx) + self.turns.budget.costs().connection;
+        self.turns.budget.change(session.held, held);
+        session.held = held;
+        let id = cx.id();
+        self.end_turn(cx, id, was_waiting);
+    }
+
+    /// Whether a connection may read and make more; it is held back if not.
+    pub(super) fn may_go_on(&mut self, shared: &mut Shared, id: ConnId, session: &mut Session) -> bool {
+        let goes_on = session.transfer.is_none()
+            || self.turns.budget.pressure() < Pressure::Tight
+            || self.turns.rations.favours(id, &self.turns.sessions);
+        session.starved = !goes_on;
+        if goes_on {
+            self.turns.rations.let_go(id);
+        } else if self.turns.rations.hold_back(id) {
+            let when = shared.now() + RATION_MS;
+            shared.set_timer(RATIONS_TIMER, when);
+        }
+        goes_on
+    }
+
+    /// Whether a step of a transfer is put off: one that sends would only take more memory.
+    pub(super) fn puts_off(&mut self, cx: &mut Context<'_>, session: &mut Session) -> bool {
+        let id = cx.id();
+        matches!(session.transfer, Some(Transfer::Sending(_))) && !self.may_go_on(cx, id, session)
+    }
+
+    /// The next one of those that are held back has its turn.
+    pub(super) fn next_ration(&mut self, shared: &mut Shared) {
+        for id in self.turns.rations.next_turn(&self.turns.sessions).into_iter().flatten() {
+            shared.wake(id);
+        }
+        if !self.turns.rations.is_empty() {
+            shared.set_timer(RATIONS_TIMER, shared.now() + RATION_MS);
+        }
+    }
+
+    /// With memory again, all that were held back go on.
+    fn let_go_on(&mut self, shared: &mut Shared) {
+        if self.turns.budget.pressure() < Pressure::Tight {
+            for id in self.turns.rations.let_all_go() {
+                shared.wake(id);
+            }
         }
     }
 
@@ -211,28 +273,52 @@ impl ServerNode {
         let id = cx.id();
         let mut held = session.held_bytes(cx);
         if session.transfer.is_some() {
-            held = held.max(usize::try_from(TRANSFER_BYTES).unwrap_or(usize::MAX));
+            held = held.max(self.turns.budget.costs().transfer);
             if self.turns.budget.is_exceeded_by(held) {
                 let text = "this transfer needs more memory than the server may use; send less at a time";
                 return Err(Fault::new(CloseCode::Limit, text));
             }
         }
-        held += self.turns.connection_bytes;
+        held += self.turns.budget.costs().connection;
+        let grew = held > session.held;
         self.turns.budget.change(session.held, held);
         session.held = held;
-        let is_tight = self.turns.budget.pressure() >= Pressure::Tight;
-        let starved = is_tight && session.transfer.is_some() && self.turns.sessions.oldest() != Some(id);
-        if starved && !session.starved {
-            self.turns.starved.push(id);
+        if grew && self.turns.budget.pressure() == Pressure::Over {
+            self.shed(cx, session)?;
         }
-        session.starved = starved;
-        if !is_tight {
-            for other in std::mem::take(&mut self.turns.starved) {
-                cx.wake(other);
+        let was_starved = session.starved;
+        if !self.may_go_on(cx, id, session) {
+            if !was_starved {
+                let when = cx.now() + HELD_BACK_PING_MS;
+                cx.set_deadline(Some(when));
             }
+            return Ok(());
+        }
+        self.let_go_on(cx);
+        if self.turns.budget.pressure() < Pressure::Tight {
             self.give_turns(cx);
         }
         Ok(())
+    }
+
+    /// Somebody has grown, and now nothing is left: it has to come again, or, if it began first, the one that
+    /// began last.
+    fn shed(&mut self, cx: &mut Context<'_>, session: &mut Session) -> Result<(), Fault> {
+        if self.turns.sessions.oldest() != Some(cx.id()) {
+            return Err(self.busy(session));
+        }
+        if let Some(latest) = self.turns.rations.pick_for_shedding(&self.turns.sessions) {
+            cx.wake(latest);
+        }
+        Ok(())
+    }
+
+    /// When a connection is looked at again, if not before `next`.
+    pub(super) fn next_look(cx: &Context<'_>, session: &Session, next: Tick) -> Tick {
+        match session.starved {
+            true => next.min(cx.now() + HELD_BACK_PING_MS),
+            false => next,
+        }
     }
 
     /// A connection is gone, with all that it held.

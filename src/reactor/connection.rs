@@ -304,6 +304,13 @@ impl<M, H: Handler<M>> Visit<'_, M, H> {
         if !connection.reads() || quantum.bytes == 0 {
             return Ok(false);
         }
+        if connection.phase == Phase::Open
+            && connection.broken.is_none()
+            && !self.handler.may_read(self.shared, self.id, self.machine)
+        {
+            connection.paused = true;
+            return Ok(false);
+        }
         let allowed = allowed(connection, self.shared, Direction::Down);
         if allowed == 0 {
             *starved = true;
