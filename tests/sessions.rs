@@ -194,8 +194,11 @@ fn transfers_that_grow_share_the_memory_and_all_finish() {
             fs::write(source.join(&directory).join(format!("{file}")), [b'x'; 20]).unwrap();
         }
         let job = push_job(&[&source], &world.link(&format!("/{number}")));
-        let client = Client::start(world.client_options("client-home"), job, TransferOptions::default()).unwrap();
-        crowd.add(client);
+        let options = ClientOptions {
+            retries: 5,
+            ..world.client_options("client-home")
+        };
+        crowd.add(Client::start(options, job, TransferOptions::default()).unwrap());
     }
     let mut most_held = 0;
     crowd.run(&mut world, |world, _| {

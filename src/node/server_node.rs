@@ -195,6 +195,7 @@ impl Handler<Peer> for ServerNode {
         let tidier = self.tidier.as_mut();
         if !tidier.is_some_and(|tidier| tidier.completed(shared, ticket)) {
             self.core.committer.completed(shared, ticket, &result);
+            self.commits_ended(shared);
         }
     }
 

@@ -58,6 +58,8 @@ pub(super) struct Turns {
     schedule: Schedule,
     /// What connections take of memory.
     pub(super) budget: Budget,
+    /// What files take that are on their way to the disk.
+    commit_bytes: usize,
     /// Who is not read from until others have given memory back.
     rations: Rations,
     /// Transfers that were told to come again.
@@ -76,6 +78,7 @@ impl Turns {
                     false => TLS_COSTS,
                 },
             ),
+            commit_bytes: 0,
             rations: Rations::default(),
             refused_busy: 0,
         }
@@ -204,6 +207,8 @@ impl ServerNode {
 
     /// The next one of those that are held back has its turn.
     pub(super) fn next_ration(&mut self, shared: &mut Shared) {
+        self.account_commits();
+        self.let_go_on(shared);
         for id in self.turns.rations.next_turn(&self.turns.sessions).into_iter().flatten() {
             shared.wake(id);
         }
@@ -271,7 +276,8 @@ impl ServerNode {
     /// Takes account of what a connection holds now, and decides whether it is read from.
     pub(super) fn account(&mut self, cx: &mut Context<'_>, session: &mut Session) -> Result<(), Fault> {
         let id = cx.id();
-        let mut held = session.held_bytes(cx);
+        let mut held = session.held_bytes(cx) + self.core.committer.results_bytes(id);
+        self.account_commits();
         if session.transfer.is_some() {
             held = held.max(self.turns.budget.costs().transfer);
             if self.turns.budget.is_exceeded_by(held) {
@@ -301,6 +307,20 @@ impl ServerNode {
         Ok(())
     }
 
+    /// Files have reached the disk, or failed to.
+    pub(super) fn commits_ended(&mut self, shared: &mut Shared) {
+        self.account_commits();
+        self.let_go_on(shared);
+        self.give_turns(shared);
+    }
+
+    /// What is on its way to the disk belongs to nobody in particular.
+    fn account_commits(&mut self) {
+        let held = self.core.committer.held_bytes();
+        self.turns.budget.change(self.turns.commit_bytes, held);
+        self.turns.commit_bytes = held;
+    }
+
     /// Somebody has grown, and now nothing is left: it has to come again, or, if it began first, the one that
     /// began last.
     fn shed(&mut self, cx: &mut Context<'_>, session: &mut Session) -> Result<(), Fault> {
@@ -324,6 +344,7 @@ impl ServerNode {
     /// A connection is gone, with all that it held.
     pub(super) fn release(&mut self, shared: &mut Shared, id: ConnId, session: &Session) {
         self.turns.budget.change(session.held, 0);
+        self.account_commits();
         self.end_turn(shared, id, session.waiting.is_some());
     }
 }

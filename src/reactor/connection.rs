@@ -74,7 +74,7 @@ pub(super) struct Connection {
     /// Writing failed; what the peer sent before is still read.
     broken: Option<Closed>,
     timer: Option<TimerId>,
-    /// Bytes that its machine has proved to deal with in time.
+    /// Bytes that its machine has proved to deal with in time; little at first, as they may be files to make.
     read_max: usize,
     /// None as long as no limit of bandwidth was ever on.
     pub(super) limited: Option<Box<Limited>>,
@@ -131,7 +131,7 @@ impl Connection {
             peer_ended: false,
             broken: None,
             timer: None,
-            read_max: TURN_BYTES,
+            read_max: READ_MIN,
             limited: None,
         }
     }
