@@ -5,10 +5,11 @@
 //! 2. During the run syncs begin by the schedule; who is still busy has them wait, and their latency counts
 //!    from when they were meant to begin.
 //! 3. Refusals that may pass are tried again after a moment; other errors end the sync.
+//!
 //! Invariant: each sync that was begun is either done or failed, once.
 
 use crate::actor::{Actor, Current, Link, Peer, Setup};
-use crate::content::Pool;
+use crate::content::{Content, Pool};
 use crate::scenario::{Role, Work};
 use crate::schedule::Schedule;
 use crate::seeds::{Dice, mix_both};
@@ -339,7 +340,7 @@ impl Fleet {
             giants.len() - 1
         });
         let giant = &mut giants[index];
-        giant.bytes = actor.contents.first().map_or(0, |content| content.size());
+        giant.bytes = actor.contents.first().map_or(0, Content::size);
         giant.syncs += 1;
         giant.micros += micros;
         giant.wire_bytes += wire_bytes;
