@@ -54,6 +54,7 @@ pub(crate) fn run(settings: Settings) -> Result<Fleet, Complaint> {
         running.turn().map_err(failed)?;
         running.advance();
     }
+    running.fleet.note_unfinished();
     running.goodbye().map_err(failed)?;
     Ok(running.fleet)
 }
