@@ -7,7 +7,9 @@ use std::hint::black_box;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use syncline::model::limits::{BATCH_ENTRIES_MAX, PREAUTH_FRAME_BYTES_MAX};
 use syncline::model::{Entry, Kind, Meta, RelPath, Timestamp};
-use syncline::wire::{Answers, Decoder, EntriesReader, EntriesWriter, FRAME_HEADER_BYTES, Piece, Verdict, data_header};
+use syncline::wire::{
+    Answers, Decoder, EntriesReader, EntriesWriter, FRAME_HEADER_BYTES, Inline, Message, Piece, Verdict, data_header,
+};
 
 /// What a sender puts into one data frame.
 const CONTENT_BYTES: usize = 512 * 1024;
@@ -44,6 +46,58 @@ fn decode_content(stream: &[u8], read: usize) -> usize {
     }
     assert_eq!(content, FRAMES * CONTENT_BYTES);
     content
+}
+
+const SMALL_FILES: u32 = 1_000;
+const SMALL_BYTES: usize = 1_024;
+
+/// Small files, each a frame with its root: what thousands of them cost before anything is done with them.
+fn small_frames(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("1,000 files of 1 KiB in frames of their own");
+    group.throughput(Throughput::Elements(SMALL_FILES.into()));
+    group.bench_function("encode", |b| b.iter(|| small_files(black_box(&[7; SMALL_BYTES]))));
+    let stream = small_files(&[7; SMALL_BYTES]);
+    for read in [1_460, 262_144] {
+        group.bench_with_input(BenchmarkId::new("decode, reads of", read), &read, |b, read| {
+            b.iter(|| read_small_files(&stream, *read));
+        });
+    }
+    group.finish();
+}
+
+fn small_files(content: &[u8]) -> Vec<u8> {
+    let mut stream = Vec::new();
+    for file in 0..SMALL_FILES {
+        let meta = Meta {
+            mode: 0o644,
+            mtime: Timestamp { seconds: 1, nanos: 2 },
+        };
+        let (root, bytes) = ([7; 32], content);
+        Inline {
+            file,
+            meta,
+            root,
+            bytes,
+        }
+        .encode(1, &mut stream);
+    }
+    stream
+}
+
+fn read_small_files(stream: &[u8], read: usize) -> u32 {
+    let mut decoder = Decoder::new(PREAUTH_FRAME_BYTES_MAX);
+    decoder.lift_limits();
+    let mut files = 0;
+    for mut input in stream.chunks(read) {
+        while let Some(piece) = decoder.next(&mut input).expect("the frames are legal") {
+            if let Piece::Control { payload, .. } = piece {
+                let inline = Inline::decode(payload).expect("the file is legal");
+                files += u32::from(black_box(inline).bytes.len() == SMALL_BYTES);
+            }
+        }
+    }
+    assert_eq!(files, SMALL_FILES);
+    files
 }
 
 /// A full offer of 4,096 files, and the answer to it.
@@ -132,5 +186,5 @@ fn alternating(number: usize) -> Verdict {
     }
 }
 
-criterion_group!(benches, data_frames, batches);
+criterion_group!(benches, data_frames, small_frames, batches);
 criterion_main!(benches);

@@ -77,6 +77,7 @@
 //! | 2 | [`conn`] | the machines of a connection: session, sender, receiver; no I/O, no clock |
 //! | 2 | [`store`] | everything that touches files |
 //! | 2 | [`reactor`] | the poll loop: sockets, TLS, timers, the helper thread |
+//! | 2 | [`web`] | HTTP requests and answers, the text of metrics; no I/O, no clock |
 //! | 3 | [`node`] | where they meet: server, client, the group commit |
 //!
 //! The life of a file through these modules is told in `docs/ARCHITECTURE.md`, the protocol in
@@ -86,12 +87,17 @@
 //! `tls` (on by default): encrypted connections and pairing; without it only `plain` works.
 //! `progress` (on by default): the bar of the command line.
 
+#[cfg(doctest)]
+#[doc = include_str!("../docs/EMBEDDING.md")]
+struct Embedding;
+
 pub mod conn;
 pub mod delta;
 pub mod model;
 pub mod node;
 pub mod reactor;
 pub mod store;
+pub mod web;
 pub mod wire;
 
 pub use node::{

@@ -27,7 +27,7 @@ const LAYERS: [&[&str]; 5] = [
 ];
 
 /// Rooms without I/O and without a clock: bytes, time and effects go in and out as values.
-const PURE: [&str; 6] = ["model", "wire", "delta", "conn", "sync", "swarm"];
+const PURE: [&str; 7] = ["model", "wire", "delta", "conn", "sync", "swarm", "web"];
 /// What a pure room never names.
 const IMPURE: [&[&str]; 7] = [
     &["std", "fs"],

@@ -14,6 +14,9 @@ mod bodies;
 mod compares;
 #[path = "mutation/generate.rs"]
 mod generate;
+#[path = "../fuzz/src/http.rs"]
+#[allow(unreachable_pub)]
+mod http;
 #[path = "../fuzz/src/plans.rs"]
 #[allow(unreachable_pub)]
 mod plans;
@@ -271,6 +274,32 @@ fn damaged_compares(seed: u64) {
         mutate(&mut rng, &mut case);
     }
     compares::compare(&case);
+}
+
+fn damaged_requests(seed: u64) {
+    let mut rng = Rng::new(seed);
+    let mut case = vec![rng.next() as u8];
+    for _ in 0..=rng.below(3) {
+        let line = rng.pick(&["GET /metrics HTTP/1.1", "HEAD /healthz?a HTTP/1.1", "POST / HTTP/1.0"]);
+        let host = rng.pick(&["localhost", "127.0.0.1:7180", "[::1]", "evil.example"]);
+        let more = rng.pick(&[
+            "",
+            "Connection: close\r\n",
+            "Content-Length: 0\r\n",
+            "Transfer-Encoding: chunked\r\n",
+        ]);
+        case.extend(format!("{line}\r\nHost: {host}\r\n{more}\r\n").into_bytes());
+    }
+    for _ in 0..rng.below(3) {
+        mutate(&mut rng, &mut case);
+    }
+    http::http(&case);
+}
+
+// Row 35: requests of HTTP, damaged and cut anywhere.
+#[test]
+fn row_35_damaged_requests_are_refused_wherever_they_are_cut() {
+    for_seeds(10_000, damaged_requests);
 }
 
 // Rows 10 and 13: questions and answers of a cold compare; forged ones cost bounded work.

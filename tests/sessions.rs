@@ -9,7 +9,7 @@ use harness::{World, WorldOptions, push_job};
 use std::fs;
 use std::time::{Duration, Instant};
 use syncline::model::limits::PATH_BYTES_MAX;
-use syncline::model::{CloseCode, Fault, RelPath};
+use syncline::model::{CloseCode, Fault, RelPath, Timetable};
 use syncline::node::{Client, ClientEvent, ClientOptions, Outcome, Schedule, TransferOptions};
 use syncline::wire::{ComeBack, FrameType, Message, Queued};
 
@@ -95,7 +95,7 @@ fn one_transfer_runs_at_a_time_and_the_others_know_their_place() {
     let mut world = World::tuned(&WorldOptions::default(), |options| options.active_max = 1);
     let mut crowd = Crowd::new();
     let slow = ClientOptions {
-        bandwidth_limit: Some(2 << 20),
+        bandwidth: Timetable::always(Some(2 << 20)),
         ..world.client_options("client-home")
     };
     crowd.join(&world, slow, &vec![7; 3 << 20]);
@@ -132,7 +132,7 @@ fn who_leaves_the_line_leaves_no_gap() {
     let mut world = World::tuned(&WorldOptions::default(), |options| options.active_max = 1);
     let mut crowd = Crowd::new();
     let slow = ClientOptions {
-        bandwidth_limit: Some(1 << 20),
+        bandwidth: Timetable::always(Some(1 << 20)),
         ..world.client_options("client-home")
     };
     crowd.join(&world, slow, &vec![7; 4 << 20]);

@@ -307,7 +307,7 @@ fn row_24_a_trust_file_that_breaks_during_a_transfer_ends_it() {
     );
     fs::write(&source, vec![1; 40 << 20]).unwrap();
     let mut options = world.client_options("known");
-    options.bandwidth_limit = Some(4 << 20);
+    options.bandwidth = syncline::model::Timetable::always(Some(4 << 20));
     let job = push_job(&[&source], &bare);
     let client = Client::start(options, job, TransferOptions::default()).unwrap();
     let trust = world.path("server-home").join("trust.json");

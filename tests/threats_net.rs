@@ -5,6 +5,7 @@
 
 mod harness;
 
+use harness::breaks::trickling_relay;
 use harness::guard::{Guarded, resident_bytes};
 use harness::raw::{RawClient, frame, frame_declaring, push_begin};
 use harness::{WorldOptions, pull_job};
@@ -16,7 +17,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 use syncline::model::limits::{CONTROL_FRAME_BYTES_MAX, OUTBOUND_BYTES_MAX};
 use syncline::model::{CloseCode, Rights};
-use syncline::node::{Client, ClientEvent, Deadlines, TransferOptions};
+use syncline::node::{Client, ClientEvent, ClientOptions, Deadlines, ServerEvent, TransferOptions};
 use syncline::wire::{FrameType, Hello, ListEnd, Message, features};
 
 /// Deadlines that a test can wait for.
@@ -25,6 +26,7 @@ fn hasty() -> Deadlines {
         handshake_ms: 250,
         stall_ms: 600,
         idle_ms: 400,
+        ..Deadlines::default()
     }
 }
 
@@ -386,11 +388,120 @@ fn row_26_after_authentication_a_trickle_is_not_a_sign_of_life() {
     until_empty(&mut world);
     assert!(world.server_events.iter().any(|event| matches!(
         event,
-        syncline::node::ServerEvent::Refused {
+        ServerEvent::Refused {
             code: CloseCode::Timeout,
             ..
         }
     )));
+    world.check();
+}
+
+/// The server's words about the last connection that it cut.
+fn last_refusal(world: &Guarded) -> String {
+    let texts = world.server_events.iter().filter_map(|event| match event {
+        ServerEvent::Refused {
+            code: CloseCode::Timeout,
+            text,
+            ..
+        } => Some(text.clone()),
+        _ => None,
+    });
+    texts.last().unwrap_or_default()
+}
+
+/// Pings are answered and are a sign of life, but a session that does nothing else ends; in a transfer, where
+/// the peer may be busy with a large file, later. Both sides are told why.
+#[test]
+fn threats_row_26_who_only_pings_is_cut_with_a_reason() {
+    let mut world = Guarded::with(&WorldOptions {
+        deadlines: Deadlines {
+            stall_ms: 400,
+            idle_ms: 500,
+            quiet_ms: 900,
+            ..Deadlines::default()
+        },
+        ..WorldOptions::default()
+    });
+    for (begins, text) in [
+        (false, "nothing was done on this connection for 500 ms"),
+        (true, "nothing was done on this connection for 900 ms"),
+    ] {
+        let fault = world.serve_while(|address| {
+            let mut client = RawClient::open(address);
+            if begins {
+                client.begin(&push_begin());
+            }
+            client.pinging_until_closed(Duration::from_millis(20))
+        });
+        assert_eq!((fault.code, fault.text.as_str()), (CloseCode::Timeout, text));
+        until_empty(&mut world);
+        assert_eq!(last_refusal(&world), text, "the log says the same");
+    }
+    world.check();
+}
+
+/// The deadline of the TLS handshake runs from accept; bytes do not extend it.
+#[cfg(feature = "tls")]
+#[test]
+fn threats_row_26_a_tls_handshake_byte_by_byte_is_cut() {
+    let mut world = Guarded::with(&WorldOptions {
+        plain: false,
+        deadlines: Deadlines {
+            handshake_ms: 400,
+            ..hasty()
+        },
+        ..WorldOptions::default()
+    });
+    // A record that announces 508 bytes of a hello, and zeros for as long as anybody takes them.
+    let hello = [&[22, 3, 1, 1, 252, 1, 0, 1, 248][..], &[0; 499]].concat();
+    let slow = |address: SocketAddr| dribble(&mut TcpStream::connect(address).unwrap(), &hello);
+    assert_eq!(
+        world.serve_while(slow),
+        Some(()),
+        "a handshake takes as long as it likes"
+    );
+    until_empty(&mut world);
+    world.check();
+}
+
+/// A puller that reads a byte now and then: what leaves that way is no reading.
+#[test]
+fn threats_row_27_a_peer_that_reads_byte_by_byte_is_cut() {
+    let mut world = Guarded::with(&WorldOptions {
+        deadlines: Deadlines {
+            stall_ms: 1_500,
+            ..Deadlines::default()
+        },
+        ..WorldOptions::default()
+    });
+    let noise: Vec<u8> = (0..4u32 << 20)
+        .flat_map(|i| (i.wrapping_mul(2_654_435_761) >> 8).to_le_bytes())
+        .collect();
+    fs::write(world.share().join("big"), noise).unwrap();
+    let options = ClientOptions {
+        retries: 0,
+        // It pings four times in this, so that it is not silent.
+        timeout: Duration::from_secs(4),
+        ..world.client_options("client-home")
+    };
+    let target = world.path("got");
+    world.serve_while(|address| {
+        // Hello, the answers and the list come quickly, content byte by byte.
+        let relay = trickling_relay(address, 64 * 1024, Duration::from_millis(5));
+        let link = format!("syncline://{relay}/Share/big").parse().unwrap();
+        let mut client = Client::start(options, pull_job(&link, &target), TransferOptions::default()).unwrap();
+        let limit = Instant::now() + Duration::from_secs(20);
+        loop {
+            assert!(Instant::now() < limit, "a trickle keeps the connection open");
+            let events = client.poll(Some(Duration::from_millis(50))).unwrap();
+            let is_over = |event: &ClientEvent| matches!(event, ClientEvent::Finished(_));
+            if events.iter().any(is_over) {
+                break;
+            }
+        }
+    });
+    until_empty(&mut world);
+    assert_eq!(last_refusal(&world), "less than 16384 bytes were read in 1500 ms");
     world.check();
 }
 

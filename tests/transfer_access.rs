@@ -109,7 +109,7 @@ fn row_22_revoking_cuts_a_running_transfer() {
     let before = snapshot(&world.share());
     fs::write(&source, vec![1; 40 << 20]).unwrap();
     let options = ClientOptions {
-        bandwidth_limit: Some(4 << 20),
+        bandwidth: syncline::model::Timetable::always(Some(4 << 20)),
         ..world.client_options("device")
     };
     let client = Client::start(

@@ -2,5 +2,6 @@
 
 pub mod bodies;
 pub mod compares;
+pub mod http;
 pub mod plans;
 pub mod streams;

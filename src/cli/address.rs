@@ -48,6 +48,14 @@ pub(crate) fn parse_listen(text: &str) -> Result<SocketAddr, Complaint> {
     }
 }
 
+/// As [`parse_listen`]; without a host it is this machine only.
+pub(crate) fn parse_local(text: &str) -> Result<SocketAddr, Complaint> {
+    match text.strip_prefix(':').unwrap_or(text).parse::<u16>() {
+        Ok(port) => Ok(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)),
+        Err(_) => parse_listen(text),
+    }
+}
+
 /// The address under which others reach a listener: its own if it has one, else this machine's.
 pub(crate) fn reachable(listen: SocketAddr) -> SocketAddr {
     if !listen.ip().is_unspecified() {

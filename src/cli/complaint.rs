@@ -152,9 +152,11 @@ fn server_advice(error: &ServerError) -> &'static str {
             }
             _ => "choose another address: --listen ADDRESS:PORT",
         },
+        ServerError::Metrics { .. } => "choose another address: --metrics 127.0.0.1:0 picks a free port",
         ServerError::Share { .. } => "name a directory that exists and that you may read: syncline serve DIR",
         ServerError::Locked { .. } => "stop the other one first, or serve another folder",
         ServerError::SameFolder { .. } => "name each folder once: syncline serve DIR=NAME OTHER=NAME",
+        ServerError::NoSuchShare(_) => "name a share that this server has: --bwlimit NAME=5M",
         ServerError::DuplicateShare(_) => "give one of them another name: syncline serve DIR=NAME",
         ServerError::State { .. } => "`syncline doctor` looks into it; --home DIR uses another directory",
         ServerError::NoShares => "name a directory: syncline serve DIR",

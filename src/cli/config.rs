@@ -216,8 +216,8 @@ mod tests {
                 "c.toml, line 1: home cannot be set here: it decides which file this is",
             ),
             (
-                "bwlimit = [\"1\", \"2\"]",
-                "c.toml, line 1: \"bwlimit\" takes one value, not a list",
+                "timeout = [\"1\", \"2\"]",
+                "c.toml, line 1: \"timeout\" takes one value, not a list",
             ),
             (
                 "\n[serve]\nlisten = \"x\"",

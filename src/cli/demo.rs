@@ -26,7 +26,7 @@ use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
-use syncline::model::Link;
+use syncline::model::{Link, Timetable};
 use syncline::node::{ClientEvent, ClientOptions, Job, Source, Summary, TransferOptions};
 
 /// The operand of `demo`.
@@ -162,7 +162,7 @@ impl Stage {
         let network = ClientOptions {
             home: self.home.clone(),
             plain: !cfg!(feature = "tls"),
-            bandwidth_limit: None,
+            bandwidth: Timetable::default(),
             timeout: Duration::from_secs(60),
             retries: 1,
             delay: Duration::ZERO,

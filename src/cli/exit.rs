@@ -103,10 +103,13 @@ impl Exit {
     /// The ending of a server that did not start.
     pub(crate) fn of_server(error: &ServerError) -> Exit {
         match error {
-            ServerError::Listen { .. } | ServerError::State { .. } => Exit::Error,
+            ServerError::Listen { .. } | ServerError::Metrics { .. } | ServerError::State { .. } => Exit::Error,
             ServerError::Share { .. } => Exit::TargetMissing,
             ServerError::Locked { .. } => Exit::Locked,
-            ServerError::DuplicateShare(_) | ServerError::SameFolder { .. } | ServerError::NoShares => Exit::Usage,
+            ServerError::NoSuchShare(_)
+            | ServerError::DuplicateShare(_)
+            | ServerError::SameFolder { .. }
+            | ServerError::NoShares => Exit::Usage,
         }
     }
 

@@ -145,7 +145,10 @@ fn attach_to_flag(arg: Arg, settings: &Settings) -> Arg {
     let Some(name) = flag_name(&arg) else {
         return arg;
     };
+    let takes_list = matches!(arg.get_action(), ArgAction::Append);
     let values = settings.values_of(&name).map(<[String]>::to_vec);
+    // A list is for those commands that take one: of --bwlimit for `serve`.
+    let values = values.filter(|values| takes_list || values.len() == 1);
     let variable = format!("SYNCLINE_{}", name.to_ascii_uppercase().replace('-', "_"));
     let mut arg = arg.env(OsStr::from(variable)).hide_env(true);
     if matches!(arg.get_action(), ArgAction::SetTrue) {
@@ -214,6 +217,16 @@ mod tests {
             (cli.shared.color, cli.shared.json, cli.shared.verbose),
             (Color::Auto, false, 0)
         );
+    }
+
+    /// What is limited per share on the server must not be in the way of a push from the same machine.
+    #[test]
+    fn a_list_in_the_config_file_is_for_the_commands_that_take_one() {
+        let settings = "bwlimit = [\"10M\", \"Films=5M\"]\n";
+        assert!(parse(settings, &["serve"]).is_ok());
+        assert!(parse(settings, &["push", "a", "b"]).is_ok());
+        assert!(parse("bwlimit = \"Films=5M\"\n", &["push", "a", "b"]).is_err());
+        assert!(parse("bwlimit = \"08:00,1M 18:00,off\"\n", &["push", "a", "b"]).is_ok());
     }
 
     #[test]

@@ -17,6 +17,7 @@
 //! | the rest | one command each |
 
 mod address;
+mod bandwidth;
 mod capacity;
 mod complaint;
 mod completions;

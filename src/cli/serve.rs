@@ -2,11 +2,12 @@
 //! Never opens a port or a folder to everyone unless the user asked for it, beyond this machine twice.
 
 use super::address;
+use super::bandwidth::{self, Limit};
 use super::capacity::CapacityFlags;
 use super::complaint::Complaint;
 use super::exit::Exit;
 use super::push::show;
-use super::quantity::{self, KeepVersions, Rate};
+use super::quantity::{self, KeepVersions};
 use super::report::{self, plain};
 use super::session::{Ending, Session};
 use super::welcome::Ready;
@@ -18,7 +19,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use syncline::model::{Rights, ShareName};
-use syncline::node::{Durability, Server, ServerEvent, ServerOptions, ShareOptions, Summary};
+use syncline::node::{Deadlines, Durability, Server, ServerEvent, ServerOptions, ShareOptions, Summary};
 
 /// The flags and operands of `serve`.
 #[derive(Debug, Args)]
@@ -52,7 +53,7 @@ pub(crate) struct Flags {
     /// Without TLS: nobody can prove who they are, so it needs --open
     #[arg(long)]
     plain: bool,
-    /// Allow --open and --plain beyond this machine
+    /// Allow --open, --plain and --metrics beyond this machine
     #[arg(long)]
     yes: bool,
     /// When a push is acknowledged: barrier is when it is safely on disk, none leaves that to the system
@@ -62,9 +63,22 @@ pub(crate) struct Flags {
     /// forever or off
     #[arg(long, value_name = "AGE,SIZE", default_value = "30d,10%", value_parser = quantity::parse_keep_versions)]
     keep_versions: KeepVersions,
-    /// Bytes a second over all connections, such as 512k or 5M
-    #[arg(long, value_name = "RATE", value_parser = Rate::parse)]
-    bwlimit: Option<Rate>,
+    /// Bytes a second in each direction: 512k, 5M, or over the day as '08:00,512k 18:00,off'
+    ///
+    /// For one share only it is written NAME=5M, for one device device:NAME=1M, where the device is named as
+    /// in `syncline devices`. May be repeated; a connection keeps to all limits that concern it.
+    #[arg(long, value_name = "[SCOPE=]RATE|TIMES", value_parser = Limit::parse)]
+    bwlimit: Vec<Limit>,
+    /// Cut a transfer whose other side is silent, or does not read, for this long
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = quantity::parse_duration)]
+    timeout: Duration,
+    /// Cut a connection without a transfer after this long
+    #[arg(long, value_name = "TIME", default_value = "2m", value_parser = quantity::parse_duration)]
+    idle_timeout: Duration,
+    /// Answer /metrics (for Prometheus) and /healthz over HTTP there; without an address on this machine only,
+    /// port 0 picks a free one
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    metrics: Option<String>,
     #[command(flatten)]
     capacity: CapacityFlags,
 }
@@ -159,12 +173,22 @@ fn options(session: &Session, flags: &Flags) -> Result<ServerOptions, Complaint>
         plain: flags.plain,
         durability: flags.durability.into(),
         keep_versions: flags.keep_versions.0,
-        bandwidth_limit: flags.bwlimit.and_then(Rate::limit),
+        bandwidth: bandwidth::of_server(&flags.bwlimit, || Ok(session.home()?.trust().devices()?))?,
         handle_signals: true,
+        deadlines: Deadlines {
+            stall_ms: milliseconds(flags.timeout),
+            idle_ms: milliseconds(flags.idle_timeout),
+            ..Deadlines::default()
+        },
+        metrics: metrics(flags)?,
         ..ServerOptions::new(home, shares)
     };
     flags.capacity.apply(session, &mut options)?;
     Ok(options)
+}
+
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1)
 }
 
 fn check_exposure(flags: &Flags, listen: &[SocketAddr]) -> Result<(), Complaint> {
@@ -189,6 +213,24 @@ fn check_exposure(flags: &Flags, listen: &[SocketAddr]) -> Result<(), Complaint>
         ));
     }
     Ok(())
+}
+
+/// Where metrics are; beyond this machine only for who said so.
+fn metrics(flags: &Flags) -> Result<Option<SocketAddr>, Complaint> {
+    let Some(text) = &flags.metrics else {
+        return Ok(None);
+    };
+    let address = address::parse_local(text)?;
+    if !address.ip().is_loopback() && !flags.yes {
+        return Err(Complaint::usage(
+            format!("--metrics on {address} tells anyone who can reach this machine what it serves"),
+            format!(
+                "add --yes if you want that, or use --metrics 127.0.0.1:{}",
+                address.port()
+            ),
+        ));
+    }
+    Ok(Some(address))
 }
 
 /// Names and folders of the shares, as written; the server checks that they exist and differ.
@@ -322,11 +364,10 @@ fn tell(event: &ServerEvent) -> (String, Value) {
         ServerEvent::Refused { peer, code, text } => {
             let text = plain(text);
             let line = format!("{peer} refused: {text}");
-            let code = format!("{code:?}").to_ascii_lowercase();
-            (
-                line,
-                json!({"event": "status", "state": "refused", "peer": peer.to_string(), "code": code, "reason": text}),
-            )
+            let object = json!({
+                "event": "status", "state": "refused", "peer": peer.to_string(), "code": code.name(), "reason": text,
+            });
+            (line, object)
         }
         ServerEvent::Drained => ("stopped".to_owned(), json!({"event": "status", "state": "stopped"})),
     }
@@ -369,6 +410,23 @@ mod tests {
         assert_eq!(exposure(&one_beyond), Err(2));
         assert_eq!(exposure(&["--plain", "--yes"]), Err(2));
         assert_eq!(exposure(&["--max-connections", "0"]), Err(2));
+    }
+
+    #[test]
+    fn metrics_are_off_unless_asked_for_and_beyond_this_machine_twice() {
+        let at = |args: &[&str]| {
+            let flags = Command::parse_from(std::iter::once("serve").chain(args.iter().copied())).flags;
+            metrics(&flags).map_err(|complaint| complaint.exit.code())
+        };
+        let local = |port| Ok(Some(SocketAddr::from(([127, 0, 0, 1], port))));
+        assert_eq!(at(&[]), Ok(None));
+        for text in ["127.0.0.1:7180", "7180", ":7180"] {
+            assert_eq!(at(&["--metrics", text]), local(7180), "{text}");
+        }
+        assert_eq!(at(&["--metrics", "0"]), local(0));
+        assert_eq!(at(&["--metrics", "0.0.0.0:7180"]), Err(2));
+        assert!(at(&["--metrics", "0.0.0.0:7180", "--yes"]).is_ok());
+        assert_eq!(at(&["--metrics", "nonsense:x"]), Err(2));
     }
 
     #[test]

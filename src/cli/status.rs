@@ -111,15 +111,53 @@ fn told(answer: &Map<String, Value>) -> Vec<String> {
     let shares = answer.get("shares").and_then(Value::as_array);
     lines.extend(shares.into_iter().flatten().map(share_line));
     if let Some(status) = answer.get("loop_status").filter(|status| status.is_object()) {
-        let number = |key: &str| quantity::count(status[key].as_u64().unwrap_or(0));
-        lines.push(format!(
-            "  {} open, {} accepted, {} turned away",
-            quantity::counted(status["connections"].as_u64().unwrap_or(0), "connection"),
-            number("accepted"),
-            number("turned_away"),
-        ));
+        lines.extend(loop_lines(status));
     }
     lines
+}
+
+/// What the loop does, for the server's owner: four aligned lines.
+fn loop_lines(status: &Value) -> [String; 4] {
+    let number = |path: &str| status.pointer(path).and_then(Value::as_u64).unwrap_or(0);
+    let count = |path: &str| quantity::count(number(path));
+    let size = |path: &str| status.pointer(path).and_then(Value::as_u64).map(quantity::size);
+    let of_limit = size("/memory_limit_bytes").map_or_else(String::new, |limit| {
+        let accounted = size("/memory_bytes").unwrap_or_default();
+        format!(", {accounted} of {limit} by its own account")
+    });
+    [
+        format!(
+            "  connections  {} open, {} accepted, {} turned away",
+            count("/connections"),
+            count("/accepted"),
+            count("/turned_away"),
+        ),
+        format!(
+            "  sessions     {} active, {} queued, {} completed, {} failed",
+            count("/active"),
+            count("/queued"),
+            count("/sessions/completed"),
+            count("/sessions/failed"),
+        ),
+        format!(
+            "  loop         longest turn {}, on average {}",
+            turn(number("/longest_turn_micros")),
+            turn(number("/turn_time/sum_micros") / number("/turn_time/count").max(1)),
+        ),
+        format!(
+            "  memory       {} in use{of_limit}, longest queue {}",
+            size("/anonymous_bytes").unwrap_or_else(|| "unknown".to_owned()),
+            quantity::size(number("/longest_queue_bytes")),
+        ),
+    ]
+}
+
+/// A turn lasts microseconds to milliseconds.
+fn turn(micros: u64) -> String {
+    match micros {
+        0..1_000 => format!("{micros} µs"),
+        _ => format!("{}.{} ms", micros / 1_000, micros % 1_000 / 100),
+    }
 }
 
 fn share_line(share: &Value) -> String {
@@ -191,7 +229,12 @@ mod tests {
             "name": "NAS", "version": "1.2.3", "uptime_seconds": 7200,
             "shares": [{"name": "Films", "rights": "read", "free_bytes": 1 << 30, "transfers": 1, "files": 2,
                 "bytes": 2048, "saved_bytes": 1536, "unchanged_bytes": 512, "failed": 3}],
-            "loop_status": {"connections": 2, "accepted": 1234, "turned_away": 0},
+            "loop_status": {
+                "connections": 2, "accepted": 1234, "turned_away": 0, "longest_turn_micros": 4_250,
+                "active": 1, "queued": 3, "sessions": {"completed": 1_000, "failed": 7},
+                "turn_time": {"count": 4, "sum_micros": 2_000}, "longest_queue_bytes": 2048,
+                "anonymous_bytes": 3 << 20, "memory_bytes": 1 << 20, "memory_limit_bytes": 64 << 20,
+            },
         });
         let lines = told(answer.as_object().unwrap());
         assert!(lines[0].starts_with("NAS  version 1.2.3  up for "), "{lines:?}");
@@ -199,6 +242,14 @@ mod tests {
             lines[1],
             "  \"Films\" (read)  1 transfer since the start: 2 files, 2.0 KiB  delta saved 1.0 KiB  3 failed  1.0 GiB free"
         );
-        assert_eq!(lines[2], "  2 connections open, 1,234 accepted, 0 turned away");
+        assert_eq!(
+            lines[2..],
+            [
+                "  connections  2 open, 1,234 accepted, 0 turned away",
+                "  sessions     1 active, 3 queued, 1,000 completed, 7 failed",
+                "  loop         longest turn 4.2 ms, on average 500 µs",
+                "  memory       3.0 MiB in use, 1.0 MiB of 64 MiB by its own account, longest queue 2.0 KiB",
+            ]
+        );
     }
 }

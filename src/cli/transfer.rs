@@ -1,12 +1,13 @@
 //! What push and pull share: their flags, and the run of a client from start to summary.
 //! Never knows which way the bytes go.
 
+use super::bandwidth;
 use super::complaint::Complaint;
 use super::console::{Console, Format, Verbosity};
 use super::exit::{Exit, Idle, Moved};
 use super::filters::FilterFlags;
 use super::progress::Display;
-use super::quantity::{self, Rate};
+use super::quantity;
 use super::repeating::{self, Ran};
 use super::report::{self, Failures, Run, plain};
 use super::session::{Ending, Session};
@@ -14,7 +15,7 @@ use clap::Args;
 use serde_json::json;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
-use syncline::model::{DeviceId, Link};
+use syncline::model::{DeviceId, Link, Timetable};
 use syncline::node::{
     Client, ClientEvent, ClientOptions, Durability, Job, MaxDelete, Outcome, Summary, TransferOptions,
 };
@@ -71,9 +72,9 @@ pub(crate) struct TransferFlags {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Connection")]
 pub(crate) struct NetworkFlags {
-    /// Bytes a second at most, such as 512k or 5M
-    #[arg(long, value_name = "RATE", value_parser = Rate::parse)]
-    bwlimit: Option<Rate>,
+    /// Bytes a second at most: 512k, 5M, or over the day as '08:00,512k 18:00,off'
+    #[arg(long, value_name = "RATE|TIMES", value_parser = bandwidth::parse_timetable)]
+    bwlimit: Option<Timetable>,
     /// Without TLS: for this machine and for links that you trust
     #[arg(long)]
     plain: bool,
@@ -123,7 +124,7 @@ impl NetworkFlags {
         Ok(ClientOptions {
             home: session.home_path()?,
             plain: self.plain,
-            bandwidth_limit: self.bwlimit.and_then(Rate::limit),
+            bandwidth: self.bwlimit.clone().unwrap_or_default(),
             timeout: self.timeout,
             retries: self.retries,
             delay: Duration::ZERO,

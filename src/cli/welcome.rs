@@ -16,6 +16,7 @@ use syncline::node::Server;
 /// What is said once the server listens.
 pub(crate) struct Ready {
     listen: Vec<SocketAddr>,
+    metrics: Option<SocketAddr>,
     device: Option<DeviceId>,
     name: String,
     shares: Vec<(ShareName, PathBuf, String)>,
@@ -47,6 +48,7 @@ impl Ready {
         }
         Ok(Ready {
             listen,
+            metrics: server.metrics_addr(),
             device: server.device(),
             name: plain(server.name()),
             shares: named,
@@ -64,6 +66,7 @@ impl Ready {
             "listen": self.listen.first().map(ToString::to_string),
             "addresses": self.listen.iter().map(ToString::to_string).collect::<Vec<_>>(),
             "web": null,
+            "metrics": self.metrics.map(|address| address.to_string()),
             "device": self.device.map(|id| id.to_string()),
             "name": self.name,
             "plain": self.device.is_none(),
@@ -87,6 +90,9 @@ impl Ready {
         for (name, path, _) in &self.shares {
             let path = plain(&path.to_string_lossy());
             lines.push(format!("Serving {path} as \"{name}\" on {listen}      {device}"));
+        }
+        if let Some(address) = self.metrics {
+            lines.push(format!("Metrics    http://{address}/metrics"));
         }
         lines.push(match open {
             Some(Open::Read) => "Anyone who can reach this address may fetch:".to_owned(),
@@ -125,6 +131,7 @@ mod tests {
         let link = "syncline://192.0.2.7:7171/My%20Share".to_owned();
         Ready {
             listen: vec!["0.0.0.0:7171".parse().unwrap()],
+            metrics: None,
             device,
             name: "NAS".to_owned(),
             shares: vec![(name, PathBuf::from("/srv/My Share"), link)],
@@ -159,6 +166,7 @@ mod tests {
         assert_eq!(object["shares"][0]["path"], "/srv/My Share");
         assert_eq!(object["shares"][0]["invite"], "syncline://192.0.2.7:7171/My%20Share");
         assert!(object.as_object().unwrap().contains_key("web"));
+        assert!(object["metrics"].is_null());
     }
 
     #[test]

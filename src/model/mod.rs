@@ -12,6 +12,7 @@ mod path;
 mod reason;
 mod status;
 mod tick;
+mod timetable;
 
 pub use content::{ContentId, ContentIdError};
 pub use entry::{Entry, Kind, Meta, Timestamp};
@@ -22,6 +23,7 @@ pub use path::{PathError, RelPath};
 pub use reason::system_reason;
 pub use status::{CloseCode, Fault, ItemCode};
 pub use tick::Tick;
+pub use timetable::{MINUTES_PER_DAY, Timetable, TimetableError};
 
 /// Bytes that the sender of a frame and the place they came from share without copying, for
 /// example a window of a mapped file.

@@ -58,6 +58,26 @@ impl CloseCode {
         CloseCode::ALL.get(usize::from(number)).copied()
     }
 
+    /// Its stable name, for scripts and metrics.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            CloseCode::Done => "done",
+            CloseCode::Protocol => "protocol",
+            CloseCode::Limit => "limit",
+            CloseCode::Version => "version",
+            CloseCode::Refused => "refused",
+            CloseCode::Forbidden => "forbidden",
+            CloseCode::NotFound => "not_found",
+            CloseCode::Busy => "busy",
+            CloseCode::Timeout => "timeout",
+            CloseCode::Stopping => "stopping",
+            CloseCode::Internal => "internal",
+            CloseCode::Interrupted => "interrupted",
+            CloseCode::Gone => "gone",
+        }
+    }
+
     /// Whether the same request may succeed later without anybody changing anything.
     #[must_use]
     pub fn is_temporary(self) -> bool {
@@ -160,6 +180,28 @@ impl ItemCode {
         ItemCode::ALL.get(usize::from(number).checked_sub(1)?).copied()
     }
 
+    /// Its stable name, for scripts and metrics.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            ItemCode::Permission => "permission",
+            ItemCode::Vanished => "vanished",
+            ItemCode::Changing => "changing",
+            ItemCode::DiskFull => "disk_full",
+            ItemCode::Io => "io",
+            ItemCode::Mismatch => "mismatch",
+            ItemCode::BadPath => "bad_path",
+            ItemCode::InTheWay => "in_the_way",
+            ItemCode::Special => "special",
+            ItemCode::Escapes => "escapes",
+            ItemCode::ReadOnly => "read_only",
+            ItemCode::TooLarge => "too_large",
+            ItemCode::CrossDevice => "cross_device",
+            ItemCode::Other => "other",
+            ItemCode::TakenOver => "taken_over",
+        }
+    }
+
     /// What happened, as the end of a sentence.
     #[must_use]
     pub fn reason(self) -> &'static str {
@@ -214,6 +256,18 @@ impl fmt::Display for ItemCode {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_are_distinct_and_fit_into_a_key() {
+        let closes = CloseCode::ALL.map(CloseCode::name);
+        let items = ItemCode::ALL.map(ItemCode::name);
+        for names in [&closes[..], &items] {
+            let distinct: std::collections::HashSet<_> = names.iter().collect();
+            assert_eq!(distinct.len(), names.len());
+            let fits = |name: &str| name.bytes().all(|byte| byte == b'_' || byte.is_ascii_lowercase());
+            assert!(names.iter().all(|name| fits(name)), "{names:?}");
+        }
+    }
 
     #[test]
     fn wire_numbers_round_trip() {

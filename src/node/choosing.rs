@@ -111,7 +111,7 @@ pub(super) fn choose(
                 return ask_for_signature(file);
             }
             match deltas.open_full(basis) {
-                Some(_) => Step::Found(file),
+                Some(sidecar) => return squeeze(Changing::against_index(file, sidecar, comparison, deltas)),
                 None if file.size() <= MEDIUM_BYTES_MAX => Step::Useless(file),
                 None => Comparing::begin(file, basis, deltas),
             }

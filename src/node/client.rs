@@ -3,12 +3,13 @@
 //! A library value: a host polls it from its own loop, or lets [`Client::poll`] wait.
 //! Invariant: exactly one [`ClientEvent::Finished`] is reported, as the last event.
 
+use super::bandwidth::Rates;
 use super::client_node::{ClientNode, Phase, RETRY_TIMER};
 use super::deltas::Deltas;
 use super::events::{ClientEvent, JobError, Summary};
 use super::ledger::Audience;
 use super::local::{Sources, pull_names, refuse_duplicates};
-use super::options::{ClientOptions, FilterRule, Job, TransferOptions};
+use super::options::{Bandwidth, ClientOptions, FilterRule, Job, TransferOptions};
 use super::peer::{Core, Peer};
 use super::resumes::Resumes;
 use super::retrying::Retrying;
@@ -46,38 +47,28 @@ impl Client {
         }
         let filter = filter_of(&transfer.filters)?;
         let link = job.link().clone();
-        let known = home.trust().known_server(&link.authority());
-        let expected = match &link.secret {
-            Some(secret) => Some(secret.server),
-            None => known.map_err(|error| JobError::State {
-                reason: error.to_string(),
-            })?,
-        };
+        let expected = expected_server(&home, &link)?;
         let addresses = resolve(&link)?;
         let security = security(&options, &home, expected)?;
         let reactor_options = ReactorOptions {
-            bytes_per_second: options.bandwidth_limit,
             handle_signals: options.handle_signals,
             ..ReactorOptions::default()
         };
         let mut reactor = Reactor::new(&reactor_options).map_err(|error| JobError::State {
             reason: format!("no event loop: {error}"),
         })?;
-        let resumes = match &job {
-            Job::Push { .. } if !transfer.dry_run => {
-                let resumes = Resumes::of(Journal::open_home(&home));
-                resumes.expire_now();
-                resumes
-            }
-            _ => Resumes::new(None),
+        let bandwidth = Bandwidth {
+            global: options.bandwidth.clone(),
+            ..Bandwidth::default()
         };
+        let rates = Rates::begin(&bandwidth, reactor.shared());
         let mut node = ClientNode {
             options,
+            deltas: Rc::new(Deltas::in_home(&home)),
+            resumes: resumes_of(&job, &transfer, &home),
             job,
             transfer,
             filter,
-            deltas: Rc::new(Deltas::in_home(&home)),
-            resumes,
             home,
             security,
             addresses,
@@ -94,6 +85,8 @@ impl Client {
             disk_full: false,
             farewell: None,
             come_back: None,
+            stalled: None,
+            rates,
         };
         if !node.options.delay.is_zero() {
             let delay_ms = u64::try_from(node.options.delay.as_millis()).unwrap_or(u64::MAX);
@@ -185,6 +178,29 @@ impl Job {
             Job::Pull { links, .. } => &links[0],
             Job::Status { link } => link,
         }
+    }
+}
+
+/// The server that a link, or an earlier run, names.
+fn expected_server(home: &Home, link: &Link) -> Result<Option<DeviceId>, JobError> {
+    if let Some(secret) = &link.secret {
+        return Ok(Some(secret.server));
+    }
+    let known = home.trust().known_server(&link.authority());
+    known.map_err(|error| JobError::State {
+        reason: error.to_string(),
+    })
+}
+
+/// What is noted of pushes that broke off.
+fn resumes_of(job: &Job, transfer: &TransferOptions, home: &Home) -> Rc<Resumes> {
+    match job {
+        Job::Push { .. } if !transfer.dry_run => {
+            let resumes = Resumes::of(Journal::open_home(home));
+            resumes.expire_now();
+            resumes
+        }
+        _ => Resumes::new(None),
     }
 }
 

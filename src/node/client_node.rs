@@ -2,14 +2,16 @@
 //!
 //! Never blocks. Invariant: the outcome is reported once, when the connection is gone.
 
+use super::bandwidth::{BANDWIDTH_TIMER, Rates};
 use super::begin::random_seed;
 use super::commit::COMMIT_TIMER;
 use super::deltas::Deltas;
 use super::events::{Action, ClientEvent, JobError, Summary};
 use super::ledger::Ledger;
+use super::liveness::{Patience, Pulse, Sight};
 use super::local::{PullPlan, PullTarget, Sources, pull_sources};
 use super::options::{ClientOptions, FilterRule, Job, Mapping, MaxDelete, TransferOptions};
-use super::peer::{Core, Peer, Pulse, Session, Transfer};
+use super::peer::{Core, Peer, Session, Transfer};
 use super::receiving::{DeletePlan, Receiving, ReceivingPlan};
 use super::resumes::Resumes;
 use super::retrying::Retrying;
@@ -55,6 +57,10 @@ pub(super) struct ClientNode {
     pub(super) farewell: Option<Fault>,
     /// When the server asked us to come again, after this connection.
     pub(super) come_back: Option<Duration>,
+    /// Why this side gave the connection up.
+    pub(super) stalled: Option<String>,
+    /// The limit of bandwidth.
+    pub(super) rates: Rates,
 }
 
 pub(super) enum Phase {
@@ -82,7 +88,7 @@ impl Handler<Peer> for ClientNode {
 
     fn established(&mut self, cx: &mut Context<'_>, peer: &mut Peer, device: Option<DeviceId>) {
         peer.session.device = device;
-        peer.session.liveness.heard(cx.now());
+        peer.session.liveness.begin(cx.now());
         peer.session.flush(cx);
         cx.set_deadline(Some(cx.now() + HANDSHAKE_TIMEOUT_MS.min(self.timeout_ms())));
     }
@@ -107,13 +113,25 @@ impl Handler<Peer> for ClientNode {
     }
 
     fn deadline(&mut self, cx: &mut Context<'_>, peer: &mut Peer) {
-        match peer.session.liveness.check(cx, self.timeout_ms()) {
+        let patience = Patience {
+            stall_ms: self.timeout_ms(),
+            quiet_ms: None,
+        };
+        match peer.session.liveness.check(Sight::of(cx), patience) {
             Pulse::Alive(next) => {
                 peer.session.machine.ping(cx.now().0);
                 peer.session.flush(cx);
                 cx.set_deadline(Some(next));
             }
-            Pulse::Stalled => cx.abort(),
+            Pulse::Stalled(stall) => {
+                let fault = stall.fault();
+                let is_stuck = cx.outbound_bytes() > 0;
+                peer.session.close(cx, &fault);
+                if is_stuck {
+                    cx.abort();
+                }
+                self.stalled = Some(fault.text);
+            }
         }
     }
 
@@ -149,6 +167,9 @@ impl Handler<Peer> for ClientNode {
     fn timer(&mut self, shared: &mut Shared, key: u64) {
         if key == COMMIT_TIMER {
             self.core.committer.pump(shared);
+        }
+        if key == BANDWIDTH_TIMER {
+            self.rates.apply(shared);
         }
         if key == RETRY_TIMER && matches!(self.phase, Phase::Waiting) {
             self.phase = Phase::Connecting;

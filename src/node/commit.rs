@@ -13,6 +13,7 @@
 use super::job::Work;
 use super::options::Durability;
 use super::place::Place;
+use super::status::CommitFigures;
 use super::verifying::{CheckedChunk, ChunkCheck, ChunkPlace};
 use crate::model::{ItemCode, Meta, RelPath, Tick};
 use crate::reactor::{ConnId, Job, Shared};
@@ -83,6 +84,9 @@ pub(crate) struct Committer {
     /// Under load, the next group gathers until then.
     rest_until: Option<Tick>,
     checks_running: Vec<(u64, ConnId, ChunkPlace)>,
+    /// Jobs that were begun, and files in them.
+    jobs: u64,
+    files: u64,
 }
 
 #[derive(Debug)]
@@ -143,6 +147,8 @@ impl Committer {
             flushes: Vec::new(),
             rest_until: None,
             checks_running: Vec::new(),
+            jobs: 0,
+            files: 0,
         }
     }
 
@@ -223,6 +229,8 @@ impl Committer {
             let ticket = self.next_ticket;
             let work = queue.take_work();
             let running = Running::of(&work, ticket);
+            self.jobs += 1;
+            self.files += running.commits.len() as u64;
             let sender = self.sender.clone();
             let job: Job = Box::new(move || {
                 let done = work.run();
@@ -297,10 +305,28 @@ impl Committer {
         self.results.get_mut(&owner).map(std::mem::take).unwrap_or_default()
     }
 
+    /// What `owner` had no time for comes first the next time.
+    pub(crate) fn put_back(&mut self, owner: ConnId, rest: impl Iterator<Item = Done>) {
+        if let Some(results) = self.results.get_mut(&owner) {
+            results.splice(0..0, rest);
+        }
+    }
+
     /// The owner is gone. What it had queued is complete and verified, so it is still published;
     /// only nobody is told.
     pub(crate) fn forget(&mut self, owner: ConnId) {
         self.results.remove(&owner);
+    }
+
+    /// What waits, what runs, and what was begun.
+    pub(crate) fn figures(&self) -> CommitFigures {
+        let running = |queue: &Queue| queue.running.as_ref().map_or(0, |running| running.commits.len());
+        CommitFigures {
+            queued: self.queues.iter().map(|queue| queue.commits.len() as u64).sum(),
+            running: self.queues.iter().map(|queue| running(queue) as u64).sum(),
+            jobs: self.jobs,
+            files: self.files,
+        }
     }
 
     /// Whether nothing is queued or running.

@@ -2,6 +2,7 @@
 //!
 //! Nothing here is needed for a transfer, and nothing is trusted: what is lost or wrong costs bytes.
 
+use super::ahead::Ahead;
 use crate::delta::index::Parts;
 use crate::model::ContentId;
 use crate::model::limits::{MEDIUM_BYTES_MAX, WHOLE_BYTES_MAX};
@@ -15,6 +16,7 @@ use std::cell::RefCell;
 pub(crate) struct Deltas {
     sidecars: Sidecars,
     shadows: RefCell<Option<Shadows>>,
+    ahead: RefCell<Ahead>,
 }
 
 /// Bytes of contents that are kept.
@@ -26,6 +28,7 @@ impl Deltas {
         Deltas {
             sidecars: Sidecars::in_root(root, SidecarBounds::default()),
             shadows: RefCell::new(None),
+            ahead: RefCell::default(),
         }
     }
 
@@ -34,6 +37,7 @@ impl Deltas {
         Deltas {
             sidecars: Sidecars::in_root(root, SidecarBounds { bytes: 0, count: 0 }),
             shadows: RefCell::new(None),
+            ahead: RefCell::default(),
         }
     }
 
@@ -42,6 +46,7 @@ impl Deltas {
         Deltas {
             sidecars: Sidecars::in_home(home, SidecarBounds::default()),
             shadows: RefCell::new(Some(Shadows::new(&home.path().join("shadows"), SHADOWS_BYTES_MAX))),
+            ahead: RefCell::default(),
         }
     }
 
@@ -109,7 +114,19 @@ impl Deltas {
         if id.length <= MEDIUM_BYTES_MAX {
             return None;
         }
-        self.sidecars.open(id)
+        match self.ahead.borrow_mut().take(id) {
+            Some(opened) => opened,
+            None => self.sidecars.open(id),
+        }
+    }
+
+    /// Opens the sidecar of `id` ahead, for a bounded time: proving that of a large file takes longer than a
+    /// turn of the loop should. `true` when [`Deltas::open`] has it, or that there is none, at once.
+    pub(crate) fn prepare(&self, id: &ContentId) -> bool {
+        if id.length <= MEDIUM_BYTES_MAX {
+            return true;
+        }
+        self.ahead.borrow_mut().prepare(&self.sidecars, id)
     }
 
     /// Begins to keep a content of `length` bytes that is sent.

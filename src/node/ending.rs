@@ -45,7 +45,10 @@ impl ClientNode {
         let asked = self.come_back.filter(|_| is_busy(self.farewell.as_ref()));
         let (error, may_pass) = match self.farewell.take() {
             Some(Fault { code, text }) => (JobError::Closed { code, text }, true),
-            None => self.judge(why),
+            None => {
+                let stalled = self.stalled.take();
+                self.judge(why, stalled)
+            }
         };
         let broken = Broken {
             now_ms: shared.now().0,
@@ -70,11 +73,12 @@ impl ClientNode {
     }
 
     /// What a broken connection means, and whether it may pass by itself.
-    fn judge(&self, why: &Closed) -> (JobError, bool) {
+    fn judge(&self, why: &Closed, stalled: Option<String>) -> (JobError, bool) {
         let authority = self.job.link().authority();
-        let reason = match why {
-            Closed::Connect(error) | Closed::Reset(error) => system_reason(error),
-            other => other.to_string(),
+        let reason = match (why, stalled) {
+            (_, Some(stalled)) => stalled,
+            (Closed::Connect(error) | Closed::Reset(error), None) => system_reason(error),
+            (other, None) => other.to_string(),
         };
         match why {
             Closed::WrongServer { .. } => (JobError::WrongServer { authority }, false),

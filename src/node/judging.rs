@@ -13,6 +13,7 @@ use super::partial::{Adopted, Adopting, Changed, Parked};
 use super::rebuilding::Repair;
 use super::receiving::{Books, Receiving, Touch, Want};
 use super::sending::action_of;
+use super::slice::Slice;
 use super::source_tree::without_prefix;
 use crate::conn::{Check, Receiver};
 use crate::model::limits::{DIRECTORIES_BYTES_MAX, RESUME_BYTES_MIN, WHOLE_BYTES_MAX};
@@ -24,12 +25,16 @@ use std::rc::Rc;
 
 /// What a directory in the books takes besides its path, about.
 const DIRECTORY_BYTES: usize = 128;
-/// Offers judged in one visit.
+/// Offers judged in one visit, as far as there is time.
 const CHECKS_PER_VISIT: usize = 256;
 
 impl Receiving {
     pub(super) fn judge(&mut self, receiver: &mut Receiver, books: &mut Books<'_>) -> Result<Activity, Fault> {
+        let slice = Slice::begin();
         for _ in 0..CHECKS_PER_VISIT {
+            if slice.is_over() {
+                break;
+            }
             let Some(check) = receiver.next_check() else {
                 return Ok(Activity::Idle);
             };

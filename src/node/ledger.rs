@@ -24,6 +24,8 @@ pub(crate) struct Ledger {
     current: u32,
     events: Vec<ClientEvent>,
     audience: Audience,
+    /// Of `summary.failed`, how many for which reason.
+    failures: Vec<(ItemCode, u64)>,
 }
 
 /// A file that was started.
@@ -179,6 +181,10 @@ impl Ledger {
     /// An entry failed; the others go on.
     pub(crate) fn failed(&mut self, path: &[u8], code: ItemCode) {
         self.summary.failed += 1;
+        match self.failures.iter_mut().find(|(known, _)| *known == code) {
+            Some((_, count)) => *count += 1,
+            None => self.failures.push((code, 1)),
+        }
         self.disk_full |= code == ItemCode::DiskFull;
         self.tell(|| ClientEvent::Failed {
             path: escape(path),
@@ -201,6 +207,11 @@ impl Ledger {
             code,
             warning: true,
         });
+    }
+
+    /// The figures of a transfer that is over, and the reasons of what failed.
+    pub(crate) fn take_figures(&mut self) -> (Summary, Vec<(ItemCode, u64)>) {
+        (std::mem::take(&mut self.summary), std::mem::take(&mut self.failures))
     }
 
     /// The events since the last call.

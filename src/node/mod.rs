@@ -5,13 +5,16 @@
 
 mod access;
 mod agreement;
+mod ahead;
 mod arriving;
+mod bandwidth;
 mod begin;
 mod budget;
 mod changing;
 mod choosing;
 mod client;
 mod client_node;
+mod clock;
 mod commit;
 mod comparing;
 mod content;
@@ -20,6 +23,8 @@ mod deltas;
 mod ending;
 mod events;
 mod examining;
+mod gathering;
+mod guest;
 mod history;
 #[cfg(feature = "tls")]
 mod identity;
@@ -27,8 +32,10 @@ mod intake;
 mod job;
 mod judging;
 mod ledger;
+mod liveness;
 mod local;
 mod mapped;
+mod metrics;
 mod offering;
 mod options;
 mod outgoing;
@@ -48,8 +55,10 @@ mod sending;
 mod server;
 mod server_node;
 mod sessions;
+mod slice;
 mod source_tree;
 mod status;
+mod tally;
 mod target;
 mod tidying;
 mod turns;
@@ -61,8 +70,8 @@ pub use history::{Deleted, History, HistoryError};
 #[cfg(feature = "tls")]
 pub use identity::stored_device;
 pub use options::{
-    ClientOptions, Deadlines, Durability, FilterRule, Job, Mapping, MaxDelete, ServerOptions, ShareOptions, Source,
-    TransferOptions,
+    Bandwidth, ClientOptions, Deadlines, Durability, FilterRule, Job, Mapping, MaxDelete, ServerOptions, ShareOptions,
+    Source, TransferOptions,
 };
 pub use server::{Server, ServerError};
 pub use turns::{Load, Schedule};

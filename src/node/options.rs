@@ -1,8 +1,10 @@
 //! What a host asks of a server or a client: plain options, checked when they are used.
 
 use super::turns::Schedule;
-use crate::model::limits::{CONNECTIONS_MAX, HANDSHAKE_TIMEOUT_MS, IDLE_TIMEOUT_MS, STALL_TIMEOUT_MS};
-use crate::model::{DEFAULT_PORT, Link, RelPath, Rights, ShareName};
+use crate::model::limits::{
+    CONNECTIONS_MAX, HANDSHAKE_TIMEOUT_MS, IDLE_TIMEOUT_MS, QUIET_TIMEOUT_MS, STALL_TIMEOUT_MS,
+};
+use crate::model::{DEFAULT_PORT, DeviceId, Link, RelPath, Rights, ShareName, Timetable};
 use crate::store::{Flush, Retention};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -55,8 +57,8 @@ pub struct ServerOptions {
     /// How long what pushes replace and delete is kept in `.syncline/versions` of a share. `None`: not at
     /// all; what is there already stays.
     pub keep_versions: Option<Retention>,
-    /// Bytes a second over all connections and both directions; `None` is unlimited.
-    pub bandwidth_limit: Option<u64>,
+    /// Bytes a second, in each direction.
+    pub bandwidth: Bandwidth,
     /// Connections that may be open at a time.
     pub connections_max: usize,
     /// Transfers that may run at a time; others wait in line.
@@ -70,6 +72,20 @@ pub struct ServerOptions {
     pub handle_signals: bool,
     /// How long it waits for its peers.
     pub deadlines: Deadlines,
+    /// Where to answer `/metrics` and `/healthz` over HTTP, to whoever can reach the address; `None`: nowhere.
+    pub metrics: Option<SocketAddr>,
+}
+
+/// Limits of bandwidth, in bytes a second and for each direction by itself; the times are those of the
+/// machine's time zone. A connection is under all that concern it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Bandwidth {
+    /// Over all connections.
+    pub global: Timetable,
+    /// Over all connections to a share.
+    pub shares: Vec<(ShareName, Timetable)>,
+    /// Over all connections of a device.
+    pub devices: Vec<(DeviceId, Timetable)>,
 }
 
 /// How long a server waits for a peer, in milliseconds.
@@ -77,10 +93,14 @@ pub struct ServerOptions {
 pub struct Deadlines {
     /// From accept until the peer must have opened a share.
     pub handshake_ms: u64,
-    /// Without progress in a transfer, in either direction.
+    /// Without progress in a transfer, in either direction: a whole message or 16 KiB have to come, and
+    /// 16 KiB of what waits for it have to be read.
     pub stall_ms: u64,
-    /// Without a transfer.
+    /// Without a transfer, however often it pings.
     pub idle_ms: u64,
+    /// In a transfer with nothing to do here, and nothing but pings from the peer. It may be busy with a large
+    /// file, so this is long.
+    pub quiet_ms: u64,
 }
 
 impl Default for Deadlines {
@@ -89,6 +109,7 @@ impl Default for Deadlines {
             handshake_ms: HANDSHAKE_TIMEOUT_MS,
             stall_ms: STALL_TIMEOUT_MS,
             idle_ms: IDLE_TIMEOUT_MS,
+            quiet_ms: QUIET_TIMEOUT_MS,
         }
     }
 }
@@ -207,8 +228,8 @@ pub struct ClientOptions {
     pub home: PathBuf,
     /// No TLS.
     pub plain: bool,
-    /// Bytes a second over both directions; `None` is unlimited.
-    pub bandwidth_limit: Option<u64>,
+    /// Bytes a second, in each direction.
+    pub bandwidth: Timetable,
     /// Give up when the peer is silent for this long.
     pub timeout: Duration,
     /// Connection attempts after the first, for faults that may pass.
@@ -242,13 +263,14 @@ impl ServerOptions {
             plain: false,
             durability: Durability::Barrier,
             keep_versions: Some(Retention::default()),
-            bandwidth_limit: None,
+            bandwidth: Bandwidth::default(),
             connections_max: CONNECTIONS_MAX,
             active_max: CONNECTIONS_MAX,
             memory_limit: None,
             schedule: Schedule::default(),
             handle_signals: false,
             deadlines: Deadlines::default(),
+            metrics: None,
         }
     }
 }
@@ -261,7 +283,7 @@ impl ClientOptions {
         ClientOptions {
             home,
             plain: false,
-            bandwidth_limit: None,
+            bandwidth: Timetable::default(),
             timeout: Duration::from_secs(60),
             retries: 5,
             delay: Duration::ZERO,

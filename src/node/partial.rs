@@ -70,7 +70,7 @@ pub(super) enum Adopted {
 }
 
 /// Bytes per step: below the time quantum of a connection.
-const STEP_BYTES: u64 = 4 << 20;
+const STEP_BYTES: u64 = 1 << 20;
 
 const LEAF: u64 = LEAF_BYTES as u64;
 

@@ -146,6 +146,12 @@ impl Patches {
         (queued.bytes.len() - queued.taken) as u64
     }
 
+    /// The basis of the patch that is opened next, if one is.
+    pub(super) fn next_basis(&self) -> Option<ContentId> {
+        let first = self.queue.front()?;
+        matches!(first.state, State::Waiting(_)).then_some(first.patch.basis)
+    }
+
     /// A check came back; `false` when it is none of ours.
     pub(super) fn checked(&mut self, checked: &CheckedChunk) -> bool {
         if let Some(Queued {

@@ -10,6 +10,7 @@
 
 use super::commit::Committer;
 use super::resumes::Lease;
+use super::slice::Slice;
 use super::target::Target;
 use super::verifying::{CheckedChunk, Task, Verifying};
 use crate::delta::prefix::{PrefixDecoder, PrefixError};
@@ -104,7 +105,7 @@ pub(super) struct Patched {
     lease: Option<Lease>,
 }
 
-/// Most bytes of the result that one step makes.
+/// Most bytes of the result that one step makes, if there is time for so many.
 const STEP_BYTES: u64 = 4 << 20;
 /// Bytes of a decoder of zstd without its window.
 const UNPACKER_BYTES: u64 = 256 * 1024;
@@ -167,10 +168,11 @@ impl Patching {
         }
         let length = input.len();
         let start = self.done;
+        let slice = Slice::begin();
         let mut followed = Followed::default();
         loop {
-            self.check(owner, committer);
-            if self.done - start >= STEP_BYTES {
+            let is_behind = self.check(owner, committer);
+            if is_behind || self.done - start >= STEP_BYTES || slice.is_over() {
                 followed.more = true;
                 break;
             }
@@ -283,9 +285,11 @@ impl Patching {
         Ok(Went::On)
     }
 
-    /// Has the chunks hashed that are complete.
-    fn check(&mut self, owner: ConnId, committer: &mut Committer) {
-        loop {
+    /// Has the chunks hashed that are complete. One that has to be hashed here, because the helper thread is
+    /// behind, is enough for a step: `true` when there may be more.
+    fn check(&mut self, owner: ConnId, committer: &mut Committer) -> bool {
+        let mut is_behind = false;
+        while !is_behind {
             let (start, end) = self.verifying.next_range();
             let (target, leaves) = (&self.target, self.leaves.as_ref());
             let task = || task_of(target, leaves, start, end);
@@ -294,11 +298,13 @@ impl Patching {
             };
             if let Some(checked) = committer.check(owner, check) {
                 self.verifying.checked(&checked);
+                is_behind = true;
             }
         }
         if let Some(lease) = &mut self.lease {
             lease.moved(self.verifying.checked_so_far());
         }
+        is_behind
     }
 
     /// A check came back; `false` when it belongs to another file.

@@ -4,14 +4,16 @@
 
 use super::commit::Committer;
 use super::ledger::{Audience, Ledger};
+use super::liveness::Liveness;
 use super::receiving::{Books, Receiving};
 use super::sending::Sending;
+use super::tally::BrokenOff;
 use crate::conn::{Event, Machine};
-use crate::model::limits::{LEAF_BYTES, PING_INTERVAL_MS, PREAUTH_FRAME_BYTES_MAX};
+use crate::model::limits::PREAUTH_FRAME_BYTES_MAX;
 use crate::model::{CloseCode, DeviceId, Fault, Tick};
 use crate::reactor::{Activity, Context};
 use crate::store::Stamp;
-use crate::wire::{Begin, Decoder, Piece, WireError};
+use crate::wire::{Begin, Decoder, FrameType, Piece, WireError};
 
 /// The machine of one connection, as it lies in the reactor's slab.
 pub(crate) struct Peer {
@@ -42,6 +44,8 @@ pub(crate) struct Session {
     pub(crate) liveness: Liveness,
     /// Server: the state of the trust file that the rights were decided on.
     pub(crate) stamp: Option<Stamp>,
+    /// Server: how a transfer ended that did not come to its end.
+    pub(crate) broken_off: Option<BrokenOff>,
     /// When the connection was accepted or the running transfer began, and what had crossed the wire
     /// by then.
     pub(crate) began: Tick,
@@ -87,6 +91,7 @@ impl Peer {
                 starved: false,
                 liveness: Liveness::default(),
                 stamp: None,
+                broken_off: None,
                 began: Tick(0),
                 wire_before: (0, 0),
             },
@@ -106,6 +111,9 @@ impl Peer {
             if let Piece::Control { .. } = piece {
                 self.session.liveness.heard(now);
             }
+            if !is_ping(&piece) {
+                self.session.liveness.worked(now);
+            }
             let event = self.session.machine.handle(piece)?;
             on(&mut self.session, event)?;
             if self.session.machine.is_open() {
@@ -116,6 +124,11 @@ impl Peer {
         self.session.partial_bytes = self.decoder.held_bytes();
         Ok(())
     }
+}
+
+fn is_ping(piece: &Piece<'_>) -> bool {
+    let kinds = [FrameType::Ping, FrameType::Pong];
+    matches!(piece, Piece::Control { kind, .. } if kinds.contains(kind))
 }
 
 fn fault_of(error: WireError) -> Fault {
@@ -194,6 +207,9 @@ impl Session {
             None => Activity::Idle,
         };
         self.flush(cx);
+        if activity == Activity::More {
+            self.liveness.worked(cx.now());
+        }
         Ok(activity)
     }
 
@@ -231,59 +247,9 @@ impl Session {
     pub(crate) fn close(&mut self, cx: &mut Context<'_>, fault: &Fault) {
         self.machine.close(fault);
         self.flush(cx);
-        self.transfer = None;
+        if self.transfer.take().is_some() {
+            self.broken_off = Some(BrokenOff::Closed(fault.code));
+        }
         cx.close_after_flush();
-    }
-}
-
-/// Whether the peer still takes part.
-#[derive(Debug, Default)]
-pub(crate) struct Liveness {
-    heard: Tick,
-    /// Bytes since then that made no whole frame.
-    trickled_bytes: usize,
-    sent_bytes: u64,
-    progressed: Tick,
-}
-
-/// Bytes that must come within the stall time when no frame gets complete: a leaf, which at 60 s is a
-/// rate of 273 B/s.
-const LIVELY_BYTES: usize = LEAF_BYTES;
-
-/// What a look at the clock says.
-pub(crate) enum Pulse {
-    /// Look again then.
-    Alive(Tick),
-    /// Silent, or not reading, for too long.
-    Stalled,
-}
-
-impl Liveness {
-    /// A whole frame came.
-    pub(crate) fn heard(&mut self, now: Tick) {
-        self.heard = now;
-        self.trickled_bytes = 0;
-    }
-
-    /// Bytes came. They count as a sign of life only when they are enough: a frame that arrives byte
-    /// by byte would keep a connection open for ever.
-    fn trickled(&mut self, bytes: usize, now: Tick) {
-        self.trickled_bytes = self.trickled_bytes.saturating_add(bytes);
-        if self.trickled_bytes >= LIVELY_BYTES {
-            self.heard(now);
-        }
-    }
-
-    /// Whether the peer was silent, or has not read what is queued for it, for `timeout_ms`.
-    pub(crate) fn check(&mut self, cx: &Context<'_>, timeout_ms: u64) -> Pulse {
-        let now = cx.now();
-        if cx.outbound_bytes() == 0 || cx.bytes_sent() != self.sent_bytes {
-            self.sent_bytes = cx.bytes_sent();
-            self.progressed = now;
-        }
-        if now.since(self.heard) >= timeout_ms || now.since(self.progressed) >= timeout_ms {
-            return Pulse::Stalled;
-        }
-        Pulse::Alive(now + PING_INTERVAL_MS.min(timeout_ms / 4).max(1))
     }
 }

@@ -9,6 +9,7 @@
 
 use super::agreement::Agreement;
 use super::options::MaxDelete;
+use super::slice::Slice;
 use crate::model::limits::LISTED_MAX;
 use crate::model::{CloseCode, Fault, ItemCode, RelPath};
 use crate::store::{Keep, Keeping, PathKind, Root, Scan, ScanItem, Shape};
@@ -109,8 +110,8 @@ pub(crate) struct PruneContext<'a> {
 
 /// Bytes of a path that is to be removed, as a rule.
 const DOOMED_BYTES: usize = 96;
-/// Entries looked at or removed in one step.
-const STEP_ENTRIES: usize = 256;
+/// Entries looked at, or removed as far as there is time, in one step.
+const STEP_ENTRIES: usize = 128;
 
 impl Prune {
     pub(crate) fn new(scopes: Vec<Option<RelPath>>) -> Prune {
@@ -198,7 +199,11 @@ impl Prune {
     }
 
     fn remove(&mut self, cx: &PruneContext<'_>, log: &mut dyn PruneLog) -> Pruned {
+        let slice = Slice::begin();
         for _ in 0..STEP_ENTRIES {
+            if slice.is_over() {
+                break;
+            }
             // A walk lists a directory before what is in it, so from the back the innermost come first.
             let Some(path) = self.doomed.pop() else {
                 return Pruned::Over(Finish::Done { deleted: self.deleted });

@@ -109,6 +109,7 @@ impl Questions {
         };
         let telling = match self.telling.take() {
             Some(telling) => telling,
+            None if !place.deltas.prepare(&question.id) => return Activity::More,
             None => question.begin(place, MayRead::Yes),
         };
         self.telling = telling.go_on(question, place, receiver, scratch);

@@ -61,6 +61,10 @@ impl Receiving {
 
     /// Follows patches and answers questions, by a bounded amount.
     pub(super) fn patch(&mut self, receiver: &mut Receiver, books: &mut Books<'_>) -> Result<Activity, Fault> {
+        let basis = self.patches.next_basis().filter(|_| !self.plan.checksum);
+        if basis.is_some_and(|basis| !self.plan.place.deltas.prepare(&basis)) {
+            return Ok(Activity::More);
+        }
         let mut patches = std::mem::take(&mut self.patches);
         self.started += 1;
         let (serial, plan, wants) = (self.started, &self.plan, &self.wants);

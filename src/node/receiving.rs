@@ -24,6 +24,7 @@ use super::questions::Questions;
 use super::rebuilding::Repair;
 use super::resumes::Lease;
 use super::sending::action_of;
+use super::slice::Slice;
 use crate::conn::{Machine, Receiver};
 use crate::model::{ContentId, DeviceId, Fault, ItemCode, Meta, RelPath, Timestamp};
 use crate::reactor::{Activity, ConnId};
@@ -168,8 +169,8 @@ impl Receiving {
         };
         // A directory that was moved away since the last step is not worked in.
         self.plan.place.root.forget_parents();
-        for done in books.committer.take_results(self.owner) {
-            self.done(done, receiver, books);
+        if !self.settle_results(receiver, books) {
+            return Ok(Activity::More);
         }
         if let Some(journal) = self.plan.place.resumes.take_unflushed() {
             books.committer.flush(journal);
@@ -187,6 +188,20 @@ impl Receiving {
             return Ok(Activity::More);
         }
         Ok(Activity::Idle)
+    }
+
+    /// Enters what the helper thread did, as far as there is time; `false` when more of it waits.
+    fn settle_results(&mut self, receiver: &mut Receiver, books: &mut Books<'_>) -> bool {
+        let slice = Slice::begin();
+        let mut results = books.committer.take_results(self.owner).into_iter();
+        while let Some(done) = results.next() {
+            self.done(done, receiver, books);
+            if slice.is_over() && results.len() > 0 {
+                books.committer.put_back(self.owner, results);
+                return false;
+            }
+        }
+        true
     }
 
     /// How it ended, once the finish was said.

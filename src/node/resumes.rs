@@ -25,6 +25,13 @@ pub(crate) struct Resumes {
     passing: Cell<bool>,
 }
 
+/// How much there is in a journal.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct JournalFigures {
+    pub(crate) entries: u64,
+    pub(crate) bytes: u64,
+}
+
 /// Who writes to a kept file.
 struct Holding {
     revoked: Cell<bool>,
@@ -93,6 +100,17 @@ impl Resumes {
     /// Whether there is a journal.
     pub(crate) fn is_open(&self) -> bool {
         self.journal.borrow().is_some()
+    }
+
+    /// How much there is in the journal.
+    pub(crate) fn figures(&self) -> JournalFigures {
+        let journal = self.journal.borrow();
+        journal
+            .as_ref()
+            .map_or_else(JournalFigures::default, |journal| JournalFigures {
+                entries: journal.entries() as u64,
+                bytes: journal.bytes(),
+            })
     }
 
     /// The journal's file, when it has to be flushed: once after it was made or written anew.

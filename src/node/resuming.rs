@@ -26,7 +26,7 @@ pub(super) enum Resumed {
 }
 
 /// Bytes per step: below the time quantum of a connection.
-const STEP_BYTES: usize = 4 << 20;
+const STEP_BYTES: usize = 1 << 20;
 
 impl Resuming {
     /// Compares the beginning of `file` with `partial`.

@@ -19,6 +19,7 @@ use super::outgoing::{Outgoing, Part};
 use super::receiving::Books;
 use super::resumes::{Noted, Resumes};
 use super::resuming::{Resumed, Resuming};
+use super::slice::Slice;
 use super::source_tree::SourceTree;
 use crate::conn::{Asked, Machine, Origin, ReadStep, Report, Sender, Settlement};
 use crate::delta::{TreeHasher, content_id};
@@ -151,6 +152,7 @@ impl Sending {
     /// Reads what the receiver wants, as far as there is room for it.
     fn read(&mut self, cx: &mut Context<'_>, machine: &mut Machine, books: &mut Books<'_>) -> Activity {
         let before = cx.bytes_sent() + cx.outbound_bytes() as u64;
+        let slice = Slice::begin();
         let (mut opened, mut worked) = (0, 0);
         let mut reading = Activity::Idle;
         while cx.room() > 0 {
@@ -197,7 +199,7 @@ impl Sending {
                 }
             }
             let produced = cx.bytes_sent() + cx.outbound_bytes() as u64 - before;
-            if opened >= FILES_PER_VISIT || produced >= TURN_BYTES as u64 {
+            if opened >= FILES_PER_VISIT || produced >= TURN_BYTES as u64 || slice.is_over() {
                 break;
             }
         }
@@ -248,6 +250,10 @@ impl Sending {
         if basis.is_some() && !sender.may_ask() {
             self.begun.extend(partial.map(|_| (number, (identity, begun))));
             return Flow::Waits;
+        }
+        if basis.is_some_and(|basis| !self.deltas.prepare(&basis)) {
+            self.begun.extend(partial.map(|_| (number, (identity, begun))));
+            return Flow::Compares;
         }
         let told = self.told.remove(&number);
         let told = told.filter(|told| basis.is_some_and(|basis| told.is_about(&basis)));

@@ -2,9 +2,12 @@
 //!
 //! A library value: a host polls it from its own loop, or lets [`Server::poll`] wait.
 
+use super::bandwidth::Rates;
 use super::begin::stopping;
 use super::budget::Pressure;
 use super::events::ServerEvent;
+use super::guest::{Guest, Web};
+use super::metrics::exposition;
 use super::options::{ServerOptions, ShareOptions};
 use super::peer::Peer;
 use super::place::Place;
@@ -29,9 +32,10 @@ use std::time::{Duration, Instant};
 
 /// Serves folders to clients, on the thread that polls it.
 pub struct Server {
-    reactor: Reactor<Peer>,
+    reactor: Reactor<Guest>,
     node: ServerNode,
     addresses: Vec<SocketAddr>,
+    metrics: Option<SocketAddr>,
     _run_file: RunFile,
 }
 
@@ -52,6 +56,9 @@ pub enum ServerError {
         /// What it is served as already.
         share: ShareName,
     },
+    /// A limit of bandwidth names a share that is not served.
+    #[error("a bandwidth limit is set for \"{0}\", and no share of that name is served")]
+    NoSuchShare(ShareName),
     /// A folder cannot be served.
     #[error("cannot serve {}: {reason}", path.display())]
     Share {
@@ -76,6 +83,14 @@ pub enum ServerError {
         /// From the system.
         source: io::Error,
     },
+    /// The address for metrics cannot be listened on.
+    #[error("cannot answer metrics on {address}: {}", system_reason(source))]
+    Metrics {
+        /// The address.
+        address: SocketAddr,
+        /// From the system.
+        source: io::Error,
+    },
     /// The state directory cannot be used.
     #[error("cannot use the state directory: {reason}")]
     State {
@@ -95,23 +110,24 @@ impl Server {
         };
         let home = Home::open(&options.home).map_err(state)?;
         let shares = open_shares(options)?;
+        let limited = options.bandwidth.shares.iter().map(|(share, _)| share);
+        if let Some(share) = limited
+            .into_iter()
+            .find(|name| shares.iter().all(|share| share.name != **name))
+        {
+            return Err(ServerError::NoSuchShare(share.clone()));
+        }
         let (security, own) = security(options, &home)?;
-        let reactor_options = ReactorOptions {
-            connections_max: options.connections_max,
-            bytes_per_second: options.bandwidth_limit,
-            handle_signals: options.handle_signals,
-            handshake_timeout_ms: options.deadlines.handshake_ms,
-            ..ReactorOptions::default()
-        };
         let broken = |error: io::Error| ServerError::State {
             reason: system_reason(&error),
         };
-        let mut reactor = Reactor::new(&reactor_options).map_err(broken)?;
+        let mut reactor = Reactor::new(&reactor_options(options)).map_err(broken)?;
         let mut addresses = Vec::new();
         for &address in &options.listen {
             let listened = reactor.listen(address, security.clone());
             addresses.push(listened.map_err(|source| ServerError::Listen { address, source })?.1);
         }
+        let (web, metrics) = listen_for_metrics(&mut reactor, options.metrics)?;
         let running = RunningServer {
             pid: std::process::id(),
             listen: addresses.clone(),
@@ -124,7 +140,8 @@ impl Server {
                 .collect(),
         };
         let run_file = home.announce(&running).map_err(state)?;
-        let node = ServerNode::new(options, home, own, shares);
+        let rates = Rates::begin(&options.bandwidth, reactor.shared());
+        let node = ServerNode::new(options, home, own, shares, (rates, web));
         let now = reactor.shared().now();
         if let Some(first) = node.tidier.as_ref().and_then(|tidier| tidier.first(now)) {
             reactor.shared().set_timer(TIDY_TIMER, first);
@@ -135,6 +152,7 @@ impl Server {
             reactor,
             node,
             addresses,
+            metrics,
             _run_file: run_file,
         })
     }
@@ -143,6 +161,12 @@ impl Server {
     #[must_use]
     pub fn listen_addrs(&self) -> &[SocketAddr] {
         &self.addresses
+    }
+
+    /// Where it answers `/metrics` and `/healthz`, with the port that was picked.
+    #[must_use]
+    pub fn metrics_addr(&self) -> Option<SocketAddr> {
+        self.metrics
     }
 
     /// Its device id; `None` without TLS.
@@ -157,10 +181,10 @@ impl Server {
         &self.node.name
     }
 
-    /// Connections that are open, authenticated or not.
+    /// Connections that are open, authenticated or not. Those that ask for metrics do not count.
     #[must_use]
     pub fn connections(&self) -> usize {
-        self.reactor.connections()
+        self.reactor.connections() - self.node.web.connections()
     }
 
     /// What it has to do, and what that takes of memory.
@@ -173,6 +197,13 @@ impl Server {
     #[must_use]
     pub fn counters(&self) -> Counters {
         self.reactor.counters()
+    }
+
+    /// All figures of the server as of the last poll, in the text format of Prometheus: for a host that has an
+    /// HTTP server of its own. The same as at [`Server::metrics_addr`].
+    #[must_use]
+    pub fn metrics_text(&self) -> String {
+        exposition(&self.node.snapshot())
     }
 
     /// Does what is to do, waiting for it up to `timeout` (`None`: until something happens).
@@ -189,7 +220,7 @@ impl Server {
             self.reactor.resume_accepting();
         }
         self.node.counters = self.reactor.counters();
-        self.node.connections = self.reactor.connections();
+        self.node.connections = self.connections();
         self.reactor.turn(timeout, &mut self.node)?;
         for share in &self.node.shares {
             share.place.root.forget_parents();
@@ -210,9 +241,12 @@ impl Server {
         if std::mem::take(&mut self.node.cut) {
             self.cut_all();
         }
-        let quiet = self.reactor.connections() == 0 && self.node.core.committer.is_idle();
+        let quiet = self.connections() == 0 && self.node.core.committer.is_idle();
         if matches!(self.node.draining, Draining::Until(_)) && quiet {
             self.node.draining = Draining::Over;
+            // Until here it told why nobody should come.
+            self.reactor.close_listeners();
+            self.abort(|_| true);
             self.node.events.push(ServerEvent::Drained);
         }
         Ok(std::mem::take(&mut self.node.events))
@@ -235,13 +269,14 @@ impl Server {
     }
 
     fn begin_draining(&mut self) {
-        self.reactor.close_listeners();
+        (0..self.addresses.len()).for_each(|listener| self.reactor.close_listener(listener));
         let until = self.reactor.shared().now() + DRAIN_TIMEOUT_MS;
         self.reactor.shared().set_timer(DRAIN_TIMER, until);
         self.node.draining = Draining::Until(until);
         for id in self.reactor.connection_ids() {
-            self.reactor.with(id, |cx, peer| {
-                if !peer.session.machine.is_transferring() || peer.session.waiting.is_some() {
+            self.reactor.with(id, |cx, guest| {
+                let ends = |peer: &Peer| !peer.session.machine.is_transferring() || peer.session.waiting.is_some();
+                if let Some(peer) = guest.peer().filter(|peer| ends(peer)) {
                     peer.session.close(cx, &stopping());
                 }
             });
@@ -249,8 +284,16 @@ impl Server {
     }
 
     fn cut_all(&mut self) {
+        self.abort(|guest| guest.peer().is_some());
+    }
+
+    fn abort(&mut self, which: impl Fn(&mut Guest) -> bool) {
         for id in self.reactor.connection_ids() {
-            self.reactor.with(id, |cx, _| cx.abort());
+            self.reactor.with(id, |cx, guest| {
+                if which(guest) {
+                    cx.abort();
+                }
+            });
         }
     }
 }
@@ -260,6 +303,29 @@ impl AsFd for Server {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.reactor.as_fd()
     }
+}
+
+fn reactor_options(options: &ServerOptions) -> ReactorOptions {
+    ReactorOptions {
+        connections_max: options.connections_max,
+        handle_signals: options.handle_signals,
+        handshake_timeout_ms: options.deadlines.handshake_ms,
+        ..ReactorOptions::default()
+    }
+}
+
+fn listen_for_metrics(
+    reactor: &mut Reactor<Guest>,
+    address: Option<SocketAddr>,
+) -> Result<(Web, Option<SocketAddr>), ServerError> {
+    let Some(address) = address else {
+        return Ok((Web::default(), None));
+    };
+    let listened = reactor.listen(address, Security::Plain);
+    let (index, bound) = listened.map_err(|source| ServerError::Metrics { address, source })?;
+    // Whoever wants to know why nobody is let in has to be let in.
+    reactor.accept_always(index);
+    Ok((Web::listening(index, bound), Some(bound)))
 }
 
 /// Commands that read it have another working directory.
@@ -315,7 +381,7 @@ fn open_share(wanted: &ShareOptions, options: &ServerOptions) -> Result<Share, S
     if lock.is_some() && options.keep_versions.is_some() {
         place = place.keeping_versions();
     }
-    let mut read_only = None;
+    let (mut read_only, mut is_damaged) = (None, false);
     if lock.is_none() {
         log::warn!("{} cannot be written to: it is served for reading only", path.display());
         read_only = Some("this share is read-only on its server");
@@ -326,6 +392,7 @@ fn open_share(wanted: &ShareOptions, options: &ServerOptions) -> Result<Share, S
                 log::error!(
                     "{path} is served for reading only: {error}; stop the server and run: syncline doctor --repair {path}"
                 );
+                is_damaged = true;
                 read_only = Some("this share is read-only until its server has repaired its journal");
                 Resumes::new(None)
             }
@@ -341,6 +408,7 @@ fn open_share(wanted: &ShareOptions, options: &ServerOptions) -> Result<Share, S
         place: Rc::new(place),
         open: wanted.open,
         read_only,
+        is_damaged,
         totals: Totals::default(),
         _lock: lock,
     })

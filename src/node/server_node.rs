@@ -3,14 +3,18 @@
 //! Never blocks. Invariant: nothing below a share is looked at before its open was granted.
 
 use super::access::{Access, Visitor};
+use super::bandwidth::{BANDWIDTH_TIMER, Rates};
 use super::begin::{filter_of, receive, send, stopping, target_kind};
 use super::commit::COMMIT_TIMER;
-use super::events::{ServerEvent, Summary};
+use super::events::ServerEvent;
+use super::guest::Web;
 use super::ledger::{Audience, Ledger};
+use super::liveness::{Patience, Pulse, Sight, Stall};
 use super::options::{Deadlines, ServerOptions};
-use super::peer::{Core, Peer, Pulse, Session, Transfer};
+use super::peer::{Core, Peer, Session, Transfer};
 use super::place::Place;
-use super::status::{LoopStatus, StatusReport, Totals};
+use super::status::Totals;
+use super::tally::{BrokenOff, Tally};
 use super::tidying::{TIDY_TIMER, Tidier};
 use super::turns::{LINE_TIMER, Turns};
 use crate::conn::{Event, Machine};
@@ -31,6 +35,8 @@ pub(super) struct Share {
     pub(super) open: Rights,
     /// Why nothing may be written there.
     pub(super) read_only: Option<&'static str>,
+    /// Its journal has to be repaired.
+    pub(super) is_damaged: bool,
     pub(super) totals: Totals,
     pub(super) _lock: Option<ShareLock>,
 }
@@ -51,6 +57,8 @@ pub(super) struct ServerNode {
     pub(super) draining: Draining,
     pub(super) counters: Counters,
     pub(super) connections: usize,
+    pub(super) tally: Tally,
+    pub(super) web: Web,
     /// The rights of all connections are to be looked at again.
     pub(super) recheck: bool,
     /// Draining has taken long enough.
@@ -61,6 +69,8 @@ pub(super) struct ServerNode {
     pub(super) turns: Turns,
     /// The abilities that clients are offered.
     pub(super) offered: u64,
+    /// The limits of bandwidth.
+    pub(super) rates: Rates,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,7 +112,7 @@ impl Handler<Peer> for ServerNode {
 
     fn established(&mut self, cx: &mut Context<'_>, peer: &mut Peer, device: Option<DeviceId>) {
         peer.session.device = device;
-        peer.session.liveness.heard(cx.now());
+        peer.session.liveness.begin(cx.now());
         cx.set_deadline(Some(peer.session.began + self.deadlines.handshake_ms));
     }
 
@@ -128,13 +138,24 @@ impl Handler<Peer> for ServerNode {
 
     fn deadline(&mut self, cx: &mut Context<'_>, peer: &mut Peer) {
         let session = &mut peer.session;
-        let timeout = match (session.machine.is_open(), session.machine.is_transferring()) {
-            (false, _) => return self.give_up(cx, session),
-            (true, true) => self.deadlines.stall_ms,
-            (true, false) => self.deadlines.idle_ms,
+        let Deadlines {
+            handshake_ms,
+            stall_ms,
+            idle_ms,
+            quiet_ms,
+        } = self.deadlines;
+        let (stall_ms, quiet_ms) = match (session.machine.is_open(), session.machine.is_transferring()) {
+            (false, _) => return self.give_up(cx, session, Stall::Unopened(handshake_ms)),
+            (true, true) => (stall_ms, quiet_ms),
+            (true, false) => (idle_ms, idle_ms),
         };
-        match session.liveness.check(cx, timeout) {
-            Pulse::Stalled => self.give_up(cx, session),
+        let patience = Patience {
+            stall_ms,
+            // Who waits in line has nothing to do but answer.
+            quiet_ms: session.waiting.is_none().then_some(quiet_ms),
+        };
+        match session.liveness.check(Sight::of(cx), patience) {
+            Pulse::Stalled(stall) => self.give_up(cx, session, stall),
             Pulse::Alive(next) => {
                 if session.machine.is_transferring() {
                     session.machine.ping(cx.now().0);
@@ -151,8 +172,12 @@ impl Handler<Peer> for ServerNode {
         if !peer.session.admitted {
             self.no_longer_unopened(id);
         }
+        self.note_end(&mut peer);
         if peer.session.transfer.take().is_some() {
             log::info!("a transfer ended early: {why}");
+        } else if matches!(why, Closed::HandshakeTimeout) {
+            // There is nobody to tell yet.
+            log::info!("a connection was cut: {why}");
         } else {
             log::debug!("connection closed: {why}");
         }
@@ -179,6 +204,9 @@ impl Handler<Peer> for ServerNode {
         }
         if key == LINE_TIMER {
             return self.count_line(shared);
+        }
+        if key == BANDWIDTH_TIMER {
+            return self.rates.apply(shared);
         }
         if key == REVOKE_TIMER {
             let stamp = self.access.home().trust().stamp().ok();
@@ -219,7 +247,13 @@ const COMPRESSING_BYTES_MIN: u64 = 128 << 20;
 
 impl ServerNode {
     /// A server of `shares`, whose own device is `own`.
-    pub(super) fn new(options: &ServerOptions, home: Home, own: Option<DeviceId>, shares: Vec<Share>) -> ServerNode {
+    pub(super) fn new(
+        options: &ServerOptions,
+        home: Home,
+        own: Option<DeviceId>,
+        shares: Vec<Share>,
+        (rates, web): (Rates, Web),
+    ) -> ServerNode {
         let tidier = options
             .keep_versions
             .map(|retention| Tidier::new(retention, shares.iter().map(|share| &share.place)));
@@ -237,11 +271,14 @@ impl ServerNode {
             draining: Draining::No,
             counters: Counters::default(),
             connections: 0,
+            tally: Tally::default(),
+            web,
             recheck: false,
             cut: false,
             tidier,
             turns: Turns::new(options),
             offered: offered(options.memory_limit),
+            rates,
         }
     }
 
@@ -272,6 +309,7 @@ impl ServerNode {
     }
 
     fn refuse(&mut self, cx: &mut Context<'_>, session: &mut Session, fault: &Fault) {
+        self.tally.refused(fault.code);
         self.events.push(ServerEvent::Refused {
             peer: cx.peer_addr(),
             code: fault.code,
@@ -317,7 +355,10 @@ impl ServerNode {
                 self.transfer_ended(cx, session);
                 Ok(())
             }
-            Event::Closed(_) => {
+            Event::Closed(fault) => {
+                if session.transfer.is_some() {
+                    session.broken_off = Some(BrokenOff::Closed(fault.code));
+                }
                 cx.close_after_flush();
                 Ok(())
             }
@@ -359,6 +400,9 @@ impl ServerNode {
         session.stamp = self.stamp;
         self.no_longer_unopened(cx.id());
         session.machine.grant(opened);
+        if let Some(share) = &open.share {
+            cx.limit(&self.rates.of(share, session.device.as_ref()));
+        }
         cx.set_deadline(Some(cx.now() + self.deadlines.idle_ms / 4));
         self.check_room(session)?;
         self.tell_schedule(session);
@@ -383,6 +427,7 @@ impl ServerNode {
         let filter = filter_of(&begin).map_err(|error| Fault::new(CloseCode::Limit, error.to_string()))?;
         session.ledger = Ledger::new(Audience::Nobody);
         session.began = cx.now();
+        session.liveness.worked(cx.now());
         session.wire_before = (cx.bytes_sent(), cx.bytes_received());
         let features = session.machine.features();
         let kind = match begin.direction {
@@ -399,6 +444,7 @@ impl ServerNode {
                 kind
             }
         };
+        self.tally.begun();
         session.machine.ready(kind);
         cx.set_deadline(Some(cx.now() + self.deadlines.stall_ms / 4));
         Ok(())
@@ -408,16 +454,18 @@ impl ServerNode {
         session.flush(cx);
         session.transfer = None;
         session.machine.end_transfer();
+        session.liveness.worked(cx.now());
         self.core.committer.forget(cx.id());
         let id = cx.id();
         self.end_turn(cx, id, false);
         let Some(index) = session.share else { return };
-        let mut summary: Summary = std::mem::take(&mut session.ledger.summary);
+        let (mut summary, failures) = session.ledger.take_figures();
         summary.wire_sent = cx.bytes_sent() + cx.outbound_bytes() as u64 - session.wire_before.0;
         summary.wire_received = cx.bytes_received() - session.wire_before.1;
         summary.elapsed = Duration::from_millis(cx.now().since(session.began));
         let share = &mut self.shares[index];
-        share.totals.add(&summary);
+        share.totals.add(&summary, &failures);
+        self.tally.completed();
         let event = ServerEvent::Transferred {
             peer: cx.peer_addr(),
             device: session.device,
@@ -429,39 +477,19 @@ impl ServerNode {
 
     fn status(&mut self, session: &mut Session) {
         let is_owner = session.device.is_some() && session.device == self.access.own();
-        let visible = self
-            .shares
-            .iter()
-            .enumerate()
-            .filter(|(index, _)| is_owner || session.share == Some(*index));
-        let report = StatusReport {
-            event: "status",
-            name: &self.name,
-            version: env!("CARGO_PKG_VERSION"),
-            uptime_seconds: self.started.elapsed().as_secs(),
-            shares: visible
-                .map(|(_, share)| {
-                    let free = share.place.root.free_bytes().ok();
-                    share
-                        .totals
-                        .of_share(&share.name, session.machine.rights().to_string(), free)
-                })
-                .collect(),
-            loop_status: is_owner.then_some(LoopStatus {
-                connections: self.connections,
-                turns: self.counters.turns,
-                longest_turn_micros: self.counters.longest_turn_micros,
-                accepted: self.counters.accepted,
-                turned_away: self.counters.turned_away,
-                load: self.load(),
-            }),
+        let rights = session.machine.rights().to_string();
+        let report = if is_owner {
+            self.snapshot()
+        } else {
+            self.visible(session.share, &rights)
         };
         let json = serde_json::to_vec(&report).unwrap_or_default();
         session.machine.status_reply(&json);
     }
 
-    fn give_up(&mut self, cx: &mut Context<'_>, session: &mut Session) {
-        let fault = Fault::new(CloseCode::Timeout, "silent for too long");
+    fn give_up(&mut self, cx: &mut Context<'_>, session: &mut Session, stall: Stall) {
+        let fault = stall.fault();
+        self.tally.refused(fault.code);
         self.events.push(ServerEvent::Refused {
             peer: cx.peer_addr(),
             code: fault.code,

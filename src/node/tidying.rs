@@ -45,6 +45,8 @@ struct Kept {
     /// Versions that had come in when it was tidied last.
     seen: u64,
     looks: u32,
+    /// Bytes of versions when they were counted last.
+    bytes: Option<u64>,
 }
 
 /// A job's result.
@@ -65,6 +67,7 @@ impl Tidier {
                 place: Rc::clone(place),
                 seen: 0,
                 looks: LOOKS_MAX,
+                bytes: None,
             })
             .collect();
         Tidier {
@@ -76,6 +79,11 @@ impl Tidier {
             running: None,
             next_ticket: TIDY_TICKET,
         }
+    }
+
+    /// Bytes of the versions of `place`, when they were counted last.
+    pub(super) fn bytes_of(&self, place: &Rc<Place>) -> Option<u64> {
+        self.shares.iter().find(|share| Rc::ptr_eq(&share.place, place))?.bytes
     }
 
     /// When [`TIDY_TIMER`] is to be set for, the first time.
@@ -109,7 +117,11 @@ impl Tidier {
         while let Ok(step) = self.receiver.try_recv() {
             match step.tidying {
                 Some(tidying) => self.submit(shared, step.share, tidying),
-                None => tell(&self.shares[step.share].place, step.tidied),
+                None => {
+                    let share = &mut self.shares[step.share];
+                    share.bytes = Some(step.tidied.kept_bytes);
+                    tell(&share.place, step.tidied);
+                }
             }
         }
         self.begin(shared);

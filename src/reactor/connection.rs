@@ -14,10 +14,12 @@
 //! Invariant: after a visit the connection is in the ready line, or waits for bandwidth, or the
 //! kernel owes it an event, or its machine has nothing to do.
 
+use super::bandwidth::{Direction, Limited};
 use super::closed::Closed;
 use super::context::{Context, Shared, Timer};
 use super::handler::{Activity, Handler};
 use super::outbound::Outbound;
+use super::ready::Load;
 use super::source::ConnId;
 use super::stream::{Flow, Scratch, Stream};
 use super::timers::TimerId;
@@ -28,6 +30,9 @@ use std::time::{Duration, Instant};
 
 /// Milliseconds that a peer gets to hang up after we did.
 const LINGER_MS: u64 = 1_000;
+
+/// Bytes that are read at a time, however long the machine takes for them: a record of TLS.
+const READ_MIN: usize = 16 * 1024;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
@@ -69,6 +74,10 @@ pub(super) struct Connection {
     /// Writing failed; what the peer sent before is still read.
     broken: Option<Closed>,
     timer: Option<TimerId>,
+    /// Bytes that its machine has proved to deal with in time.
+    read_max: usize,
+    /// None as long as no limit of bandwidth was ever on.
+    pub(super) limited: Option<Box<Limited>>,
 }
 
 /// How a visit ended.
@@ -93,6 +102,14 @@ impl Quantum {
     fn is_spent(&self) -> bool {
         self.bytes == 0 || Instant::now() >= self.until
     }
+
+    /// A quarter of the bytes or half of the time is much: who has more than that to do seldom fills the
+    /// quantum, as the kernel's buffers are smaller.
+    fn load(&self) -> Load {
+        let half = Duration::from_micros(TURN_MICROS / 2);
+        let is_bulk = self.bytes <= TURN_BYTES / 4 * 3 || Instant::now() + half >= self.until;
+        if is_bulk { Load::Bulk } else { Load::Interactive }
+    }
 }
 
 impl Connection {
@@ -114,6 +131,20 @@ impl Connection {
             peer_ended: false,
             broken: None,
             timer: None,
+            read_max: TURN_BYTES,
+            limited: None,
+        }
+    }
+
+    /// A machine takes all bytes that it is given, and a mebibyte may be a hundred files to make. So
+    /// whatever took longer than a quantum makes the next reads smaller, until they are quick again.
+    fn fit_reading(&mut self, count: usize, took: Duration) {
+        let took_micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        if took_micros > TURN_MICROS {
+            let fitting = count as u64 * TURN_MICROS / took_micros;
+            self.read_max = usize::try_from(fitting).map_or(TURN_BYTES, |fitting| fitting.clamp(READ_MIN, TURN_BYTES));
+        } else if took_micros < TURN_MICROS / 2 {
+            self.read_max = (self.read_max * 2).min(TURN_BYTES);
         }
     }
 
@@ -168,19 +199,20 @@ pub(super) struct Visit<'a, M, H> {
 
 impl<M, H: Handler<M>> Visit<'_, M, H> {
     /// Visits the connection once.
-    pub(super) fn run(mut self, now: Instant, is_woken: bool) -> Outcome {
+    pub(super) fn run(mut self, now: Instant, is_woken: bool) -> (Outcome, Load) {
         self.connection.more |= is_woken;
         let mut quantum = Quantum {
             bytes: TURN_BYTES,
             until: now + Duration::from_micros(TURN_MICROS),
         };
-        match self.rounds(&mut quantum) {
+        let outcome = match self.rounds(&mut quantum) {
             Ok(outcome) => outcome,
             Err(why) => {
                 self.connection.stream.send_alert();
                 Outcome::Closed(why)
             }
-        }
+        };
+        (outcome, quantum.load())
     }
 
     fn rounds(&mut self, quantum: &mut Quantum) -> Result<Outcome, Closed> {
@@ -248,12 +280,7 @@ impl<M, H: Handler<M>> Visit<'_, M, H> {
         if !connection.writable || !connection.has_output() || quantum.bytes == 0 {
             return Ok(false);
         }
-        let now_micros = self.shared.now_micros();
-        let allowed = self
-            .shared
-            .throttle
-            .as_mut()
-            .map_or(usize::MAX, |throttle| throttle.up.allow(now_micros));
+        let allowed = allowed(connection, self.shared, Direction::Up);
         if allowed == 0 {
             *starved = true;
             return Ok(false);
@@ -262,10 +289,9 @@ impl<M, H: Handler<M>> Visit<'_, M, H> {
         match connection.stream.flush(&mut connection.outbound, self.scratch, limit) {
             Ok(Flow::Moved(count)) => {
                 connection.sent += count as u64;
+                self.shared.bytes_sent += count as u64;
                 quantum.bytes = quantum.bytes.saturating_sub(count);
-                if let Some(throttle) = &mut self.shared.throttle {
-                    throttle.up.take(count as u64);
-                }
+                moved(connection, self.shared, Direction::Up, count);
                 if connection.was_full && connection.outbound.cost() < OUTBOUND_BYTES_MAX / 2 {
                     (connection.was_full, connection.more) = (false, true);
                 }
@@ -290,23 +316,18 @@ impl<M, H: Handler<M>> Visit<'_, M, H> {
         if !connection.reads() || quantum.bytes == 0 {
             return Ok(false);
         }
-        let now_micros = self.shared.now_micros();
-        let allowed = self
-            .shared
-            .throttle
-            .as_mut()
-            .map_or(usize::MAX, |throttle| throttle.down.allow(now_micros));
+        let allowed = allowed(connection, self.shared, Direction::Down);
         if allowed == 0 {
             *starved = true;
             return Ok(false);
         }
-        match connection.stream.receive(self.scratch, quantum.bytes.min(allowed)) {
+        let limit = quantum.bytes.min(allowed).min(connection.read_max);
+        match connection.stream.receive(self.scratch, limit) {
             Ok(Flow::Moved(count)) => {
                 connection.received += count as u64;
+                self.shared.bytes_received += count as u64;
                 quantum.bytes = quantum.bytes.saturating_sub(count);
-                if let Some(throttle) = &mut self.shared.throttle {
-                    throttle.down.take(count as u64);
-                }
+                moved(connection, self.shared, Direction::Down, count);
                 self.establish()?;
                 self.deliver(count);
                 Ok(true)
@@ -332,7 +353,9 @@ impl<M, H: Handler<M>> Visit<'_, M, H> {
                 shared: self.shared,
             };
             // `bytes` lie in the scratch buffers, which the context does not reach.
+            let begun = Instant::now();
             self.handler.received(&mut cx, self.machine, bytes);
+            self.connection.fit_reading(count, begun.elapsed());
             self.note_fullness();
         }
     }
@@ -427,6 +450,23 @@ impl<M, H: Handler<M>> Visit<'_, M, H> {
         let queued = self.connection.outbound.cost();
         self.shared.longest_queue_bytes = self.shared.longest_queue_bytes.max(queued);
         self.connection.was_full |= queued >= OUTBOUND_BYTES_MAX / 2;
+    }
+}
+
+/// Bytes that the limits of bandwidth let a connection move now.
+fn allowed(connection: &mut Connection, shared: &mut Shared, direction: Direction) -> usize {
+    if shared.limits.is_off() {
+        return usize::MAX;
+    }
+    let now_micros = shared.now_micros();
+    let limited = connection.limited.get_or_insert_with(Box::default);
+    shared.limits.allow(limited, direction, now_micros)
+}
+
+/// Counts what it moved.
+fn moved(connection: &mut Connection, shared: &mut Shared, direction: Direction, count: usize) {
+    if let Some(limited) = &mut connection.limited {
+        shared.limits.take(limited, direction, count as u64);
     }
 }
 

@@ -3,11 +3,11 @@
 //!
 //! Invariant: a wish about a connection that is gone has no effect.
 
+use super::bandwidth::{Direction, LimitId, Limited, Limits};
 use super::connection::{Ask, Connection, Phase};
-use super::durable::{Durable, Job};
+use super::durable::{Durable, HelperFigures, Job};
 use super::ready::Ready;
 use super::source::ConnId;
-use super::throttle::Bucket;
 use super::timers::{TimerId, Timers};
 use crate::model::limits::OUTBOUND_BYTES_MAX;
 use crate::model::{SharedBytes, Tick};
@@ -22,7 +22,7 @@ pub(super) enum Timer {
     Connection(ConnId),
     Host(u64),
     Listener(usize),
-    Throttle,
+    Bandwidth(LimitId, Direction),
 }
 
 /// The part of the reactor that does not depend on a single connection.
@@ -34,31 +34,18 @@ pub struct Shared {
     pub(super) timers: Timers<Timer>,
     host_timers: HashMap<u64, TimerId>,
     durable: Option<Durable>,
-    pub(super) throttle: Option<Throttle>,
-    pub(super) to_close: Vec<ConnId>,
+    pub(super) limits: Limits,
+    pub(super) to_close: VecDeque<ConnId>,
     pub(super) stopping: bool,
     pub(super) closing_listeners: bool,
     pub(super) longest_queue_bytes: usize,
-}
-
-/// The bandwidth limit, and who waits for it.
-#[derive(Debug)]
-pub(super) struct Throttle {
-    pub(super) down: Bucket,
-    pub(super) up: Bucket,
-    pub(super) waiting: VecDeque<ConnId>,
-    pub(super) armed: bool,
+    pub(super) bytes_sent: u64,
+    pub(super) bytes_received: u64,
 }
 
 impl Shared {
     pub(super) fn new(durable: Option<Durable>, bytes_per_second: Option<u64>) -> Shared {
         let started = Instant::now();
-        let throttle = bytes_per_second.map(|rate| Throttle {
-            down: Bucket::new(rate, 0),
-            up: Bucket::new(rate, 0),
-            waiting: VecDeque::new(),
-            armed: false,
-        });
         Shared {
             started,
             now: started,
@@ -66,11 +53,13 @@ impl Shared {
             timers: Timers::new(),
             host_timers: HashMap::new(),
             durable,
-            throttle,
-            to_close: Vec::new(),
+            limits: Limits::new(bytes_per_second),
+            to_close: VecDeque::new(),
             stopping: false,
             closing_listeners: false,
             longest_queue_bytes: 0,
+            bytes_sent: 0,
+            bytes_received: 0,
         }
     }
 
@@ -115,9 +104,10 @@ impl Shared {
     }
 
     /// Closes a connection at once, without sending what is queued;
-    /// [`Handler::closed`](super::Handler::closed) is called within the turn.
+    /// [`Handler::closed`](super::Handler::closed) is called at the end of this turn, or of the next ones if
+    /// there are many.
     pub fn close(&mut self, id: ConnId) {
-        self.to_close.push(id);
+        self.to_close.push_back(id);
     }
 
     /// Closes every listener at the end of the turn; open connections go on.
@@ -128,6 +118,19 @@ impl Shared {
     /// Marks the reactor as stopped: [`Reactor::is_stopped`](super::Reactor::is_stopped) says so.
     pub fn stop(&mut self) {
         self.stopping = true;
+    }
+
+    /// Makes one more limit of bandwidth, of so many bytes a second in each direction; `None` is off. It
+    /// concerns the connections for which it is chosen with [`Context::limit`].
+    pub fn add_limit(&mut self, bytes_per_second: Option<u64>) -> LimitId {
+        let now = self.now_micros();
+        self.limits.add(bytes_per_second, now)
+    }
+
+    /// Changes a limit from now on, also for those that wait for it.
+    pub fn set_limit(&mut self, limit: LimitId, bytes_per_second: Option<u64>) {
+        let now = self.now_micros();
+        self.limits.set(limit, bytes_per_second, now, &mut self.timers);
     }
 
     pub(super) fn set_now(&mut self, now: Instant) {
@@ -142,50 +145,18 @@ impl Shared {
         self.started.checked_add(Duration::from_millis(tick.0))
     }
 
+    pub(super) fn helper(&self) -> HelperFigures {
+        self.durable
+            .as_ref()
+            .map_or_else(HelperFigures::default, Durable::figures)
+    }
+
     pub(super) fn poll_durable(&self) -> Option<(u64, std::io::Result<()>)> {
         self.durable.as_ref()?.poll_result()
     }
 
     pub(super) fn forget_host_timer(&mut self, key: u64) {
         self.host_timers.remove(&key);
-    }
-
-    /// Puts a connection into the line of those that wait for bandwidth.
-    pub(super) fn wait_for_bandwidth(&mut self, id: ConnId) {
-        if let Some(throttle) = &mut self.throttle {
-            throttle.waiting.push_back(id);
-        }
-        self.arm_throttle();
-    }
-
-    /// Lets as many connections go on as the buckets can serve.
-    pub(super) fn release_throttled(&mut self) {
-        let now = self.now_micros();
-        if let Some(throttle) = &mut self.throttle {
-            throttle.armed = false;
-            let servings = throttle.down.servings(now).max(throttle.up.servings(now));
-            for id in throttle.waiting.drain(..servings.min(throttle.waiting.len())) {
-                self.ready.push(id);
-            }
-        }
-        self.arm_throttle();
-    }
-
-    fn arm_throttle(&mut self) {
-        let now = self.now_micros();
-        if let Some(throttle) = &mut self.throttle
-            && !throttle.armed
-            && !throttle.waiting.is_empty()
-        {
-            throttle.armed = true;
-            // Whichever direction is served first; at least a tick, so that a bucket which has
-            // something while the other one is awaited makes no busy loop.
-            let wait = |micros: u64| micros.div_ceil(1_000).max(1);
-            let down = throttle.down.wait_micros(now);
-            let up = throttle.up.wait_micros(now);
-            let micros = if down.min(up) == 0 { down.max(up) } else { down.min(up) };
-            self.timers.set(Tick(now / 1_000) + wait(micros), Timer::Throttle);
-        }
     }
 }
 
@@ -297,6 +268,16 @@ impl Context<'_> {
         self.shared.ready.push(self.id);
     }
 
+    /// Puts the connection under these limits, the narrowest first and at most three, besides
+    /// [`LimitId::GLOBAL`] under which all are. Replaces an earlier choice.
+    pub fn limit(&mut self, limits: &[LimitId]) {
+        if limits.is_empty() && self.connection.limited.is_none() {
+            return;
+        }
+        let limited = self.connection.limited.get_or_insert_with(Box::<Limited>::default);
+        self.shared.limits.replace(limited, limits);
+    }
+
     /// Raw TCP payload bytes sent so far, TLS included.
     #[must_use]
     pub fn bytes_sent(&self) -> u64 {
@@ -307,6 +288,14 @@ impl Context<'_> {
     #[must_use]
     pub fn bytes_received(&self) -> u64 {
         self.connection.received
+    }
+
+    /// Whether a limit of bandwidth let the connection wait since this was last asked.
+    pub fn was_held_up(&mut self) -> bool {
+        self.connection
+            .limited
+            .as_mut()
+            .is_some_and(|limited| limited.was_held_up())
     }
 
     /// Where the peer is.

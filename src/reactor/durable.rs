@@ -5,11 +5,14 @@
 //! `capacity` jobs wait.
 
 use mio::Waker;
+use std::cell::Cell;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, TrySendError, channel, sync_channel};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 /// Work for the helper thread: flushes, renames and commits that may wait for a disk.
 pub type Job = Box<dyn FnOnce() -> io::Result<()> + Send>;
@@ -20,6 +23,20 @@ pub(super) struct Durable {
     jobs: Option<SyncSender<(u64, Job)>>,
     results: Receiver<(u64, io::Result<()>)>,
     thread: Option<JoinHandle<()>>,
+    accepted: Cell<u64>,
+    reported: Cell<u64>,
+    busy_micros: Arc<AtomicU64>,
+}
+
+/// What the thread has done and has to do.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct HelperFigures {
+    /// Jobs that wait or run.
+    pub(super) queue: u64,
+    /// Jobs whose results were taken.
+    pub(super) jobs: u64,
+    /// Microseconds of work; a job counts when it ends.
+    pub(super) busy_micros: u64,
 }
 
 impl Durable {
@@ -27,13 +44,18 @@ impl Durable {
     pub(super) fn start(capacity: usize, waker: Arc<Waker>) -> io::Result<Durable> {
         let (jobs, inbox) = sync_channel(capacity);
         let (outbox, results) = channel();
+        let busy_micros = Arc::<AtomicU64>::default();
+        let busy = Arc::clone(&busy_micros);
         let thread = std::thread::Builder::new()
             .name("durable".to_owned())
-            .spawn(move || work(&inbox, &outbox, &waker))?;
+            .spawn(move || work(&inbox, &outbox, &waker, &busy))?;
         Ok(Durable {
             jobs: Some(jobs),
             results,
             thread: Some(thread),
+            accepted: Cell::new(0),
+            reported: Cell::new(0),
+            busy_micros,
         })
     }
 
@@ -44,14 +66,27 @@ impl Durable {
             .as_ref()
             .expect("the sender is dropped only with the whole value");
         match jobs.try_send((ticket, job)) {
-            Ok(()) => Ok(()),
+            Ok(()) => {
+                self.accepted.set(self.accepted.get() + 1);
+                Ok(())
+            }
             Err(TrySendError::Full((_, job)) | TrySendError::Disconnected((_, job))) => Err(job),
         }
     }
 
     /// The next result, if there is one.
     pub(super) fn poll_result(&self) -> Option<(u64, io::Result<()>)> {
-        self.results.try_recv().ok()
+        let result = self.results.try_recv().ok()?;
+        self.reported.set(self.reported.get() + 1);
+        Some(result)
+    }
+
+    pub(super) fn figures(&self) -> HelperFigures {
+        HelperFigures {
+            queue: self.accepted.get() - self.reported.get(),
+            jobs: self.reported.get(),
+            busy_micros: self.busy_micros.load(Ordering::Relaxed),
+        }
     }
 }
 
@@ -66,10 +101,13 @@ impl Drop for Durable {
     }
 }
 
-fn work(inbox: &Receiver<(u64, Job)>, outbox: &Sender<(u64, io::Result<()>)>, waker: &Waker) {
+fn work(inbox: &Receiver<(u64, Job)>, outbox: &Sender<(u64, io::Result<()>)>, waker: &Waker, busy: &AtomicU64) {
     while let Ok((ticket, job)) = inbox.recv() {
+        let begun = Instant::now();
         let result =
             catch_unwind(AssertUnwindSafe(job)).unwrap_or_else(|_| Err(io::Error::other("a durable job panicked")));
+        let micros = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
+        busy.fetch_add(micros, Ordering::Relaxed);
         if outbox.send((ticket, result)).is_err() {
             return;
         }

@@ -38,16 +38,20 @@ pub(super) enum Accepted {
 
 #[derive(Debug)]
 struct Listener {
-    socket: TcpListener,
+    /// `None` once it is closed.
+    socket: Option<TcpListener>,
     security: Security,
     is_pending: bool,
     rests: bool,
+    /// It accepts while others are paused.
+    is_exempt: bool,
 }
 
 #[derive(Debug)]
 pub(super) struct Listeners {
     list: Vec<Listener>,
     spare: Option<File>,
+    is_paused: bool,
 }
 
 impl Listeners {
@@ -55,6 +59,19 @@ impl Listeners {
         Listeners {
             list: Vec::new(),
             spare: None,
+            is_paused: false,
+        }
+    }
+
+    /// Asks no listener for peers but those that are exempt, or all again.
+    pub(super) fn pause(&mut self, is_paused: bool) {
+        self.is_paused = is_paused;
+    }
+
+    /// Has one listener asked also while the others are paused.
+    pub(super) fn exempt(&mut self, index: usize) {
+        if let Some(listener) = self.list.get_mut(index) {
+            listener.is_exempt = true;
         }
     }
 
@@ -81,10 +98,11 @@ impl Listeners {
         let index = self.list.len();
         registry.register(&mut socket, Source::Listener(index).token(), Interest::READABLE)?;
         self.list.push(Listener {
-            socket,
+            socket: Some(socket),
             security,
             is_pending: false,
             rests: false,
+            is_exempt: false,
         });
         Ok((index, bound))
     }
@@ -94,6 +112,14 @@ impl Listeners {
         self.spare = None;
     }
 
+    /// Closes one listener. Its number is not given to another one.
+    pub(super) fn close_one(&mut self, index: usize) {
+        if let Some(listener) = self.list.get_mut(index) {
+            listener.socket = None;
+            listener.is_pending = false;
+        }
+    }
+
     pub(super) fn len(&self) -> usize {
         self.list.len()
     }
@@ -101,7 +127,7 @@ impl Listeners {
     /// An event said that peers wait.
     pub(super) fn note(&mut self, index: usize) {
         if let Some(listener) = self.list.get_mut(index) {
-            listener.is_pending = true;
+            listener.is_pending = listener.socket.is_some();
         }
     }
 
@@ -114,9 +140,9 @@ impl Listeners {
 
     /// Whether peers may be accepted at listener `index` now.
     pub(super) fn is_ready(&self, index: usize) -> bool {
-        self.list
-            .get(index)
-            .is_some_and(|listener| listener.is_pending && !listener.rests)
+        let asks =
+            |listener: &Listener| listener.is_pending && !listener.rests && (!self.is_paused || listener.is_exempt);
+        self.list.get(index).is_some_and(asks)
     }
 
     pub(super) fn any_ready(&self) -> bool {
@@ -130,7 +156,10 @@ impl Listeners {
     /// Accepts one peer; turns away at most `drops_max` when descriptors have run out.
     pub(super) fn accept(&mut self, index: usize, drops_max: usize) -> Accepted {
         let listener = &mut self.list[index];
-        match listener.socket.accept() {
+        let Some(socket) = &listener.socket else {
+            return Accepted::Nobody;
+        };
+        match socket.accept() {
             Ok((stream, peer)) => Accepted::Stream(stream, peer),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 listener.is_pending = false;
@@ -154,8 +183,8 @@ impl Listeners {
         }
         let listener = &mut self.list[index];
         let mut dropped = 0;
-        while dropped < drops_max {
-            match listener.socket.accept() {
+        while let (true, Some(socket)) = (dropped < drops_max, &listener.socket) {
+            match socket.accept() {
                 Ok(_) => dropped += 1,
                 Err(error) => {
                     listener.is_pending = error.kind() != io::ErrorKind::WouldBlock;

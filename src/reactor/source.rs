@@ -120,6 +120,10 @@ impl<T> Slots<T> {
         }
     }
 
+    pub(super) fn contains(&self, id: ConnId) -> bool {
+        matches!(self.slab.get(id.index as usize), Some((generation, _)) if *generation == id.generation)
+    }
+
     /// The connection that an event's token names, unless the slot has a new owner.
     pub(super) fn find(&mut self, index: usize, generation_low: usize) -> Option<(ConnId, &mut T)> {
         let (generation, value) = self.slab.get_mut(index)?;

@@ -1,5 +1,5 @@
-//! Owns the bandwidth limit: a token bucket per direction over all connections. It never reads a
-//! clock and never waits; it says how many bytes may move now, and when the next ones may.
+//! Owns the token bucket, of which each limit of bandwidth has one per direction. It never reads a clock
+//! and never waits; it says how many bytes may move now, and when the next ones may.
 //!
 //! Invariant: over any span, at most `rate × span + burst` bytes are granted.
 
@@ -58,9 +58,22 @@ impl Bucket {
         u64::try_from((missing.max(0) + rate - 1) / rate).unwrap_or(u64::MAX)
     }
 
-    /// Connections that the bucket can serve with a grain each.
-    pub(super) fn servings(&mut self, now_micros: u64) -> usize {
-        self.allow(now_micros) / usize::try_from(self.grain_bytes).unwrap_or(usize::MAX)
+    /// Puts back what was counted and did not move.
+    pub(super) fn give_back(&mut self, bytes: u64) {
+        self.tokens += i128::from(bytes) * i128::from(MICROS);
+    }
+
+    /// The least that is granted at a time.
+    pub(super) fn grain_bytes(&self) -> u32 {
+        u32::try_from(self.grain_bytes).unwrap_or(u32::MAX)
+    }
+
+    /// Goes on at another rate, with what is in the bucket, as far as it fits, or with its debt.
+    pub(super) fn set_rate(&mut self, rate_bytes_s: u64, now_micros: u64) {
+        self.fill(now_micros);
+        let tokens = self.tokens;
+        *self = Bucket::new(rate_bytes_s, self.at_micros);
+        self.tokens = self.tokens.min(tokens);
     }
 
     fn fill(&mut self, now_micros: u64) {
@@ -107,5 +120,17 @@ mod tests {
         assert_eq!(bucket.allow(220_000), 20_000);
         assert_eq!(bucket.allow(3_600 * MICROS), 100_000);
         assert_eq!(bucket.allow(0), 100_000, "a clock that jumps back takes nothing away");
+    }
+
+    /// A timetable must not hand out a burst at each of its changes.
+    #[test]
+    fn another_rate_gives_nothing_away() {
+        let mut bucket = Bucket::new(1_000_000, 0);
+        bucket.take(100_000);
+        bucket.set_rate(10_000_000, 10_000);
+        assert_eq!(bucket.allow(10_000), 0, "10 KB came in at the old rate");
+        assert_eq!(bucket.allow(110_000), 1_000_000);
+        bucket.set_rate(1_000_000, 110_000);
+        assert_eq!(bucket.allow(110_000), 100_000, "no more than a burst of the new rate");
     }
 }

@@ -24,7 +24,7 @@ const NONE: u32 = u32::MAX;
 
 /// Names a timer until it is popped or cancelled; ignored afterwards.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct TimerId {
+pub struct TimerId {
     index: u32,
     serial: u32,
 }
@@ -39,8 +39,11 @@ struct Timer<K> {
     previous: u32,
 }
 
+/// Pending timers, each with a key that tells what it is for.
+///
+/// Ticks are milliseconds of whichever clock the owner reads; the wheel is told the time.
 #[derive(Debug)]
-pub(super) struct Timers<K> {
+pub struct Timers<K> {
     timers: Slab<Timer<K>>,
     heads: Box<[u32; DUE + 1]>,
     tails: Box<[u32; DUE + 1]>,
@@ -51,8 +54,16 @@ pub(super) struct Timers<K> {
     serial: u32,
 }
 
+impl<K: Copy> Default for Timers<K> {
+    fn default() -> Timers<K> {
+        Timers::new()
+    }
+}
+
 impl<K: Copy> Timers<K> {
-    pub(super) fn new() -> Timers<K> {
+    /// No timers, at tick 0.
+    #[must_use]
+    pub fn new() -> Timers<K> {
         Timers {
             timers: Slab::new(),
             heads: Box::new([NONE; DUE + 1]),
@@ -71,11 +82,16 @@ impl<K: Copy> Timers<K> {
     }
 
     /// Timers that wait to be popped.
-    pub(super) fn due(&self) -> usize {
+    #[must_use]
+    pub fn due(&self) -> usize {
         self.due
     }
 
-    pub(super) fn set(&mut self, when: Tick, key: K) -> TimerId {
+    /// Adds a timer; one for the past is due at once.
+    ///
+    /// # Panics
+    /// With more than 2^32 of them.
+    pub fn set(&mut self, when: Tick, key: K) -> TimerId {
         let serial = self.serial;
         self.serial = self.serial.wrapping_add(1);
         let timer = Timer {
@@ -92,7 +108,7 @@ impl<K: Copy> Timers<K> {
     }
 
     /// Removes a timer; nothing happens when it was popped or cancelled before.
-    pub(super) fn cancel(&mut self, id: TimerId) {
+    pub fn cancel(&mut self, id: TimerId) {
         if self
             .timers
             .get(id.index as usize)
@@ -105,7 +121,8 @@ impl<K: Copy> Timers<K> {
 
     /// The tick at which something may be due: exact within 64 ms, else a lower bound at which the
     /// wheel has to be advanced to know more.
-    pub(super) fn next(&self) -> Option<Tick> {
+    #[must_use]
+    pub fn next(&self) -> Option<Tick> {
         if self.due > 0 {
             return Some(self.now);
         }
@@ -113,7 +130,7 @@ impl<K: Copy> Timers<K> {
     }
 
     /// Moves the time forward; what is due by then can be popped.
-    pub(super) fn advance(&mut self, now: Tick) {
+    pub fn advance(&mut self, now: Tick) {
         while let Some((list, start)) = self.first_slot().filter(|(_, start)| *start <= now) {
             self.now = self.now.max(start);
             while self.heads[list] != NONE {
@@ -126,7 +143,7 @@ impl<K: Copy> Timers<K> {
     }
 
     /// Takes a due timer, the earliest first.
-    pub(super) fn pop(&mut self) -> Option<K> {
+    pub fn pop(&mut self) -> Option<K> {
         let index = self.heads[DUE];
         if index == NONE {
             return None;

@@ -4,18 +4,24 @@
 //! 1. Wait: not at all with work in the line, else until an event, the next timer or the time-out.
 //! 2. Note what is ready; deliver signals, results of the helper thread, and timers.
 //! 3. Accept, at most [`ACCEPTS_PER_TURN`].
-//! 4. Visit the connections that stood in line at the start, each within its quantum of bytes and
-//!    time; who is not done goes to the end of the line.
+//! 4. Visit connections that stood in line at the start, each within its quantum of bytes and time,
+//!    in the order that `ready` says; who is not done goes to the end of its line.
+//! 5. Carry out wishes to close.
 //!
-//! Invariant: a pass over the line ends after [`PASS_MICROS`] and one visit, so timers and new peers
-//! are never later than that, however many connections have work.
+//! Invariant: results, timers, accepting and closing end after [`SLICE_MICROS`] and one callback each,
+//! the pass over the lines after 8 ms and one visit. What is left comes first in the next turn, so
+//! that however much has work, nobody is later than one such turn: 14 ms, if callbacks keep to
+//! their quantum.
 
+use super::bandwidth::{Direction, LimitId};
 use super::closed::Closed;
 use super::connection::{Connection, Outcome, Phase, Visit};
 use super::context::{Context, Shared, Timer};
+use super::counters::Counters;
 use super::durable::Durable;
 use super::handler::Handler;
 use super::listener::{Accepted, Listeners, REST_MS};
+use super::ready::Pass;
 use super::signals::Signals;
 use super::source::{ConnId, Slots, Source};
 use super::stream::{ClientSecurity, Scratch, Security, Stream};
@@ -28,8 +34,9 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Microseconds after which a pass over the line of ready connections makes way for events.
-const PASS_MICROS: u64 = 8_000;
+/// Microseconds for each kind of work of a turn that is not a visit. Nine thousand deadlines may pass in
+/// one millisecond, and each connection that is closed for it costs ten microseconds.
+const SLICE_MICROS: u64 = 1_000;
 /// Bytes of the one buffer that all connections are read into. A bulk frame's worth of leaves per
 /// system call, and it stays in the second-level cache until it is hashed and written.
 const READ_BUFFER_BYTES: usize = 1024 * 1024;
@@ -63,22 +70,21 @@ impl Default for ReactorOptions {
     }
 }
 
-/// What the loop has done since it was made.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// Turns, each with one wait for events.
-    pub turns: u64,
-    /// Visits to connections.
-    pub visits: u64,
-    /// Connections accepted and kept.
-    pub accepted: u64,
-    /// Connections closed when they were accepted: over the cap, refused by the host, or without
-    /// descriptors.
-    pub turned_away: u64,
-    /// Microseconds of work in the longest turn, without the waiting.
-    pub longest_turn_micros: u64,
-    /// Bytes in the longest queue that any connection had.
-    pub longest_queue_bytes: usize,
+/// The time that one kind of work may take of a turn.
+struct Slice {
+    until: Instant,
+}
+
+impl Slice {
+    fn begin() -> Slice {
+        Slice {
+            until: Instant::now() + Duration::from_micros(SLICE_MICROS),
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        Instant::now() >= self.until
+    }
 }
 
 struct Slot<M> {
@@ -93,7 +99,8 @@ pub struct Reactor<M> {
     events: Events,
     slots: Slots<Slot<M>>,
     listeners: Listeners,
-    accepting: bool,
+    /// The helper thread has results that were not delivered yet.
+    has_results: bool,
     signals: Option<Signals>,
     shared: Shared,
     scratch: Scratch,
@@ -126,7 +133,7 @@ impl<M> Reactor<M> {
             events: Events::with_capacity(EVENTS_MAX),
             slots: Slots::new(),
             listeners: Listeners::new(),
-            accepting: true,
+            has_results: false,
             signals,
             shared: Shared::new(durable, options.bytes_per_second),
             scratch: Scratch::new(READ_BUFFER_BYTES),
@@ -170,12 +177,14 @@ impl<M> Reactor<M> {
         self.shared.set_now(begun);
         self.counters.turns += 1;
         self.note_events(handler);
+        self.deliver_results(handler);
         self.fire_timers(handler);
         self.accept(handler);
-        self.visit_ready(begun, handler);
+        self.visit_ready(handler);
         self.close_requested(handler);
-        let micros = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let micros = micros(begun.elapsed());
         self.counters.longest_turn_micros = self.counters.longest_turn_micros.max(micros);
+        self.counters.turn_times.note(micros);
         Ok(())
     }
 
@@ -189,19 +198,29 @@ impl<M> Reactor<M> {
         self.shared.timers.next().and_then(|tick| self.shared.instant_of(tick))
     }
 
+    /// Accepts at this listener also after [`Reactor::pause_accepting`].
+    pub fn accept_always(&mut self, listener: usize) {
+        self.listeners.exempt(listener);
+    }
+
     /// Accepts nobody until [`Reactor::resume_accepting`]; peers wait in the kernel's backlog.
     pub fn pause_accepting(&mut self) {
-        self.accepting = false;
+        self.listeners.pause(true);
     }
 
     /// Accepts again.
     pub fn resume_accepting(&mut self) {
-        self.accepting = true;
+        self.listeners.pause(false);
     }
 
     /// Closes every listener; open connections go on.
     pub fn close_listeners(&mut self) {
         self.listeners.close();
+    }
+
+    /// Closes one listener; the others, and open connections, go on.
+    pub fn close_listener(&mut self, index: usize) {
+        self.listeners.close_one(index);
     }
 
     /// Open connections, in any phase.
@@ -244,8 +263,18 @@ impl<M> Reactor<M> {
     /// Figures for a host's metrics.
     #[must_use]
     pub fn counters(&self) -> Counters {
+        let lines = self.shared.ready.lengths();
         Counters {
             longest_queue_bytes: self.shared.longest_queue_bytes,
+            interactive_line: lines.interactive,
+            interactive_line_longest: lines.interactive_longest,
+            bulk_line: lines.bulk,
+            bulk_line_longest: lines.bulk_longest,
+            bytes_sent: self.shared.bytes_sent,
+            bytes_received: self.shared.bytes_received,
+            helper_queue: self.shared.helper().queue,
+            helper_jobs: self.shared.helper().jobs,
+            helper_busy_micros: self.shared.helper().busy_micros,
             ..self.counters
         }
     }
@@ -253,8 +282,9 @@ impl<M> Reactor<M> {
     fn has_work(&self) -> bool {
         self.shared.ready.len() > 0
             || !self.shared.to_close.is_empty()
+            || self.has_results
             || self.shared.closing_listeners
-            || self.accepting && self.listeners.any_ready()
+            || self.listeners.any_ready()
     }
 
     fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
@@ -275,10 +305,10 @@ impl<M> Reactor<M> {
     }
 
     fn note_events(&mut self, handler: &mut impl Handler<M>) {
-        let (mut has_signals, mut has_results) = (false, false);
+        let mut has_signals = false;
         for event in &self.events {
             match Source::of(event.token()) {
-                Source::Waker => has_results = true,
+                Source::Waker => self.has_results = true,
                 Source::Signals => has_signals = true,
                 Source::Listener(index) => self.listeners.note(index),
                 Source::Connection { index, generation_low } => {
@@ -297,10 +327,17 @@ impl<M> Reactor<M> {
                 handler.signal(&mut self.shared, signal);
             }
         }
-        if has_results {
-            // Bounded by the queue: a job that a callback submits here finds room for one round.
-            while let Some((ticket, result)) = self.shared.poll_durable() {
-                handler.durable(&mut self.shared, ticket, result);
+    }
+
+    fn deliver_results(&mut self, handler: &mut impl Handler<M>) {
+        let slice = Slice::begin();
+        while self.has_results {
+            match self.shared.poll_durable() {
+                Some((ticket, result)) => handler.durable(&mut self.shared, ticket, result),
+                None => self.has_results = false,
+            }
+            if slice.is_over() {
+                return;
             }
         }
     }
@@ -308,6 +345,7 @@ impl<M> Reactor<M> {
     fn fire_timers(&mut self, handler: &mut impl Handler<M>) {
         let now = self.shared.now();
         self.shared.timers.advance(now);
+        let slice = Slice::begin();
         // Not more than are due at the start: a callback may set the next one for now.
         for _ in 0..self.shared.timers.due() {
             match self.shared.timers.pop() {
@@ -317,8 +355,11 @@ impl<M> Reactor<M> {
                     handler.timer(&mut self.shared, key);
                 }
                 Some(Timer::Listener(index)) => self.listeners.rested(index),
-                Some(Timer::Throttle) => self.shared.release_throttled(),
+                Some(Timer::Bandwidth(limit, direction)) => self.release(limit, direction),
                 None => return,
+            }
+            if slice.is_over() {
+                return;
             }
         }
     }
@@ -348,7 +389,8 @@ impl<M> Reactor<M> {
     }
 
     fn accept(&mut self, handler: &mut impl Handler<M>) {
-        let mut left = if self.accepting { ACCEPTS_PER_TURN } else { 0 };
+        let mut left = ACCEPTS_PER_TURN;
+        let slice = Slice::begin();
         for index in 0..self.listeners.len() {
             while left > 0 && self.listeners.is_ready(index) {
                 left -= 1;
@@ -363,6 +405,9 @@ impl<M> Reactor<M> {
                         self.shared.timers.set(when, Timer::Listener(index));
                         left = left.saturating_sub(dropped);
                     }
+                }
+                if slice.is_over() {
+                    return;
                 }
             }
         }
@@ -410,18 +455,18 @@ impl<M> Reactor<M> {
         Ok(id)
     }
 
-    fn visit_ready(&mut self, begun: Instant, handler: &mut impl Handler<M>) {
+    fn visit_ready(&mut self, handler: &mut impl Handler<M>) {
+        let begun = Instant::now();
         let mut now = begun;
-        for _ in 0..self.shared.ready.len() {
-            let Some((id, is_woken)) = self.shared.ready.pop() else {
-                break;
+        let mut pass = Pass::begin(&self.shared.ready);
+        loop {
+            let elapsed = micros(now.duration_since(begun));
+            let Some((id, is_woken)) = pass.next(&mut self.shared.ready, elapsed) else {
+                return;
             };
             self.visit(id, is_woken, now, handler);
             now = Instant::now();
             self.shared.set_now(now);
-            if now.duration_since(begun) >= Duration::from_micros(PASS_MICROS) {
-                break;
-            }
         }
     }
 
@@ -438,17 +483,43 @@ impl<M> Reactor<M> {
             scratch: &mut self.scratch,
             handler,
         };
-        match visit.run(now, is_woken) {
-            Outcome::Waits => {}
+        let (outcome, load) = visit.run(now, is_woken);
+        self.shared.ready.note(id, load);
+        if let Some(limited) = &mut slot.connection.limited {
+            let now = self.shared.now_micros();
+            let Shared { limits, timers, .. } = &mut self.shared;
+            limits.settle(id, limited, matches!(outcome, Outcome::Starved), now, timers);
+        }
+        match outcome {
+            Outcome::Waits | Outcome::Starved => {}
             Outcome::HasMore => self.shared.ready.push(id),
-            Outcome::Starved => self.shared.wait_for_bandwidth(id),
             Outcome::Closed(why) => self.finish(id, why, handler),
         }
     }
 
+    /// Lets those go on that a limit of bandwidth has something for.
+    fn release(&mut self, limit: LimitId, direction: Direction) {
+        let (now, slots) = (self.shared.now_micros(), &mut self.slots);
+        let Shared {
+            limits, timers, ready, ..
+        } = &mut self.shared;
+        limits.release((limit, direction), now, timers, |id, goes_on| {
+            let Some(slot) = slots.get_mut(id) else {
+                return false;
+            };
+            ready.push(id);
+            slot.connection.limited.as_deref_mut().map(goes_on);
+            true
+        });
+    }
+
     fn close_requested(&mut self, handler: &mut impl Handler<M>) {
-        while let Some(id) = self.shared.to_close.pop() {
+        let slice = Slice::begin();
+        while let Some(id) = self.shared.to_close.pop_front() {
             self.finish(id, Closed::Local, handler);
+            if slice.is_over() {
+                break;
+            }
         }
         if std::mem::take(&mut self.shared.closing_listeners) {
             self.close_listeners();
@@ -466,9 +537,18 @@ impl<M> Reactor<M> {
         };
         connection.set_timer(id, &mut self.shared, None);
         self.shared.ready.close(id);
+        if let Some(mut limited) = connection.limited.take() {
+            self.shared
+                .limits
+                .forget(&mut limited, |other| self.slots.contains(other));
+        }
         drop(connection);
         handler.closed(&mut self.shared, id, machine, why);
     }
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
 impl<M> AsFd for Reactor<M> {

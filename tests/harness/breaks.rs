@@ -1,10 +1,11 @@
 //! Connections that are cut, and servers that start again.
 
 use super::{World, WorldOptions, server_options};
-use std::io::Read;
+use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 use syncline::node::Server;
 
 /// Passes on what comes, and cuts each connection after so many bytes from the client. Its address,
@@ -33,6 +34,27 @@ fn relay(server: SocketAddr, there_bytes: u64, back_bytes: u64) -> (SocketAddr, 
         }
     });
     (address, connections)
+}
+
+/// Passes on what comes from clients, and of what comes from the server only `at_once` bytes as they come,
+/// then one in a while: a reader that is too slow to be one.
+pub fn trickling_relay(server: SocketAddr, at_once: u64, pause: Duration) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        let client = Arc::new(listener.accept().unwrap().0);
+        let server = TcpStream::connect(server).unwrap();
+        socket2::SockRef::from(&server).set_recv_buffer_size(4096).unwrap();
+        let server = Arc::new(server);
+        pass_on(&client, &server, u64::MAX);
+        let _ = std::io::copy(&mut (&*server).take(at_once), &mut (&*client));
+        let mut byte = [0];
+        while matches!((&*server).read(&mut byte), Ok(1)) && (&*client).write_all(&byte).is_ok() {
+            std::thread::sleep(pause);
+        }
+        let _ = client.shutdown(Shutdown::Both);
+    });
+    address
 }
 
 /// Passes so many bytes on; then both ends are closed.

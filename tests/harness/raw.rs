@@ -165,6 +165,21 @@ impl RawClient {
     }
 }
 
+impl RawClient {
+    /// Answers pings and sends its own, at that interval and nothing else, until the server closes; its reason.
+    pub fn pinging_until_closed(&mut self, interval: Duration) -> Fault {
+        loop {
+            self.send(&frame(FrameType::Ping, &[1; 8]));
+            let answer = self.next().expect("the server says why it closes");
+            match answer.kind {
+                FrameType::Close => return Fault::decode(&answer.payload).unwrap(),
+                FrameType::Ping => self.send(&frame(FrameType::Pong, &answer.payload)),
+                _ => std::thread::sleep(interval),
+            }
+        }
+    }
+}
+
 pub fn hello(name: &str) -> Hello<'_> {
     Hello {
         version_min: VERSION_MIN,

@@ -140,7 +140,7 @@ pub fn root_of_leaves<'a>(leaves: impl IntoIterator<Item = &'a [u8; 32]>, length
 const LEAVES_PER_CHUNK: usize = CHUNK_BYTES / LEAF_BYTES;
 
 /// Appends up to a chunk's leaves where a chunk starts; a whole chunk's level by level, which is faster.
-fn append_leaves(hasher: &mut TreeHasher, leaves: &[[u8; 32]]) {
+pub(super) fn append_leaves(hasher: &mut TreeHasher, leaves: &[[u8; 32]]) {
     if leaves.len() != LEAVES_PER_CHUNK {
         leaves.iter().for_each(|leaf| hasher.append_subtree(0, *leaf));
         return;

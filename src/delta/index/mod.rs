@@ -9,6 +9,7 @@ mod anchors;
 #[cfg(target_arch = "x86_64")]
 mod anchors_x86;
 mod chunk;
+mod proving;
 mod sidecar;
 mod sums;
 
@@ -16,6 +17,7 @@ mod sums;
 pub use anchors::scan_anchors_portable;
 pub use anchors::{ANCHORS_PER_LEAF_MAX, Anchor, CONTEXT_BYTES, anchor_bits, scan_anchors, search_anchors};
 pub use chunk::{ChunkIndex, leaves_of, root_of_leaves, subtree_root};
+pub use proving::{Proven, Proving};
 pub use sidecar::{
     ANCHOR_BYTES, HEAD_BYTES, IndexError, IndexHeader, IndexView, Parts, Placed, STAMP_BYTES, STAMP_OFFSET, Sidecar,
     build,

@@ -5,7 +5,8 @@
 //! has passed is under the root.
 
 use super::anchors::{ANCHOR_BITS_MAX, ANCHOR_BITS_MIN, Anchor, anchor_bits};
-use super::chunk::{ChunkIndex, root_of_leaves};
+use super::chunk::ChunkIndex;
+use super::proving::{Proven, Proving};
 use super::sums::Sums;
 use super::{BLOCK_BYTES, CHUNK_BYTES};
 use crate::model::ContentId;
@@ -255,6 +256,11 @@ impl IndexHeader {
         &self.sidecar
     }
 
+    /// The checksums of the sections.
+    pub(super) fn sums(&self) -> [u32; 4] {
+        self.sums
+    }
+
     /// Bytes of the whole sidecar.
     #[must_use]
     pub fn total_bytes(&self) -> u64 {
@@ -321,12 +327,14 @@ impl<'a> IndexView<'a> {
     /// # Errors
     /// [`IndexError::Damaged`] when one does not fit.
     pub fn verify(&self) -> Result<(), IndexError> {
-        let sums = [self.leaves, self.strong, self.crcs, self.anchors].map(crc32fast::hash);
-        let root = || root_of_leaves(self.leaves(), self.header.sidecar.length);
-        if sums != self.header.sums || root() != Some(self.id()) {
-            return Err(IndexError::Damaged);
-        }
+        let mut proving = Proving::default();
+        while proving.step(self)? == Proven::More {}
         Ok(())
+    }
+
+    /// Leaves, strong hashes, checksums, anchors.
+    pub(super) fn sections(&self) -> [&'a [u8]; 4] {
+        [self.leaves, self.strong, self.crcs, self.anchors]
     }
 
     /// What it is the index of.
@@ -419,7 +427,7 @@ impl<'a> IndexView<'a> {
     }
 }
 
-fn anchor_of(bytes: &[u8]) -> Anchor {
+pub(super) fn anchor_of(bytes: &[u8]) -> Anchor {
     Anchor {
         fingerprint: u32::from_le_bytes(bytes[..4].try_into().expect("4 bytes")),
         position: u64::from_le_bytes(bytes[4..].try_into().expect("8 bytes")),

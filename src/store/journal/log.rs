@@ -99,6 +99,11 @@ impl Log {
         Ok(log)
     }
 
+    /// Its length.
+    pub(super) fn bytes(&self) -> u64 {
+        self.tail
+    }
+
     /// Goes on after the records up to `tail` of one that was read, with `next` as the next stamp.
     pub(super) fn resume(held: Held, boot: Boot, next: Stamp, tail: u64) -> io::Result<Log> {
         if held.file.metadata()?.len() != tail {

@@ -208,6 +208,18 @@ impl Journal {
         self.table.iter()
     }
 
+    /// Unfinished transfers.
+    #[must_use]
+    pub fn entries(&self) -> usize {
+        self.table.len()
+    }
+
+    /// Bytes of the file; 0 while there is none.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.log.as_ref().map_or(0, Log::bytes)
+    }
+
     /// Ends all transfers of which the last record is older than this, and says which these are.
     pub fn end_older_than(&mut self, unix_seconds: i64) -> Vec<TransferId> {
         let old = self.iter().filter(|unfinished| unfinished.touched < unix_seconds);

@@ -52,6 +52,8 @@ pub struct Tidied {
     pub versions: u64,
     /// Bytes that they took on the disk.
     pub bytes: u64,
+    /// Bytes of those that stay, once all were counted.
+    pub kept_bytes: u64,
 }
 
 /// A tidying in progress. Can go from thread to thread between steps.
@@ -124,6 +126,7 @@ impl Tidying {
         let mut give_up = |version: &Version| {
             tidied.versions += 1;
             tidied.bytes += version.disk_bytes();
+            tidied.kept_bytes = tidied.kept_bytes.saturating_sub(version.disk_bytes());
             Stay::No
         };
         let more = match &mut self.pass {
@@ -158,6 +161,7 @@ impl Tidying {
             return Ok(false);
         };
         let total: u64 = minutes.values().sum();
+        self.tidied.kept_bytes = total;
         let Some(until) = last_minute_to_go(&minutes, total, self.bytes_max) else {
             return Ok(false);
         };
