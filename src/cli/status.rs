@@ -140,9 +140,10 @@ fn loop_lines(status: &Value) -> [String; 4] {
             count("/sessions/failed"),
         ),
         format!(
-            "  loop         longest turn {}, on average {}",
+            "  loop         longest turn {}, on average {}, {} in line",
             turn(number("/longest_turn_micros")),
             turn(number("/turn_time/sum_micros") / number("/turn_time/count").max(1)),
+            quantity::count(number("/lines/interactive") + number("/lines/bulk")),
         ),
         format!(
             "  memory       {} in use{of_limit}, longest queue {}",
@@ -232,7 +233,7 @@ mod tests {
             "loop_status": {
                 "connections": 2, "accepted": 1234, "turned_away": 0, "longest_turn_micros": 4_250,
                 "active": 1, "queued": 3, "sessions": {"completed": 1_000, "failed": 7},
-                "turn_time": {"count": 4, "sum_micros": 2_000}, "longest_queue_bytes": 2048,
+                "lines": {"interactive": 2, "bulk": 3}, "turn_time": {"count": 4, "sum_micros": 2_000}, "longest_queue_bytes": 2048,
                 "anonymous_bytes": 3 << 20, "memory_bytes": 1 << 20, "memory_limit_bytes": 64 << 20,
             },
         });
@@ -247,7 +248,7 @@ mod tests {
             [
                 "  connections  2 open, 1,234 accepted, 0 turned away",
                 "  sessions     1 active, 3 queued, 1,000 completed, 7 failed",
-                "  loop         longest turn 4.2 ms, on average 500 µs",
+                "  loop         longest turn 4.2 ms, on average 500 µs, 5 in line",
                 "  memory       3.0 MiB in use, 1.0 MiB of 64 MiB by its own account, longest queue 2.0 KiB",
             ]
         );

@@ -56,7 +56,7 @@ impl Ahead {
         let slice = Slice::begin();
         let before = std::mem::replace(&mut entry.state, State::Open(None));
         let mut opening = match before {
-            State::Opening(opening) => *opening,
+            State::Opening(opening) => opening,
             open @ State::Open(_) => {
                 entry.state = open;
                 return true;
@@ -71,7 +71,7 @@ impl Ahead {
                 Opened::More(more) => opening = more,
             }
             if slice.is_over() {
-                entry.state = State::Opening(Box::new(opening));
+                entry.state = State::Opening(opening);
                 return false;
             }
         }
@@ -94,7 +94,7 @@ impl Ahead {
         self.entries.push(Entry {
             id: *id,
             asked: self.clock,
-            state: State::Opening(Box::new(opening)),
+            state: State::Opening(opening),
         });
         Some(self.entries.len() - 1)
     }

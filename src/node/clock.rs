@@ -5,7 +5,7 @@
 
 use crate::model::MINUTES_PER_DAY;
 use std::time::{SystemTime, UNIX_EPOCH};
-use tz::TimeZone;
+use tz::{LocalTimeType, TimeZone};
 
 const DAY_SECONDS: i64 = 24 * 3600;
 
@@ -15,7 +15,7 @@ pub(super) fn minute_of_day() -> (u16, u64) {
     let seconds = i64::try_from(now.as_secs()).unwrap_or(0);
     let zone = zone();
     let offset = zone.as_ref().and_then(|zone| zone.find_local_time_type(seconds).ok());
-    let minute = minute_at(seconds, offset.map_or(0, |local| local.ut_offset()));
+    let minute = minute_at(seconds, offset.map_or(0, LocalTimeType::ut_offset));
     let gone = (now.as_secs() % 60) * 1000 + u64::from(now.subsec_millis());
     (minute, 60_000 - gone)
 }

@@ -175,6 +175,16 @@ const METRICS: &[Metric] = &[
         "Visits to connections that had something to do.",
     ),
     gauge(
+        "syncline_ready_connections",
+        At::Keys("/loop_status/lines", "line"),
+        "Connections that stand in line for a visit.",
+    ),
+    gauge(
+        "syncline_ready_longest_connections",
+        At::Keys("/loop_status/longest_lines", "line"),
+        "The longest that the lines were since the start.",
+    ),
+    gauge(
         "syncline_outbound_longest_bytes",
         At::One("/loop_status/longest_queue_bytes"),
         "The longest queue that any connection had since the start.",

@@ -57,6 +57,10 @@ fn snapshot(names: &[&'static str]) -> Snapshot<'static> {
         descriptors: Some(number()),
         ..LoopStatus::of(
             &Counters {
+                interactive_line: usize::try_from(number()).unwrap(),
+                bulk_line: usize::try_from(number()).unwrap(),
+                interactive_line_longest: usize::try_from(number()).unwrap(),
+                bulk_line_longest: usize::try_from(number()).unwrap(),
                 helper_queue: number(),
                 helper_jobs: number(),
                 helper_busy_micros: number(),

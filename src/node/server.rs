@@ -110,13 +110,7 @@ impl Server {
         };
         let home = Home::open(&options.home).map_err(state)?;
         let shares = open_shares(options)?;
-        let limited = options.bandwidth.shares.iter().map(|(share, _)| share);
-        if let Some(share) = limited
-            .into_iter()
-            .find(|name| shares.iter().all(|share| share.name != **name))
-        {
-            return Err(ServerError::NoSuchShare(share.clone()));
-        }
+        check_limits(options)?;
         let (security, own) = security(options, &home)?;
         let broken = |error: io::Error| ServerError::State {
             reason: system_reason(&error),
@@ -128,17 +122,7 @@ impl Server {
             addresses.push(listened.map_err(|source| ServerError::Listen { address, source })?.1);
         }
         let (web, metrics) = listen_for_metrics(&mut reactor, options.metrics)?;
-        let running = RunningServer {
-            pid: std::process::id(),
-            listen: addresses.clone(),
-            plain: options.plain,
-            device: own,
-            shares: options
-                .shares
-                .iter()
-                .map(|share| (share.name.clone(), absolute(&share.path)))
-                .collect(),
-        };
+        let running = running(options, &addresses, own);
         let run_file = home.announce(&running).map_err(state)?;
         let rates = Rates::begin(&options.bandwidth, reactor.shared());
         let node = ServerNode::new(options, home, own, shares, (rates, web));
@@ -326,6 +310,30 @@ fn listen_for_metrics(
     // Whoever wants to know why nobody is let in has to be let in.
     reactor.accept_always(index);
     Ok((Web::listening(index, bound), Some(bound)))
+}
+
+/// What commands are told of it.
+fn running(options: &ServerOptions, addresses: &[SocketAddr], own: Option<DeviceId>) -> RunningServer {
+    let shares = options.shares.iter();
+    RunningServer {
+        pid: std::process::id(),
+        listen: addresses.to_vec(),
+        plain: options.plain,
+        device: own,
+        shares: shares
+            .map(|share| (share.name.clone(), absolute(&share.path)))
+            .collect(),
+    }
+}
+
+/// A limit for a share that is not there is a slip, and would limit nothing.
+fn check_limits(options: &ServerOptions) -> Result<(), ServerError> {
+    let is_served = |name: &ShareName| options.shares.iter().any(|share| share.name == *name);
+    let mut limited = options.bandwidth.shares.iter().map(|(name, _)| name);
+    match limited.find(|name| !is_served(name)) {
+        Some(name) => Err(ServerError::NoSuchShare(name.clone())),
+        None => Ok(()),
+    }
 }
 
 /// Commands that read it have another working directory.

@@ -71,6 +71,9 @@ pub(crate) struct LoopStatus {
     pub(crate) visits: u64,
     pub(crate) longest_turn_micros: u64,
     pub(crate) turn_time: TurnTime,
+    /// Connections that stand in line for a visit, and the longest that the lines ever were.
+    pub(crate) lines: Lines,
+    pub(crate) longest_lines: Lines,
     pub(crate) longest_queue_bytes: u64,
     pub(crate) commits: CommitFigures,
     pub(crate) helper: HelperStatus,
@@ -95,6 +98,13 @@ pub(crate) struct TurnTime {
 pub(crate) struct TurnBucket {
     pub(crate) up_to_micros: u64,
     pub(crate) count: u64,
+}
+
+/// The two lines of connections that have something to do.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+pub(crate) struct Lines {
+    pub(crate) interactive: u64,
+    pub(crate) bulk: u64,
 }
 
 /// What is to be made durable.
@@ -139,6 +149,14 @@ impl LoopStatus {
                 buckets: times.up_to().map(bucket).collect(),
                 count: times.count(),
                 sum_micros: times.sum_micros(),
+            },
+            lines: Lines {
+                interactive: counters.interactive_line as u64,
+                bulk: counters.bulk_line as u64,
+            },
+            longest_lines: Lines {
+                interactive: counters.interactive_line_longest as u64,
+                bulk: counters.bulk_line_longest as u64,
             },
             longest_queue_bytes: counters.longest_queue_bytes as u64,
             commits: CommitFigures::default(),

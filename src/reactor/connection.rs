@@ -136,18 +136,6 @@ impl Connection {
         }
     }
 
-    /// A machine takes all bytes that it is given, and a mebibyte may be a hundred files to make. So
-    /// whatever took longer than a quantum makes the next reads smaller, until they are quick again.
-    fn fit_reading(&mut self, count: usize, took: Duration) {
-        let took_micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        if took_micros > TURN_MICROS {
-            let fitting = count as u64 * TURN_MICROS / took_micros;
-            self.read_max = usize::try_from(fitting).map_or(TURN_BYTES, |fitting| fitting.clamp(READ_MIN, TURN_BYTES));
-        } else if took_micros < TURN_MICROS / 2 {
-            self.read_max = (self.read_max * 2).min(TURN_BYTES);
-        }
-    }
-
     /// Sets the connection's only timer, or none.
     pub(super) fn set_timer(&mut self, id: ConnId, shared: &mut Shared, when: Option<Tick>) {
         if let Some(timer) = self.timer.take() {
@@ -355,7 +343,7 @@ impl<M, H: Handler<M>> Visit<'_, M, H> {
             // `bytes` lie in the scratch buffers, which the context does not reach.
             let begun = Instant::now();
             self.handler.received(&mut cx, self.machine, bytes);
-            self.connection.fit_reading(count, begun.elapsed());
+            self.connection.read_max = fitting(self.connection.read_max, count, begun.elapsed());
             self.note_fullness();
         }
     }
@@ -453,6 +441,21 @@ impl<M, H: Handler<M>> Visit<'_, M, H> {
     }
 }
 
+/// Bytes to read at a time from now on, after a machine `took` so long for `count` bytes. It takes all that it
+/// is given, and a mebibyte may be a hundred files to make. So whatever took longer than a quantum makes the
+/// next reads smaller, until they are quick again.
+fn fitting(read_max: usize, count: usize, took: Duration) -> usize {
+    let took_micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+    if took_micros > TURN_MICROS {
+        let fitting = count as u64 * TURN_MICROS / took_micros;
+        return usize::try_from(fitting).map_or(TURN_BYTES, |fitting| fitting.clamp(READ_MIN, TURN_BYTES));
+    }
+    match took_micros < TURN_MICROS / 2 {
+        true => (read_max * 2).min(TURN_BYTES),
+        false => read_max,
+    }
+}
+
 /// Bytes that the limits of bandwidth let a connection move now.
 fn allowed(connection: &mut Connection, shared: &mut Shared, direction: Direction) -> usize {
     if shared.limits.is_off() {
@@ -504,5 +507,27 @@ fn is_connected(stream: &mut Stream) -> Result<bool, Closed> {
 impl std::fmt::Debug for Connection {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Connection({} {:?} {:?})", self.peer, self.phase, self.outbound)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Files of 4 KiB that take 100 µs each: reads shrink to what fits into a quantum, and never to nothing.
+    #[test]
+    fn reads_shrink_to_what_a_machine_deals_with_in_time_and_grow_again() {
+        let took = |count: usize| Duration::from_micros(count as u64 / 4096 * 100);
+        let mut read_max = TURN_BYTES;
+        for _ in 0..3 {
+            read_max = fitting(read_max, read_max, took(read_max));
+        }
+        assert!(took(read_max) <= Duration::from_micros(TURN_MICROS), "{read_max} bytes");
+        assert!(read_max >= 64 * 1024, "{read_max} bytes");
+        assert_eq!(fitting(read_max, 100, Duration::from_secs(1)), READ_MIN);
+        for _ in 0..10 {
+            read_max = fitting(read_max, read_max, Duration::from_micros(100));
+        }
+        assert_eq!(read_max, TURN_BYTES);
     }
 }

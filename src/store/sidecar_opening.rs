@@ -23,7 +23,7 @@ pub struct SidecarOpening {
 #[derive(Debug)]
 pub enum Opened {
     /// There is more to prove.
-    More(SidecarOpening),
+    More(Box<SidecarOpening>),
     /// The sidecar; `None` when it is damaged.
     Done(Option<MappedSidecar>),
 }

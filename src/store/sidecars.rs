@@ -214,16 +214,15 @@ impl Sidecars {
 
     /// Begins to open the sidecar of `id`, if there is one.
     #[must_use]
-    pub fn begin_open(&self, id: &ContentId) -> Option<SidecarOpening> {
+    pub fn begin_open(&self, id: &ContentId) -> Option<Box<SidecarOpening>> {
         let file = self.open_file(id, OFlags::RDONLY)?;
-        SidecarOpening::new(file, id)
-            .inspect_err(|error| self.discard(id, error))
-            .ok()
+        let opening = SidecarOpening::new(file, id).inspect_err(|error| self.discard(id, error));
+        opening.ok().map(Box::new)
     }
 
     /// Proves the next part of it, for less than half a millisecond.
     #[must_use]
-    pub fn go_on_open(&self, mut opening: SidecarOpening) -> Opened {
+    pub fn go_on_open(&self, mut opening: Box<SidecarOpening>) -> Opened {
         match opening.step() {
             Ok(Proven::More) => Opened::More(opening),
             Ok(Proven::Whole) => {

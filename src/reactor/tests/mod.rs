@@ -66,6 +66,8 @@ struct Host {
     in_this_turn: HashMap<ConnId, usize>,
     /// What a flooding machine sends, again and again.
     flooded: Rc<Vec<u8>>,
+    /// How long a timer or a result keeps the loop.
+    busy: Duration,
 }
 
 impl Host {
@@ -81,7 +83,13 @@ impl Host {
             deadlines: Vec::new(),
             in_this_turn: HashMap::new(),
             flooded: Rc::new(vec![0x5a; 64 * 1024]),
+            busy: Duration::ZERO,
         }
+    }
+
+    fn work(&self) {
+        let begun = Instant::now();
+        while begun.elapsed() < self.busy {}
     }
 
     fn why(&self, is_server: bool) -> Option<&Closed> {
@@ -153,6 +161,7 @@ impl Handler<Machine> for Host {
 
     fn durable(&mut self, _: &mut Shared, ticket: u64, result: io::Result<()>) {
         self.durable.push((ticket, result.is_ok()));
+        self.work();
     }
 
     fn signal(&mut self, _: &mut Shared, signal: i32) {
@@ -161,6 +170,7 @@ impl Handler<Machine> for Host {
 
     fn timer(&mut self, shared: &mut Shared, key: u64) {
         self.timers.push(key);
+        self.work();
         if key == 99 {
             shared.stop();
         }
@@ -240,6 +250,49 @@ fn a_connection_that_nobody_answers_fails_with_a_reason() {
         .unwrap();
     run(&mut reactor, &mut host, |host, _| !host.closed.is_empty());
     assert!(matches!(host.why(false), Some(Closed::Connect(_))), "{:?}", host.closed);
+}
+
+/// What comes all at once is dealt with in slices: a turn does not grow with the number of timers or results,
+/// and none of them is lost or waits for an event.
+#[test]
+fn timers_and_results_that_come_all_at_once_are_spread_over_turns() {
+    let (mut reactor, mut host) = (reactor(), Host::new(Role::Echo));
+    host.busy = Duration::from_micros(400);
+    let now = reactor.shared().now();
+    for ticket in 0..40 {
+        reactor.shared().set_timer(1_000 + ticket, now);
+        assert!(reactor.shared().submit(ticket, Box::new(|| Ok(()))).is_ok());
+    }
+    reactor.turn(Some(Duration::ZERO), &mut host).unwrap();
+    // 1 ms of 400 µs each, and the one that is under way.
+    assert!(
+        (1..=4).contains(&host.timers.len()),
+        "{} timers in a turn",
+        host.timers.len()
+    );
+    let mut most = 0;
+    while host.timers.len() < 40 || host.durable.len() < 40 {
+        let before = host.durable.len();
+        // Nothing but what is left brings the next turn about.
+        reactor.turn(Some(Duration::from_secs(20)), &mut host).unwrap();
+        most = most.max(host.durable.len() - before);
+    }
+    assert!(most <= 4, "{most} results in a turn");
+    assert_eq!(host.timers, (1_000..1_040).collect::<Vec<_>>());
+    assert_eq!(host.durable, (0..40).map(|ticket| (ticket, true)).collect::<Vec<_>>());
+}
+
+/// A visit that took much of its quantum moves a connection behind those that have little to do.
+#[test]
+fn whoever_floods_stands_in_the_line_of_bulk_connections() {
+    let (mut reactor, mut host) = (reactor(), Host::new(Role::Flood));
+    let (_, address) = reactor.listen(any_port(), Security::Plain).unwrap();
+    let machine = Machine::new(Role::Count, &Rc::default());
+    reactor.connect(address, &ClientSecurity::Plain, machine).unwrap();
+    run(&mut reactor, &mut host, |_, reactor| {
+        reactor.counters().bulk_line_longest > 0
+    });
+    assert!(reactor.counters().interactive_line_longest > 0);
 }
 
 #[test]
