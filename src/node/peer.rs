@@ -258,3 +258,18 @@ impl Session {
         cx.close_after_flush();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Thousands of connections that do nothing lie in the slab: what one takes there is its price. What a
+    // transfer needs comes with the transfer, in boxes.
+    #[test]
+    fn an_idle_connection_is_small() {
+        assert!(size_of::<Peer>() <= 768, "{}", size_of::<Peer>());
+        assert!(size_of::<Machine>() <= 192, "{}", size_of::<Machine>());
+        let peer = Peer::new(Machine::server("server"), Audience::Nobody);
+        assert!(peer.session.machine.held_bytes() == 0 && peer.decoder.held_bytes() == 0);
+    }
+}

@@ -14,6 +14,7 @@ use super::sessions::{Sessions, Turn, Visitor};
 use crate::model::{CloseCode, DeviceId, Fault, Tick};
 use crate::reactor::{ConnId, Context, Shared};
 use crate::wire::Begin;
+use std::collections::HashSet;
 use std::time::Duration;
 
 /// The timer that counts the places in the line.
@@ -60,6 +61,8 @@ pub(super) struct Turns {
     pub(super) budget: Budget,
     /// What files take that are on their way to the disk.
     commit_bytes: usize,
+    /// Who is not read from until the disk has caught up.
+    for_disk: HashSet<ConnId>,
     /// Who is not read from until others have given memory back.
     rations: Rations,
     /// Transfers that were told to come again.
@@ -79,6 +82,7 @@ impl Turns {
                 },
             ),
             commit_bytes: 0,
+            for_disk: HashSet::new(),
             rations: Rations::default(),
             refused_busy: 0,
         }
@@ -166,6 +170,7 @@ impl ServerNode {
         }
         self.turns.sessions.end(id, shared.now());
         self.turns.rations.forget(id);
+        self.turns.for_disk.remove(&id);
         self.give_turns(shared);
         if let Some(oldest) = self.turns.sessions.oldest().filter(|_| !self.turns.rations.is_empty()) {
             shared.wake(oldest);
@@ -186,11 +191,19 @@ impl ServerNode {
 
     /// Whether a connection may read and make more; it is held back if not.
     pub(super) fn may_go_on(&mut self, shared: &mut Shared, id: ConnId, session: &mut Session) -> bool {
-        let goes_on = session.transfer.is_none()
-            || self.turns.budget.pressure() < Pressure::Tight
-            || self.turns.rations.favours(id, &self.turns.sessions);
+        let runs = session.transfer.is_some();
+        let is_bulk = matches!(&session.transfer, Some(Transfer::Receiving(receiving)) if receiving.is_bulk());
+        let waits_for_disk = is_bulk && self.core.committer.is_behind();
+        let is_tight = runs && self.turns.budget.pressure() >= Pressure::Tight;
+        let waits_for_memory = is_tight && !self.turns.rations.favours(id, &self.turns.sessions);
+        let goes_on = !waits_for_disk && !waits_for_memory;
         session.starved = !goes_on;
-        if goes_on {
+        if waits_for_disk {
+            self.turns.for_disk.insert(id);
+        } else {
+            self.turns.for_disk.remove(&id);
+        }
+        if !waits_for_memory {
             self.turns.rations.let_go(id);
         } else if self.turns.rations.hold_back(id) {
             let when = shared.now() + RATION_MS;
@@ -310,6 +323,11 @@ impl ServerNode {
     /// Files have reached the disk, or failed to.
     pub(super) fn commits_ended(&mut self, shared: &mut Shared) {
         self.account_commits();
+        if !self.core.committer.is_behind() {
+            for id in self.turns.for_disk.drain() {
+                shared.wake(id);
+            }
+        }
         self.let_go_on(shared);
         self.give_turns(shared);
     }

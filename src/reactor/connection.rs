@@ -537,4 +537,15 @@ mod tests {
         }
         assert_eq!(read_max, TURN_BYTES);
     }
+
+    // Nine thousand idle connections lie in the slab: buffers come with bytes, and go with them.
+    #[test]
+    fn an_idle_connection_is_small() {
+        assert!(size_of::<Connection>() <= 256, "{}", size_of::<Connection>());
+        assert!(
+            size_of::<Stream>() <= 64,
+            "TLS has its state in a box: {}",
+            size_of::<Stream>()
+        );
+    }
 }

@@ -17,9 +17,9 @@ use std::collections::VecDeque;
 
 /// Microseconds after which a pass makes way for events.
 pub(super) const PASS_MICROS: u64 = 8_000;
-/// Microseconds of a pass that bulk connections share: two full quanta. Looking for events in between
+/// Microseconds of a pass that bulk connections share: a full quantum. Looking for events in between
 /// costs a few microseconds, and it is what lets a small request past the large ones.
-pub(super) const BULK_MICROS: u64 = 4_000;
+pub(super) const BULK_MICROS: u64 = 2_000;
 
 /// The two lines.
 #[derive(Debug, Default)]
@@ -280,8 +280,8 @@ mod tests {
         assert_eq!(order(10), [0, 1, 2, 4, 5, 3], "time for all");
         assert_eq!(order(2_000), [0, 1, 2, 4], "8 ms are over with the first bulk one");
         assert_eq!(order(20_000), [0, 5], "one of each in any case");
-        assert_eq!(order(1_500), [1, 2, 0, 3, 4, 5], "bulk ones share what is left");
-        assert_eq!(order(1_700), [1, 2, 0, 3, 4], "but no more than that");
+        assert_eq!(order(700), [1, 2, 0, 3, 4, 5], "bulk ones share what is left");
+        assert_eq!(order(1_000), [1, 2, 0, 3, 4], "but no more than that");
     }
 
     /// The shape of the load that the two lines are for: 1,000 small ones that always have something
