@@ -105,10 +105,10 @@ impl Handler<Guest> for ServerNode {
         }
     }
 
-    fn may_read(&mut self, shared: &mut Shared, id: ConnId, guest: &mut Guest) -> bool {
+    fn may_read(&mut self, shared: &mut Shared, id: ConnId, guest: &mut Guest) -> usize {
         match guest {
             Guest::Sync { peer, .. } => Handler::<Peer>::may_read(self, shared, id, peer),
-            Guest::Web(_) => true,
+            Guest::Web(_) => usize::MAX,
         }
     }
 

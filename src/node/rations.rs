@@ -1,7 +1,7 @@
 //! Who goes on while memory is short: the transfer that began first, and beside it one of the others in turns.
 //!
 //! 1. A transfer that may not go on is held back: nothing is read from it, and nothing made for it.
-//! 2. When there is memory again, all that are held back are let go on; some are held back again at once.
+//! 2. When there is memory again, some are let go on, and these bring others as long as it lasts.
 //! 3. Until then a timer gives the next one its turn, so that a first one with a slow client holds up nobody for
 //!    good.
 //!
@@ -49,10 +49,14 @@ impl Rations {
         self.held_back.is_empty()
     }
 
-    /// Everybody may go on, as far as the memory lasts.
-    pub(super) fn let_all_go(&mut self) -> impl Iterator<Item = ConnId> + use<'_> {
-        self.turn = None;
-        self.held_back.drain()
+    /// There is memory again: some of those that are held back may go on. Each of them, if that is still so then,
+    /// brings others; all at once would only take the memory from each other.
+    pub(super) fn let_some_go(&mut self) -> [Option<ConnId>; 2] {
+        [(); 2].map(|()| {
+            let id = self.held_back.iter().next().copied()?;
+            self.held_back.remove(&id);
+            Some(id)
+        })
     }
 
     /// The next one has its turn: whose it was and whose it is.
@@ -102,10 +106,11 @@ mod tests {
         let mut rations = Rations::default();
         assert!(rations.hold_back(id(1)));
         assert!(!rations.hold_back(id(2)));
-        assert_eq!(rations.let_all_go().count(), 2);
+        assert!(rations.let_some_go().iter().all(Option::is_some));
+        assert!(rations.is_empty());
         assert!(rations.hold_back(id(2)), "the first one again");
         assert!(!rations.hold_back(id(2)));
-        assert_eq!(rations.let_all_go().collect::<Vec<_>>(), [id(2)]);
+        assert_eq!(rations.let_some_go(), [Some(id(2)), None]);
         assert!(rations.is_empty());
     }
 

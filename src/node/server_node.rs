@@ -82,6 +82,8 @@ pub(super) enum Draining {
     Over,
 }
 
+/// Bytes that are read at a time from a transfer that is not amid a file: some two hundred of the smallest files.
+const MIXED_READ_BYTES: usize = 32 * 1024;
 /// The timer that ends draining.
 pub(super) const DRAIN_TIMER: u64 = 1;
 /// The timer that looks for revoked devices.
@@ -116,8 +118,15 @@ impl Handler<Peer> for ServerNode {
         cx.set_deadline(Some(peer.session.began + self.deadlines.handshake_ms));
     }
 
-    fn may_read(&mut self, shared: &mut Shared, id: ConnId, peer: &mut Peer) -> bool {
-        self.may_go_on(shared, id, &mut peer.session)
+    fn may_read(&mut self, shared: &mut Shared, id: ConnId, peer: &mut Peer) -> usize {
+        if !self.may_go_on(shared, id, &mut peer.session) {
+            return 0;
+        }
+        match &peer.session.transfer {
+            // What comes next may be hundreds of small files to make, however quick what came before was.
+            Some(Transfer::Receiving(receiving)) if !receiving.is_amid_file() => MIXED_READ_BYTES,
+            _ => usize::MAX,
+        }
     }
 
     fn received(&mut self, cx: &mut Context<'_>, peer: &mut Peer, bytes: &[u8]) {

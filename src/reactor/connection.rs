@@ -304,19 +304,20 @@ impl<M, H: Handler<M>> Visit<'_, M, H> {
         if !connection.reads() || quantum.bytes == 0 {
             return Ok(false);
         }
-        if connection.phase == Phase::Open
-            && connection.broken.is_none()
-            && !self.handler.may_read(self.shared, self.id, self.machine)
-        {
-            connection.paused = true;
-            return Ok(false);
+        let mut wanted = usize::MAX;
+        if connection.phase == Phase::Open && connection.broken.is_none() {
+            wanted = self.handler.may_read(self.shared, self.id, self.machine);
+            if wanted == 0 {
+                connection.paused = true;
+                return Ok(false);
+            }
         }
         let allowed = allowed(connection, self.shared, Direction::Down);
         if allowed == 0 {
             *starved = true;
             return Ok(false);
         }
-        let limit = quantum.bytes.min(allowed).min(connection.read_max);
+        let limit = quantum.bytes.min(allowed).min(connection.read_max).min(wanted);
         match connection.stream.receive(self.scratch, limit) {
             Ok(Flow::Moved(count)) => {
                 connection.received += count as u64;
