@@ -320,6 +320,36 @@ mod tests {
         assert!(matches!(liveness.check(sight, PATIENCE), Pulse::Alive(_)));
     }
 
+    /// A server that is short of memory reads from others first, for minutes; it pings meanwhile. One that says
+    /// nothing either is gone.
+    #[test]
+    fn who_answers_but_does_not_read_has_a_patience_of_its_own() {
+        let patience = Patience {
+            unread_ms: 3_600_000,
+            quiet_ms: None,
+            ..PATIENCE
+        };
+        let mut liveness = Liveness::default();
+        let mut look = |now: Tick, pings: bool| {
+            if pings {
+                liveness.heard(now);
+            }
+            let sight = Sight {
+                now,
+                queued_bytes: 200_000,
+                sent_bytes: 0,
+                held_up: Held::No,
+            };
+            liveness.check(sight, patience)
+        };
+        for second in 0..3_000 {
+            assert!(matches!(look(Tick(second * 1_000), true), Pulse::Alive(_)));
+        }
+        assert!(matches!(look(Tick(3_058_000), false), Pulse::Alive(_)));
+        assert_eq!(look(Tick(3_060_000), false), Pulse::Stalled(Stall::Silent(60_000)));
+        assert_eq!(look(Tick(3_600_000), true), Pulse::Stalled(Stall::Unread(3_600_000)));
+    }
+
     #[test]
     fn each_reason_names_its_limit() {
         for (stall, text) in [

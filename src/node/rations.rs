@@ -12,12 +12,19 @@ use super::sessions::Sessions;
 use crate::reactor::ConnId;
 use std::collections::HashSet;
 
+/// Of so many turns one is given when memory is all but used up.
+const TURNS_PASSED: u32 = 20;
+
 /// The transfers that are held back, and whose turn it is.
 #[derive(Debug, Default)]
 pub(super) struct Rations {
     held_back: HashSet<ConnId>,
     /// The one beside the first, with the number that says when it began.
     turn: Option<(u64, ConnId)>,
+    /// The number from which on the next one is looked for.
+    next_number: u64,
+    /// Turns that were nobody's since the last one.
+    passed: u32,
     /// Those that have to give their memory back and come again.
     shed: HashSet<ConnId>,
 }
@@ -59,11 +66,18 @@ impl Rations {
         })
     }
 
-    /// The next one has its turn: whose it was and whose it is.
-    pub(super) fn next_turn(&mut self, sessions: &Sessions) -> [Option<ConnId>; 2] {
+    /// The next one has its turn: whose it was and whose it is. When memory is all but used up, most turns are
+    /// nobody's, so that what takes it can reach the disk.
+    pub(super) fn next_turn(&mut self, sessions: &Sessions, is_full: bool) -> [Option<ConnId>; 2] {
         let before = self.turn.take();
-        let after = before.map_or(0, |(number, _)| number + 1);
-        self.turn = sessions.by_age_from(after).find(|(_, id)| self.held_back.contains(id));
+        if let Some((number, _)) = before {
+            self.next_number = number + 1;
+        }
+        self.passed = if is_full { (self.passed + 1) % TURNS_PASSED } else { 0 };
+        if self.passed == 0 {
+            let mut running = sessions.by_age_from(self.next_number);
+            self.turn = running.find(|(_, id)| self.held_back.contains(id));
+        }
         [before, self.turn].map(|turn| turn.map(|(_, id)| id))
     }
 
@@ -124,7 +138,7 @@ mod tests {
         });
         let mut turns = Vec::new();
         for _ in 0..6 {
-            let [before, now] = rations.next_turn(&sessions);
+            let [before, now] = rations.next_turn(&sessions, false);
             assert_eq!(before, turns.last().copied());
             let now = now.unwrap();
             assert!(rations.favours(now, &sessions) && rations.favours(id(0), &sessions));
@@ -140,8 +154,11 @@ mod tests {
         sessions.end(id(3), Tick(0));
         rations.forget(id(2));
         rations.forget(id(3));
-        assert_eq!(rations.next_turn(&sessions)[1], Some(id(4)));
-        assert_eq!(rations.next_turn(&sessions)[1], Some(id(1)));
+        assert_eq!(rations.next_turn(&sessions, false)[1], Some(id(4)));
+        assert_eq!(rations.next_turn(&sessions, false)[1], Some(id(1)));
+        // With hardly any memory left turns are rare, and go on where they were.
+        let given: Vec<_> = (0..40).filter_map(|_| rations.next_turn(&sessions, true)[1]).collect();
+        assert_eq!(given, [4, 1].map(id));
     }
 
     #[test]

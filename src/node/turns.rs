@@ -222,7 +222,9 @@ impl ServerNode {
     pub(super) fn next_ration(&mut self, shared: &mut Shared) {
         self.account_commits();
         self.let_go_on(shared);
-        for id in self.turns.rations.next_turn(&self.turns.sessions).into_iter().flatten() {
+        let is_full = self.turns.budget.pressure() >= Pressure::Full;
+        let turns = self.turns.rations.next_turn(&self.turns.sessions, is_full);
+        for id in turns.into_iter().flatten() {
             shared.wake(id);
         }
         if !self.turns.rations.is_empty() {
@@ -298,7 +300,8 @@ impl ServerNode {
                 return Err(Fault::new(CloseCode::Limit, text));
             }
         }
-        held += self.turns.budget.costs().connection;
+        // The allocator has its share.
+        held += held / 8 + self.turns.budget.costs().connection;
         let grew = held > session.held;
         self.turns.budget.change(session.held, held);
         session.held = held;
@@ -335,6 +338,7 @@ impl ServerNode {
     /// What is on its way to the disk belongs to nobody in particular.
     fn account_commits(&mut self) {
         let held = self.core.committer.held_bytes();
+        let held = held + held / 8;
         self.turns.budget.change(self.turns.commit_bytes, held);
         self.turns.commit_bytes = held;
     }
