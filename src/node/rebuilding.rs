@@ -2,6 +2,7 @@
 //!
 //! Invariant: a patch is only applied to the very file whose content was named.
 
+use super::options::Durability;
 use super::partial::{Parked, Partial};
 use super::patches::{Outcome, Sound, Stepped};
 use super::patching::{PatchError, Patching};
@@ -223,7 +224,10 @@ fn open_patch(
             let target = Target::open(place, basis, &want.path, patch.size, (in_place, kept)).map_err(code)?;
             let file = target.file().try_clone().map_err(|_| ItemCode::Other)?;
             let sidecar = place.deltas.begin_patched(&patch.basis, patch.size);
-            let verifying = Verifying::new(Arc::new(file), serial, sidecar);
+            let mut verifying = Verifying::new(Arc::new(file), serial, sidecar);
+            if place.durability == Durability::Barrier && !in_place {
+                verifying.flush_on_the_way();
+            }
             Patching::new(target, patch, verifying, leaves, lease)
         }
     };
