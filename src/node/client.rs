@@ -62,6 +62,7 @@ impl Client {
             ..Bandwidth::default()
         };
         let rates = Rates::begin(&bandwidth, reactor.shared());
+        let delay = options.delay;
         let mut node = ClientNode {
             options,
             deltas: Rc::new(Deltas::in_home(&home)),
@@ -79,7 +80,7 @@ impl Client {
             phase: Phase::Connecting,
             retrying: Retrying::default(),
             connected_once: false,
-            started: Instant::now(),
+            started: Instant::now() + delay,
             reported: Tick(0),
             earlier: Summary::default(),
             disk_full: false,
@@ -88,8 +89,8 @@ impl Client {
             stalled: None,
             rates,
         };
-        if !node.options.delay.is_zero() {
-            let delay_ms = u64::try_from(node.options.delay.as_millis()).unwrap_or(u64::MAX);
+        if !delay.is_zero() {
+            let delay_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
             node.phase = Phase::Waiting;
             let shared = reactor.shared();
             shared.set_timer(RETRY_TIMER, shared.now() + delay_ms);
