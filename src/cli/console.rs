@@ -2,11 +2,14 @@
 //! Never decides what is said, and never fails a run because nobody reads any more.
 //!
 //! Invariant: after stdout was found closed nothing is written to it again, and the run goes on:
-//! `serve --json | head -1` keeps serving, and a transfer ends with its own exit code.
+//! `serve --json | head -1` keeps serving, and a transfer ends with its own exit code. What is passed on with
+//! [`Console::live`] never waits for a reader: `serve --json | sleep 1d` keeps serving, too.
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde_json::{Value, json};
 use std::cell::{Cell, RefCell};
 use std::io::{self, IsTerminal, Write};
+use std::os::fd::AsFd;
 
 /// How the run talks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,8 +51,22 @@ pub(crate) struct Console {
     stdout: RefCell<Box<dyn Write>>,
     stderr: RefCell<Box<dyn Write>>,
     reader: Cell<Reader>,
+    /// Whether a stream takes a line at once.
+    takes: fn(Stream) -> bool,
+    /// Live events since the last one that found room.
+    left_out: Cell<u64>,
     bar: Bar,
 }
+
+/// An output stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stream {
+    Out,
+    Err,
+}
+
+/// Bytes of a line that a pipe takes at once when it takes anything (`PIPE_BUF`).
+pub(crate) const LIVE_BYTES_MAX: usize = 4096;
 
 /// What is known of whoever reads stdout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,14 +81,11 @@ impl Console {
     /// The process's own streams.
     pub(crate) fn of_process(format: Format, verbosity: Verbosity, paint: Paint) -> Console {
         let terminal = io::stderr().is_terminal();
-        Console::new(
-            format,
-            verbosity,
-            paint,
-            terminal,
-            Box::new(io::stdout()),
-            Box::new(io::stderr()),
-        )
+        let (out, err) = (Box::new(io::stdout()), Box::new(io::stderr()));
+        Console {
+            takes: takes_at_once,
+            ..Console::new(format, verbosity, paint, terminal, out, err)
+        }
     }
 
     fn new(
@@ -90,6 +104,8 @@ impl Console {
             stdout: RefCell::new(stdout),
             stderr: RefCell::new(stderr),
             reader: Cell::new(Reader::Listening),
+            takes: |_| true,
+            left_out: Cell::new(0),
             bar: Bar::default(),
         }
     }
@@ -141,6 +157,45 @@ impl Console {
         if self.format == Format::Text && self.verbosity > Verbosity::Quiet {
             self.message(line);
         }
+    }
+
+    /// What happened at a server that goes on whether anybody reads that or not: `object` for scripts, `line` for
+    /// people. Left out while nobody reads; how many were is told with the next one that finds room.
+    pub(crate) fn live(&self, line: &str, object: &Value) {
+        let left_out = self.left_out.get();
+        let finds_room = (left_out == 0 || self.say_live(&left_out_text(left_out), &left_out_object(left_out)))
+            && self.say_live(line, object);
+        self.left_out.set(match finds_room {
+            true => 0,
+            false => left_out + 1,
+        });
+    }
+
+    /// Says how many live events were left out, if any were; waits for whoever reads.
+    pub(crate) fn end_live(&self) {
+        let left_out = self.left_out.take();
+        if left_out > 0 {
+            self.note(&left_out_text(left_out));
+            self.object(&left_out_object(left_out));
+        }
+    }
+
+    /// Whether the line, or the object, was said or nobody wants it.
+    fn say_live(&self, line: &str, object: &Value) -> bool {
+        let (stream, text) = match self.format {
+            Format::Json if self.reader_is_gone() => return true,
+            Format::Json => (Stream::Out, object.to_string()),
+            Format::Text if self.verbosity == Verbosity::Quiet => return true,
+            Format::Text => (Stream::Err, line.to_owned()),
+        };
+        if text.len() >= LIVE_BYTES_MAX || !(self.takes)(stream) {
+            return false;
+        }
+        match stream {
+            Stream::Out => self.print(&text),
+            Stream::Err => self.message(&text),
+        }
+        true
     }
 
     /// Something that went wrong: stderr for people, an `error` object for scripts.
@@ -202,7 +257,9 @@ impl Console {
         }
         let write = || {
             let mut stdout = self.stdout.borrow_mut();
-            writeln!(stdout, "{line}").and_then(|()| stdout.flush())
+            stdout
+                .write_all(format!("{line}\n").as_bytes())
+                .and_then(|()| stdout.flush())
         };
         match self.bar.beside(write) {
             Ok(()) => {}
@@ -215,8 +272,32 @@ impl Console {
 
     fn message(&self, line: &str) {
         // A stderr that cannot be written leaves nobody to tell.
-        let _ = self.bar.beside(|| writeln!(self.stderr.borrow_mut(), "{line}"));
+        let text = format!("{line}\n");
+        let _ = self.bar.beside(|| self.stderr.borrow_mut().write_all(text.as_bytes()));
     }
+}
+
+fn left_out_text(events: u64) -> String {
+    format!("{events} messages were left out: nobody read them in time")
+}
+
+fn left_out_object(events: u64) -> Value {
+    json!({"event": "status", "state": "left_out", "events": events})
+}
+
+/// Whether a stream of the process takes a line, or an error, without waiting. Lines go out in one piece.
+fn takes_at_once(stream: Stream) -> bool {
+    match stream {
+        Stream::Out => is_writable(&io::stdout()),
+        Stream::Err => is_writable(&io::stderr()),
+    }
+}
+
+/// Whether a write ends at once, well or not. A stream that cannot be asked is written to.
+pub(crate) fn is_writable(stream: &impl AsFd) -> bool {
+    let mut asked = [PollFd::new(stream, PollFlags::OUT)];
+    let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+    !matches!(poll(&mut asked, Some(&at_once)), Ok(0))
 }
 
 /// The bar, when the feature is built in; it is drawn from the first `draw` on.
@@ -340,6 +421,35 @@ mod tests {
         let console = writing_to(io::ErrorKind::StorageFull);
         console.data("line");
         assert!(console.output_was_lost());
+    }
+
+    /// Events that find no room are counted, told once, and never written in part.
+    #[test]
+    fn live_events_that_find_no_room_are_counted_and_told() {
+        let event = |number: u64| json!({ "event": number });
+        for format in [Format::Json, Format::Text] {
+            let (mut console, out, err) = capture::console(format, Verbosity::Normal);
+            let mut say = |takes: fn(Stream) -> bool, numbers: std::ops::Range<u64>| {
+                console.takes = takes;
+                numbers.for_each(|number| console.live(&format!("line {number}"), &event(number)));
+            };
+            say(|_| true, 0..1);
+            say(|_| false, 1..4);
+            say(|_| true, 4..6);
+            say(|_| false, 6..8);
+            console.end_live();
+            console.end_live();
+            let long = "x".repeat(LIVE_BYTES_MAX);
+            console.takes = |_| true;
+            console.live(&long, &json!({ "long": long }));
+            let expected = match format {
+                Format::Json => [event(0), left_out_object(3), event(4), event(5), left_out_object(2)]
+                    .map(|object| object.to_string()),
+                Format::Text => ["line 0", &left_out_text(3), "line 4", "line 5", &left_out_text(2)].map(str::to_owned),
+            };
+            let said = format!("{}{}", out.text(), err.text());
+            assert_eq!(said.lines().collect::<Vec<_>>(), expected);
+        }
     }
 
     #[test]

@@ -7,7 +7,48 @@ use super::quantity;
 use super::report;
 use super::session::{Ending, Session};
 use serde_json::json;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::{SigId, flag, low_level};
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
+
+/// Remembers an interrupt of the whole series. A client hears of signals only while it lives, and one that has
+/// finished pays no heed: what comes then would be lost.
+#[derive(Default)]
+pub(crate) struct Interrupts {
+    /// The signal that came; 0 for none.
+    signal: Arc<AtomicUsize>,
+    handlers: Vec<SigId>,
+}
+
+impl Interrupts {
+    /// Watches until it is dropped.
+    pub(crate) fn watch() -> io::Result<Interrupts> {
+        let mut interrupts = Interrupts::default();
+        for (signal, number) in [(SIGINT, 2), (SIGTERM, 15)] {
+            debug_assert_eq!(usize::try_from(signal), Ok(number));
+            let handler = flag::register_usize(signal, Arc::clone(&interrupts.signal), number)?;
+            interrupts.handlers.push(handler);
+        }
+        Ok(interrupts)
+    }
+
+    /// The signal that came since the beginning, if one did.
+    pub(crate) fn seen(&self) -> Option<i32> {
+        let signal = i32::try_from(self.signal.load(Ordering::SeqCst)).ok();
+        signal.filter(|signal| *signal != 0)
+    }
+}
+
+impl Drop for Interrupts {
+    fn drop(&mut self) {
+        for handler in self.handlers.drain(..) {
+            low_level::unregister(handler);
+        }
+    }
+}
 
 /// How one run ended, and when the server wants the next one.
 pub(crate) struct Ran {

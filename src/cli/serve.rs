@@ -135,6 +135,7 @@ pub(crate) fn run(session: &Session, flags: &Flags) -> Result<Ending, Complaint>
             .map_err(|error| Complaint::io("wait for connections", &error))?;
         for event in events {
             if let ServerEvent::Drained = event {
+                session.console.end_live();
                 session.console.note("stopped");
                 return Ok(Ending {
                     exit: Exit::Done,
@@ -145,8 +146,7 @@ pub(crate) fn run(session: &Session, flags: &Flags) -> Result<Ending, Complaint>
                 add(&mut totals, summary);
             }
             let (line, object) = tell(&event);
-            session.console.note(&line);
-            session.console.object(&object);
+            session.console.live(&line, &object);
         }
     }
 }

@@ -6,7 +6,7 @@
 
 use super::complaint::Complaint;
 use super::config::{self, Settings};
-use super::console::{Console, Format, Paint, Verbosity};
+use super::console::{Console, Format, LIVE_BYTES_MAX, Paint, Verbosity, is_writable};
 use super::exit::Exit;
 use super::flags::{self, Cli, Color, Shared, Verb};
 use super::{
@@ -117,11 +117,8 @@ fn run(args: &[OsString]) -> Exit {
     };
     let console = console_of(&cli.shared);
     let lists_failures = matches!(cli.command, Some(Verb::Push(_) | Verb::Pull(_)));
-    let default = default_log(
-        console.verbosity(),
-        if lists_failures { Items::Listed } else { Items::Logged },
-    );
-    start_log(&cli.shared, default);
+    let items = if lists_failures { Items::Listed } else { Items::Logged };
+    start_log(&cli.shared, default_log(console.verbosity(), items), items);
     let session = Session::new(console, cli.shared.home);
     let result = match cli.command {
         Some(verb) => dispatch(&session, verb),
@@ -268,7 +265,7 @@ fn default_log(verbosity: Verbosity, items: Items) -> &'static str {
     }
 }
 
-fn start_log(shared: &Shared, default: &str) {
+fn start_log(shared: &Shared, default: &str, items: Items) {
     let environment = std::env::var("RUST_LOG").ok().filter(|filter| !filter.is_empty());
     let filter = shared
         .log_level
@@ -281,8 +278,30 @@ fn start_log(shared: &Shared, default: &str) {
         let text = report::plain(&record.args().to_string());
         writeln!(line, "{}: {text}", record.level().as_str().to_ascii_lowercase())
     });
+    if items == Items::Logged {
+        builder.target(env_logger::Target::Pipe(Box::new(LiveLog)));
+    }
     // A second initialisation can only come from a host's own logger, which then stays.
     let _ = builder.try_init();
+}
+
+/// The log of a server on stderr: a line that would wait for a reader is left out, as the loop must not wait.
+struct LiveLog;
+
+impl Write for LiveLog {
+    fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
+        let mut stderr = std::io::stderr();
+        // One line comes in one piece, and a pipe that has room takes this much of it at once.
+        let piece = &line[..line.len().min(LIVE_BYTES_MAX)];
+        if is_writable(&stderr) {
+            stderr.write_all(piece)?;
+        }
+        Ok(piece.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 #[cfg(test)]

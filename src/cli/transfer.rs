@@ -8,7 +8,7 @@ use super::exit::{Exit, Idle, Moved};
 use super::filters::FilterFlags;
 use super::progress::Display;
 use super::quantity;
-use super::repeating::{self, Ran};
+use super::repeating::{self, Interrupts, Ran};
 use super::report::{self, Failures, Run, plain};
 use super::session::{Ending, Session};
 use clap::Args;
@@ -17,7 +17,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 use syncline::model::{DeviceId, Link, Timetable};
 use syncline::node::{
-    Client, ClientEvent, ClientOptions, Durability, Job, MaxDelete, Outcome, Summary, TransferOptions,
+    Client, ClientEvent, ClientOptions, Durability, Job, JobError, MaxDelete, Outcome, Summary, TransferOptions,
 };
 
 /// The flags of a transfer.
@@ -176,11 +176,20 @@ pub(crate) fn run(
     job: &Job,
     options: &TransferOptions,
 ) -> Result<Ending, Complaint> {
-    let once = |network: ClientOptions| {
-        let mut reporter = Reporter::new(&session.console, flags.run(), Instant::now());
-        let outcome = drive(network, job.clone(), options.clone(), |event| {
-            reporter.handle(event, Instant::now());
-        });
+    let once = |network: ClientOptions, interrupts: &Interrupts| {
+        let begins = Instant::now() + network.delay;
+        let mut reporter = Reporter::new(&session.console, flags.run(), begins);
+        let start = || {
+            let client = Client::start(network, job.clone(), options.clone())?;
+            // From here on the client hears of signals; one that came before is not lost either.
+            match interrupts.seen() {
+                Some(signal) => Err(JobError::Interrupted { signal: Some(signal) }),
+                None => Ok(client),
+            }
+        };
+        let outcome = start()
+            .map_err(Complaint::from)
+            .and_then(|client| follow(client, |event| reporter.handle(event, Instant::now())));
         match outcome {
             Ok(outcome) => Ran {
                 come_back: outcome.come_back,
@@ -193,11 +202,14 @@ pub(crate) fn run(
         }
     };
     match flags.interval {
-        None => once(network.clone()).ending,
-        Some(every) => repeating::run(session, every, |delay| {
-            let network = network.clone();
-            once(ClientOptions { delay, ..network })
-        }),
+        None => once(network.clone(), &Interrupts::default()).ending,
+        Some(every) => {
+            let interrupts = Interrupts::watch().map_err(|error| Complaint::io("wait for signals", &error))?;
+            repeating::run(session, every, |delay| {
+                let network = network.clone();
+                once(ClientOptions { delay, ..network }, &interrupts)
+            })
+        }
     }
 }
 
@@ -206,9 +218,12 @@ pub(crate) fn drive(
     network: ClientOptions,
     job: Job,
     options: TransferOptions,
-    mut handle: impl FnMut(ClientEvent),
+    handle: impl FnMut(ClientEvent),
 ) -> Result<Outcome, Complaint> {
-    let mut client = Client::start(network, job, options)?;
+    follow(Client::start(network, job, options)?, handle)
+}
+
+fn follow(mut client: Client, mut handle: impl FnMut(ClientEvent)) -> Result<Outcome, Complaint> {
     loop {
         let events = client
             .poll(None)
@@ -388,7 +403,7 @@ mod tests {
     use super::super::console::capture;
     use super::*;
     use syncline::model::{ItemCode, RelPath};
-    use syncline::node::{Action, Figures, JobError};
+    use syncline::node::{Action, Figures};
 
     fn network(plain: bool, yes: bool) -> NetworkFlags {
         NetworkFlags {

@@ -62,7 +62,9 @@ impl Client {
             ..Bandwidth::default()
         };
         let rates = Rates::begin(&bandwidth, reactor.shared());
+        // Waiting for its time is no part of the run.
         let delay = options.delay;
+        let started = Instant::now() + delay;
         let mut node = ClientNode {
             options,
             deltas: Rc::new(Deltas::in_home(&home)),
@@ -80,7 +82,7 @@ impl Client {
             phase: Phase::Connecting,
             retrying: Retrying::default(),
             connected_once: false,
-            started: Instant::now() + delay,
+            started,
             reported: Tick(0),
             earlier: Summary::default(),
             disk_full: false,

@@ -17,7 +17,7 @@ use super::resumes::Resumes;
 use super::retrying::Retrying;
 use super::sending::{Sending, SendingPlan};
 use crate::conn::Event;
-use crate::model::limits::HANDSHAKE_TIMEOUT_MS;
+use crate::model::limits::{HANDSHAKE_TIMEOUT_MS, QUIET_TIMEOUT_MS};
 use crate::model::{CloseCode, DeviceId, Fault, Rights, Tick};
 use crate::reactor::{Activity, ClientSecurity, Closed, ConnId, Context, Handler, Shared};
 use crate::store::Journal;
@@ -115,6 +115,8 @@ impl Handler<Peer> for ClientNode {
     fn deadline(&mut self, cx: &mut Context<'_>, peer: &mut Peer) {
         let patience = Patience {
             stall_ms: self.timeout_ms(),
+            // A server that is short of memory reads from others first, and pings meanwhile.
+            unread_ms: self.timeout_ms().max(QUIET_TIMEOUT_MS),
             quiet_ms: None,
         };
         match peer.session.liveness.check(Sight::of(cx), patience) {

@@ -126,6 +126,9 @@ const LOAD_FILES: usize = 32;
 const REST_MS: u64 = 10;
 const GATHERED_FILES: usize = 512;
 
+/// Bytes of a file on its way to its name: its work, its result, and the names in them.
+const COMMIT_BYTES: usize = size_of::<Commit>() + size_of::<(ConnId, Done)>() + 512;
+
 /// Files of one job: bounds how long the results of the first wait for the last.
 const JOB_FILES_MAX: usize = 4096;
 
@@ -292,6 +295,20 @@ impl Committer {
     /// only nobody is told.
     pub(crate) fn forget(&mut self, owner: ConnId) {
         self.results.remove(&owner);
+    }
+
+    /// Bytes of memory that all files take which wait or are with the helper thread, about.
+    pub(crate) fn held_bytes(&self) -> usize {
+        let files =
+            |queue: &Queue| queue.commits.len() + queue.running.as_ref().map_or(0, |running| running.commits.len());
+        let files: usize = self.queues.iter().map(files).sum();
+        files * COMMIT_BYTES
+    }
+
+    /// Bytes of memory that the results take which wait for `owner`, about.
+    pub(crate) fn results_bytes(&self, owner: ConnId) -> usize {
+        let results = self.results.get(&owner).map_or(0, Vec::capacity);
+        results * size_of::<Done>()
     }
 
     /// What waits, what runs, and what was begun.

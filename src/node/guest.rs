@@ -105,6 +105,13 @@ impl Handler<Guest> for ServerNode {
         }
     }
 
+    fn may_read(&mut self, shared: &mut Shared, id: ConnId, guest: &mut Guest) -> usize {
+        match guest {
+            Guest::Sync { peer, .. } => Handler::<Peer>::may_read(self, shared, id, peer),
+            Guest::Web(_) => usize::MAX,
+        }
+    }
+
     fn received(&mut self, cx: &mut Context<'_>, guest: &mut Guest, bytes: &[u8]) {
         match guest {
             Guest::Sync { peer, stage } => {

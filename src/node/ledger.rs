@@ -55,6 +55,11 @@ impl Ledger {
         }
     }
 
+    /// Bytes of memory that it takes beside itself, about.
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.open.capacity() * size_of::<(u32, Open)>() + self.events.capacity() * size_of::<ClientEvent>()
+    }
+
     /// A file was listed.
     pub(crate) fn found(&mut self) {
         self.progress.files_found += 1;

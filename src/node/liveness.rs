@@ -73,8 +73,10 @@ impl Sight {
 /// How long a peer may be what it should not be, in milliseconds.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Patience {
-    /// Silent, or not reading.
+    /// Silent.
     pub(super) stall_ms: u64,
+    /// Not reading.
+    pub(super) unread_ms: u64,
     /// Saying nothing but pings; `None` for as long as it likes.
     pub(super) quiet_ms: Option<u64>,
 }
@@ -165,8 +167,8 @@ impl Liveness {
         if now.since(self.heard) >= stall_ms {
             return Pulse::Stalled(Stall::Silent(stall_ms));
         }
-        if now.since(self.progressed) >= stall_ms {
-            return Pulse::Stalled(Stall::Unread(stall_ms));
+        if now.since(self.progressed) >= patience.unread_ms {
+            return Pulse::Stalled(Stall::Unread(patience.unread_ms));
         }
         match patience.quiet_ms {
             Some(quiet_ms) if now.since(self.worked) >= quiet_ms => Pulse::Stalled(Stall::Quiet(quiet_ms)),
@@ -184,6 +186,7 @@ mod tests {
 
     const PATIENCE: Patience = Patience {
         stall_ms: 60_000,
+        unread_ms: 60_000,
         quiet_ms: Some(600_000),
     };
 

@@ -47,6 +47,7 @@ mod peer;
 mod place;
 mod prune;
 mod questions;
+mod rations;
 mod rebuilding;
 mod receiving;
 mod resumes;

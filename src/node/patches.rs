@@ -95,6 +95,11 @@ impl Patches {
         self.queue.iter().map(queued).sum::<usize>() + self.followed.len() * size_of::<Finished>()
     }
 
+    /// Whether none is under way.
+    pub(super) fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
     /// A patch starts, perhaps behind what is staged of its result.
     pub(super) fn push(&mut self, patch: Patch, partial: Option<Parked>) {
         self.queue.push_back(Queued {

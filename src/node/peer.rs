@@ -232,7 +232,12 @@ impl Session {
             None => 0,
         };
         let waiting = self.waiting.as_ref().map_or(0, |begin| begin.held_bytes());
-        transfer + waiting + self.partial_bytes + self.machine.held_bytes() + cx.outbound_cost()
+        transfer
+            + waiting
+            + self.partial_bytes
+            + self.machine.held_bytes()
+            + self.ledger.held_bytes()
+            + cx.outbound_cost()
     }
 
     /// Queues what the machine has to say.

@@ -212,7 +212,12 @@ impl Receiving {
         }
     }
 
-    /// Whether a large file arrives.
+    /// Whether what comes next goes on with a file that has started, as far as one can tell.
+    pub(crate) fn is_amid_file(&self) -> bool {
+        self.incoming.is_some() || !self.patches.is_empty()
+    }
+
+    /// Whether the content of a large file comes in.
     pub(crate) fn is_bulk(&self) -> bool {
         self.incoming.as_ref().is_some_and(Arrival::is_bulk)
     }

@@ -16,7 +16,7 @@ use super::place::Place;
 use super::status::Totals;
 use super::tally::{BrokenOff, Tally};
 use super::tidying::{TIDY_TIMER, Tidier};
-use super::turns::{LINE_TIMER, Turns};
+use super::turns::{LINE_TIMER, RATIONS_TIMER, Turns};
 use crate::conn::{Event, Machine};
 use crate::model::limits::PREAUTH_CONNECTIONS_MAX;
 use crate::model::{CloseCode, DeviceId, Fault, Rights, ShareName, Tick};
@@ -82,6 +82,8 @@ pub(super) enum Draining {
     Over,
 }
 
+/// Bytes that are read at a time from a transfer that is not amid a file: some two hundred of the smallest files.
+const MIXED_READ_BYTES: usize = 32 * 1024;
 /// The timer that ends draining.
 pub(super) const DRAIN_TIMER: u64 = 1;
 /// The timer that looks for revoked devices.
@@ -105,7 +107,7 @@ impl Handler<Peer> for ServerNode {
         self.unopened.push_back(id);
         let mut peer = Peer::new(Machine::server_with(&self.name, self.offered), Audience::Nobody);
         peer.session.began = shared.now();
-        peer.session.held = self.turns.connection_bytes;
+        peer.session.held = self.turns.budget.costs().connection;
         self.turns.budget.change(0, peer.session.held);
         Some(peer)
     }
@@ -114,6 +116,17 @@ impl Handler<Peer> for ServerNode {
         peer.session.device = device;
         peer.session.liveness.begin(cx.now());
         cx.set_deadline(Some(peer.session.began + self.deadlines.handshake_ms));
+    }
+
+    fn may_read(&mut self, shared: &mut Shared, id: ConnId, peer: &mut Peer) -> usize {
+        if !self.may_go_on(shared, id, &mut peer.session) {
+            return 0;
+        }
+        match &peer.session.transfer {
+            // What comes next may be hundreds of small files to make, however quick what came before was.
+            Some(Transfer::Receiving(receiving)) if !receiving.is_amid_file() => MIXED_READ_BYTES,
+            _ => usize::MAX,
+        }
     }
 
     fn received(&mut self, cx: &mut Context<'_>, peer: &mut Peer, bytes: &[u8]) {
@@ -130,7 +143,10 @@ impl Handler<Peer> for ServerNode {
 
     fn ready(&mut self, cx: &mut Context<'_>, peer: &mut Peer) -> Activity {
         let turn = self.turn_of(cx, &mut peer.session);
-        let result = turn.and_then(|()| peer.session.step(cx, &mut self.core));
+        let result = turn.and_then(|()| match self.puts_off(cx, &mut peer.session) {
+            true => Ok(Activity::Idle),
+            false => peer.session.step(cx, &mut self.core),
+        });
         let activity = result.as_ref().map_or(Activity::Idle, |activity| *activity);
         self.after(cx, &mut peer.session, result);
         activity
@@ -151,6 +167,7 @@ impl Handler<Peer> for ServerNode {
         };
         let patience = Patience {
             stall_ms,
+            unread_ms: stall_ms,
             // Who waits in line has nothing to do but answer.
             quiet_ms: session.waiting.is_none().then_some(quiet_ms),
         };
@@ -161,7 +178,7 @@ impl Handler<Peer> for ServerNode {
                     session.machine.ping(cx.now().0);
                     session.flush(cx);
                 }
-                cx.set_deadline(Some(next));
+                cx.set_deadline(Some(ServerNode::next_look(cx, session, next)));
             }
         }
     }
@@ -187,6 +204,7 @@ impl Handler<Peer> for ServerNode {
         let tidier = self.tidier.as_mut();
         if !tidier.is_some_and(|tidier| tidier.completed(shared, ticket)) {
             self.core.committer.completed(shared, ticket, &result);
+            self.commits_ended(shared);
         }
     }
 
@@ -201,6 +219,9 @@ impl Handler<Peer> for ServerNode {
     fn timer(&mut self, shared: &mut Shared, key: u64) {
         if key == COMMIT_TIMER {
             return self.core.committer.pump(shared);
+        }
+        if key == RATIONS_TIMER {
+            return self.next_ration(shared);
         }
         if key == LINE_TIMER {
             return self.count_line(shared);
@@ -316,6 +337,7 @@ impl ServerNode {
             text: fault.text.clone(),
         });
         session.close(cx, fault);
+        self.let_go(cx, session);
     }
 
     /// A device that was revoked is out, also in the middle of a transfer.
@@ -336,6 +358,7 @@ impl ServerNode {
                 cx,
                 &Fault::new(CloseCode::Refused, "the rights of this device were taken back"),
             );
+            self.let_go(cx, session);
         }
     }
 
@@ -498,6 +521,7 @@ impl ServerNode {
         // Who does not read what is queued will not read this either.
         let is_stuck = cx.outbound_bytes() > 0;
         session.close(cx, &fault);
+        self.let_go(cx, session);
         if is_stuck {
             cx.abort();
         }

@@ -163,6 +163,17 @@ impl Sessions {
         self.by_age.first_key_value().map(|(_, id)| *id)
     }
 
+    /// Those that run and began with this number or later, then those before.
+    pub(crate) fn by_age_from(&self, number: u64) -> impl Iterator<Item = (u64, ConnId)> + use<'_> {
+        let (later, earlier) = (self.by_age.range(number..), self.by_age.range(..number));
+        later.chain(earlier).map(|(number, id)| (*number, *id))
+    }
+
+    /// Those that run, the one that began last first; without the one that began first of all.
+    pub(crate) fn latest_first(&self) -> impl Iterator<Item = ConnId> + use<'_> {
+        self.by_age.values().skip(1).rev().copied()
+    }
+
     /// Whether the transfer of a connection has its turn.
     pub(crate) fn is_active(&self, id: ConnId) -> bool {
         self.active.contains_key(&id)

@@ -2,23 +2,30 @@
 //! read from for a while.
 //!
 //! A part of [`ServerNode`]'s work. Invariant: what waits is begun, refused or gone, never forgotten; whenever
-//! something is held back for memory, the transfer that began first goes on.
+//! something is held back for memory, the transfer that began first goes on, and so does one of the others.
 
 use super::begin::random_seed;
-use super::budget::{Budget, PLAIN_CONNECTION_BYTES, Pressure, TLS_CONNECTION_BYTES, TRANSFER_BYTES};
+use super::budget::{Budget, PLAIN_COSTS, Pressure, TLS_COSTS};
 use super::options::ServerOptions;
 use super::peer::{Session, Transfer};
+use super::rations::Rations;
 use super::server_node::ServerNode;
 use super::sessions::{Sessions, Turn, Visitor};
-use crate::model::{CloseCode, DeviceId, Fault};
+use crate::model::{CloseCode, DeviceId, Fault, Tick};
 use crate::reactor::{ConnId, Context, Shared};
 use crate::wire::Begin;
+use std::collections::HashSet;
 use std::time::Duration;
 
 /// The timer that counts the places in the line.
 pub(super) const LINE_TIMER: u64 = 6;
 /// Milliseconds between two counts; more for a long line.
 const LINE_INTERVAL_MS: u64 = 1_000;
+/// The timer that gives turns to those that are held back, and the milliseconds of a turn.
+pub(super) const RATIONS_TIMER: u64 = 7;
+const RATION_MS: u64 = 100;
+/// Milliseconds between two pings to a client that is held back: it hears nothing else.
+const HELD_BACK_PING_MS: u64 = 2_000;
 /// Milliseconds until a client that finds no room is to come again: the estimate within these bounds, and up to
 /// a quarter more by chance.
 const BUSY_MS_MIN: u64 = 1_000;
@@ -52,10 +59,12 @@ pub(super) struct Turns {
     schedule: Schedule,
     /// What connections take of memory.
     pub(super) budget: Budget,
-    /// What one takes that does nothing.
-    pub(super) connection_bytes: usize,
-    /// Connections that are not read from until others have given memory back.
-    starved: Vec<ConnId>,
+    /// What files take that are on their way to the disk.
+    commit_bytes: usize,
+    /// Who is not read from until the disk has caught up.
+    for_disk: HashSet<ConnId>,
+    /// Who is not read from until others have given memory back.
+    rations: Rations,
     /// Transfers that were told to come again.
     refused_busy: u64,
 }
@@ -65,12 +74,16 @@ impl Turns {
         Turns {
             sessions: Sessions::new(options.active_max),
             schedule: options.schedule.clone(),
-            budget: Budget::new(options.memory_limit),
-            connection_bytes: match options.plain {
-                true => PLAIN_CONNECTION_BYTES,
-                false => TLS_CONNECTION_BYTES,
-            },
-            starved: Vec::new(),
+            budget: Budget::new(
+                options.memory_limit,
+                match options.plain {
+                    true => PLAIN_COSTS,
+                    false => TLS_COSTS,
+                },
+            ),
+            commit_bytes: 0,
+            for_disk: HashSet::new(),
+            rations: Rations::default(),
             refused_busy: 0,
         }
     }
@@ -131,6 +144,9 @@ impl ServerNode {
 
     /// Begins what has waited, if its turn has come, or says where it stands.
     pub(super) fn turn_of(&mut self, cx: &mut Context<'_>, session: &mut Session) -> Result<(), Fault> {
+        if self.turns.rations.is_shed(cx.id()) {
+            return Err(self.busy(session));
+        }
         if session.waiting.is_none() {
             return Ok(());
         }
@@ -153,9 +169,73 @@ impl ServerNode {
             self.turns.budget.unreserve();
         }
         self.turns.sessions.end(id, shared.now());
+        self.turns.rations.forget(id);
+        self.turns.for_disk.remove(&id);
         self.give_turns(shared);
-        if let Some(oldest) = self.turns.sessions.oldest().filter(|_| !self.turns.starved.is_empty()) {
+        if let Some(oldest) = self.turns.sessions.oldest().filter(|_| !self.turns.rations.is_empty()) {
             shared.wake(oldest);
+        }
+        self.let_go_on(shared);
+    }
+
+    /// The connection is about to be closed: what it had is free for others at once, however long it takes to
+    /// tell it so.
+    pub(super) fn let_go(&mut self, cx: &mut Context<'_>, session: &mut Session) {
+        let was_waiting = session.waiting.take().is_some();
+        let held = session.held_bytes(cx) + self.turns.budget.costs().connection;
+        self.turns.budget.change(session.held, held);
+        session.held = held;
+        let id = cx.id();
+        self.end_turn(cx, id, was_waiting);
+    }
+
+    /// Whether a connection may read and make more; it is held back if not.
+    pub(super) fn may_go_on(&mut self, shared: &mut Shared, id: ConnId, session: &mut Session) -> bool {
+        let runs = session.transfer.is_some();
+        let is_bulk = matches!(&session.transfer, Some(Transfer::Receiving(receiving)) if receiving.is_bulk());
+        let waits_for_disk = is_bulk && self.core.committer.is_behind();
+        let is_tight = runs && self.turns.budget.pressure() >= Pressure::Tight;
+        let waits_for_memory = is_tight && !self.turns.rations.favours(id, &self.turns.sessions);
+        let goes_on = !waits_for_disk && !waits_for_memory;
+        session.starved = !goes_on;
+        if waits_for_disk {
+            self.turns.for_disk.insert(id);
+        } else {
+            self.turns.for_disk.remove(&id);
+        }
+        if !waits_for_memory {
+            self.turns.rations.let_go(id);
+        } else if self.turns.rations.hold_back(id) {
+            let when = shared.now() + RATION_MS;
+            shared.set_timer(RATIONS_TIMER, when);
+        }
+        goes_on
+    }
+
+    /// Whether a step of a transfer is put off: one that sends would only take more memory.
+    pub(super) fn puts_off(&mut self, cx: &mut Context<'_>, session: &mut Session) -> bool {
+        let id = cx.id();
+        matches!(session.transfer, Some(Transfer::Sending(_))) && !self.may_go_on(cx, id, session)
+    }
+
+    /// The next one of those that are held back has its turn.
+    pub(super) fn next_ration(&mut self, shared: &mut Shared) {
+        self.account_commits();
+        self.let_go_on(shared);
+        for id in self.turns.rations.next_turn(&self.turns.sessions).into_iter().flatten() {
+            shared.wake(id);
+        }
+        if !self.turns.rations.is_empty() {
+            shared.set_timer(RATIONS_TIMER, shared.now() + RATION_MS);
+        }
+    }
+
+    /// With memory again, all that were held back go on.
+    fn let_go_on(&mut self, shared: &mut Shared) {
+        if self.turns.budget.pressure() < Pressure::Tight {
+            for id in self.turns.rations.let_some_go().into_iter().flatten() {
+                shared.wake(id);
+            }
         }
     }
 
@@ -209,38 +289,80 @@ impl ServerNode {
     /// Takes account of what a connection holds now, and decides whether it is read from.
     pub(super) fn account(&mut self, cx: &mut Context<'_>, session: &mut Session) -> Result<(), Fault> {
         let id = cx.id();
-        let mut held = session.held_bytes(cx);
+        let mut held = session.held_bytes(cx) + self.core.committer.results_bytes(id);
+        self.account_commits();
         if session.transfer.is_some() {
-            held = held.max(usize::try_from(TRANSFER_BYTES).unwrap_or(usize::MAX));
+            held = held.max(self.turns.budget.costs().transfer);
             if self.turns.budget.is_exceeded_by(held) {
                 let text = "this transfer needs more memory than the server may use; send less at a time";
                 return Err(Fault::new(CloseCode::Limit, text));
             }
         }
-        held += self.turns.connection_bytes;
+        held += self.turns.budget.costs().connection;
+        let grew = held > session.held;
         self.turns.budget.change(session.held, held);
         session.held = held;
-        let is_tight = self.turns.budget.pressure() >= Pressure::Tight;
-        let is_bulk = matches!(&session.transfer, Some(Transfer::Receiving(receiving)) if receiving.is_bulk());
-        let waits_for_disk = is_bulk && self.core.committer.is_behind();
-        let others_came_first = self.turns.sessions.oldest() != Some(id);
-        let starved = waits_for_disk || is_tight && session.transfer.is_some() && others_came_first;
-        if starved && !session.starved {
-            self.turns.starved.push(id);
+        if grew && self.turns.budget.pressure() == Pressure::Over {
+            self.shed(cx, session)?;
         }
-        session.starved = starved;
-        if !is_tight {
-            for other in std::mem::take(&mut self.turns.starved) {
-                cx.wake(other);
+        let was_starved = session.starved;
+        if !self.may_go_on(cx, id, session) {
+            if !was_starved {
+                let when = cx.now() + HELD_BACK_PING_MS;
+                cx.set_deadline(Some(when));
             }
+            return Ok(());
+        }
+        self.let_go_on(cx);
+        if self.turns.budget.pressure() < Pressure::Tight {
             self.give_turns(cx);
         }
         Ok(())
     }
 
+    /// Files have reached the disk, or failed to.
+    pub(super) fn commits_ended(&mut self, shared: &mut Shared) {
+        self.account_commits();
+        if !self.core.committer.is_behind() {
+            for id in self.turns.for_disk.drain() {
+                shared.wake(id);
+            }
+        }
+        self.let_go_on(shared);
+        self.give_turns(shared);
+    }
+
+    /// What is on its way to the disk belongs to nobody in particular.
+    fn account_commits(&mut self) {
+        let held = self.core.committer.held_bytes();
+        self.turns.budget.change(self.turns.commit_bytes, held);
+        self.turns.commit_bytes = held;
+    }
+
+    /// Somebody has grown, and now nothing is left: it has to come again, or, if it began first, the one that
+    /// began last.
+    fn shed(&mut self, cx: &mut Context<'_>, session: &mut Session) -> Result<(), Fault> {
+        if self.turns.sessions.oldest() != Some(cx.id()) {
+            return Err(self.busy(session));
+        }
+        if let Some(latest) = self.turns.rations.pick_for_shedding(&self.turns.sessions) {
+            cx.wake(latest);
+        }
+        Ok(())
+    }
+
+    /// When a connection is looked at again, if not before `next`.
+    pub(super) fn next_look(cx: &Context<'_>, session: &Session, next: Tick) -> Tick {
+        match session.starved {
+            true => next.min(cx.now() + HELD_BACK_PING_MS),
+            false => next,
+        }
+    }
+
     /// A connection is gone, with all that it held.
     pub(super) fn release(&mut self, shared: &mut Shared, id: ConnId, session: &Session) {
         self.turns.budget.change(session.held, 0);
+        self.account_commits();
         self.end_turn(shared, id, session.waiting.is_some());
     }
 }
@@ -263,8 +385,7 @@ mod tests {
             assert!((540_000..660_000).contains(&own), "{own}");
         }
         assert_eq!(Schedule::default().after_ms(None, 3), None);
-        let spread: std::collections::HashSet<_> =
-            (0..100).map(|random| schedule.after_ms(None, random * 977)).collect();
+        let spread: HashSet<_> = (0..100).map(|random| schedule.after_ms(None, random * 977)).collect();
         assert!(spread.len() > 90);
     }
 }

@@ -74,7 +74,7 @@ pub(super) struct Connection {
     /// Writing failed; what the peer sent before is still read.
     broken: Option<Closed>,
     timer: Option<TimerId>,
-    /// Bytes that its machine has proved to deal with in time.
+    /// Bytes that its machine has proved to deal with in time; little at first, as they may be files to make.
     read_max: usize,
     /// None as long as no limit of bandwidth was ever on.
     pub(super) limited: Option<Box<Limited>>,
@@ -131,7 +131,7 @@ impl Connection {
             peer_ended: false,
             broken: None,
             timer: None,
-            read_max: TURN_BYTES,
+            read_max: READ_MIN,
             limited: None,
         }
     }
@@ -304,12 +304,20 @@ impl<M, H: Handler<M>> Visit<'_, M, H> {
         if !connection.reads() || quantum.bytes == 0 {
             return Ok(false);
         }
+        let mut wanted = usize::MAX;
+        if connection.phase == Phase::Open && connection.broken.is_none() {
+            wanted = self.handler.may_read(self.shared, self.id, self.machine);
+            if wanted == 0 {
+                connection.paused = true;
+                return Ok(false);
+            }
+        }
         let allowed = allowed(connection, self.shared, Direction::Down);
         if allowed == 0 {
             *starved = true;
             return Ok(false);
         }
-        let limit = quantum.bytes.min(allowed).min(connection.read_max);
+        let limit = quantum.bytes.min(allowed).min(connection.read_max).min(wanted);
         match connection.stream.receive(self.scratch, limit) {
             Ok(Flow::Moved(count)) => {
                 connection.received += count as u64;

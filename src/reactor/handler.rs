@@ -29,6 +29,12 @@ pub trait Handler<M> {
     /// The connection stands; with TLS, `peer` has proved to hold that device's key.
     fn established(&mut self, cx: &mut Context<'_>, machine: &mut M, peer: Option<DeviceId>);
 
+    /// Bytes can be read, and [`Handler::received`] would have to take them: at most so many. 0 leaves them in
+    /// the kernel and pauses reading until [`Context::resume_reading`].
+    fn may_read(&mut self, _shared: &mut Shared, _id: ConnId, _machine: &mut M) -> usize {
+        usize::MAX
+    }
+
     /// Bytes arrived. All of them have to be taken; the slice is the loop's shared buffer.
     fn received(&mut self, cx: &mut Context<'_>, machine: &mut M, bytes: &[u8]);
 

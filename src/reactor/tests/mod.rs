@@ -64,6 +64,8 @@ struct Host {
     deadlines: Vec<ConnId>,
     /// Bytes received by each connection since it was last cleared.
     in_this_turn: HashMap<ConnId, usize>,
+    /// Bytes that each connection was given the first time.
+    given_first: HashMap<ConnId, usize>,
     /// What a flooding machine sends, again and again.
     flooded: Rc<Vec<u8>>,
     /// How long a timer or a result keeps the loop.
@@ -82,6 +84,7 @@ impl Host {
             timers: Vec::new(),
             deadlines: Vec::new(),
             in_this_turn: HashMap::new(),
+            given_first: HashMap::new(),
             flooded: Rc::new(vec![0x5a; 64 * 1024]),
             busy: Duration::ZERO,
         }
@@ -124,6 +127,7 @@ impl Handler<Machine> for Host {
 
     fn received(&mut self, cx: &mut Context<'_>, machine: &mut Machine, bytes: &[u8]) {
         *self.in_this_turn.entry(cx.id()).or_default() += bytes.len();
+        self.given_first.entry(cx.id()).or_insert(bytes.len());
         machine.count += bytes.len() as u64;
         match machine.role {
             Role::Echo => cx.send_owned(bytes.to_vec()),
@@ -519,4 +523,23 @@ fn a_bandwidth_limit_slows_a_transfer_without_spinning() {
         "200,000 bytes over the burst take 0.2 s"
     );
     assert!(reactor.counters().turns < 200, "{:?}", reactor.counters());
+}
+
+/// A mebibyte may be thousands of small files to make, for a second or more: how long its machine takes is seen
+/// on a little first.
+#[test]
+fn a_new_connection_is_given_little_at_first() {
+    use std::io::Write;
+    let (mut reactor, mut host) = (reactor(), Host::new(Role::Count));
+    let (_, address) = reactor.listen(any_port(), Security::Plain).unwrap();
+    let mut peer = std::net::TcpStream::connect(address).unwrap();
+    peer.set_nonblocking(true).unwrap();
+    let mut written = 0;
+    while let Ok(count) = peer.write(&[7; 64 * 1024]) {
+        written += count;
+    }
+    assert!(written > 64 * 1024, "{written}");
+    run(&mut reactor, &mut host, |host, _| !host.given_first.is_empty());
+    let given: Vec<_> = host.given_first.values().copied().collect();
+    assert_eq!(given, [16 * 1024]);
 }
