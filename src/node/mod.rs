@@ -48,6 +48,7 @@ mod prune;
 mod questions;
 mod rebuilding;
 mod receiving;
+mod recent;
 mod resumes;
 mod resuming;
 mod retrying;
