@@ -188,8 +188,9 @@ class Syncline(sides.Server):
         """Runs syncline-load to its end; its report. Ends this script where there is none."""
         return self.begin_load(*flags).finish(seconds_max)
 
-    def begin_load(self, *flags):
-        return Load(self, self.load_command(*flags))
+    def begin_load(self, *flags, nice=False):
+        """One that is nice leaves the core to a client that is measured."""
+        return Load(self, [*(["nice", "-n", "19"] if nice else []), *self.load_command(*flags)])
 
 
 class Load:
