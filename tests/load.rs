@@ -297,6 +297,20 @@ fn an_interrupted_run_prints_what_there_is() {
     assert!(out.contains("syncs in") && out.contains("latency"), "{out}");
 }
 
+// Protects the meaning of waiting: a server that takes two at a time has the others wait, and all get through.
+#[test]
+fn who_has_to_wait_gets_through() {
+    let sandbox = Sandbox::new();
+    let served = serve(&sandbox, &[&PLAIN[..], &["--max-active", "2"]].concat());
+    let summary = verified(
+        &sandbox,
+        &served,
+        &["--plain", "--scenario", "full", "--clients", "50", "--size", "400k"],
+    );
+    assert_eq!(summary["syncs"], 50, "{summary}");
+    assert!(summary["queued"].as_u64().unwrap() > 0, "{summary}");
+}
+
 // Protects the secure half: the same over TLS, with keys of their own, and with the server's key pinned.
 #[cfg(feature = "tls")]
 #[test]

@@ -10,14 +10,15 @@
 //! milliseconds (evicting what they replace), and because they belong between the two flushes.
 //! Invariant: a result says `Ok` only after everything before it in the commit order is done.
 
+use super::bulk::{Bulk, Ended, run_here};
 use super::job::Work;
 use super::options::Durability;
 use super::place::Place;
 use super::status::CommitFigures;
-use super::verifying::{CheckedChunk, ChunkCheck, ChunkPlace};
+use super::verifying::{CheckedChunk, ChunkCheck};
 use crate::model::{ItemCode, Meta, RelPath, Tick};
 use crate::reactor::{ConnId, Job, Shared};
-use crate::store::{Author, Expected, InPlace, Published, Sealed, Versions};
+use crate::store::{Author, Beside, Expected, InPlace, Published, Sealed, SourceFile, Versions};
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
@@ -31,6 +32,8 @@ pub(crate) struct Commit {
     /// Whose doing it is.
     pub(crate) author: Author,
     pub(crate) file: u32,
+    /// Bytes of its content.
+    pub(crate) size: u64,
     pub(crate) ready: Ready,
 }
 
@@ -78,12 +81,9 @@ pub(crate) struct Committer {
     sender: mpsc::Sender<Report>,
     receiver: mpsc::Receiver<Report>,
     next_ticket: u64,
-    checks: Vec<(ConnId, ChunkCheck)>,
-    /// Files that are flushed when there is time for it; nobody waits for that.
-    flushes: Vec<File>,
+    bulk: Bulk,
     /// Under load, the next group gathers until then.
     rest_until: Option<Tick>,
-    checks_running: Vec<(u64, ConnId, ChunkPlace)>,
     /// Jobs that were begun, and files in them.
     jobs: u64,
     files: u64,
@@ -109,17 +109,12 @@ struct Running {
 }
 
 /// A job's results, in the order of its work.
-struct Report {
-    ticket: u64,
-    done: Vec<(ConnId, Done)>,
+pub(super) struct Report {
+    pub(super) ticket: u64,
+    pub(super) done: Vec<(ConnId, Done)>,
+    /// Large files that have lost their names.
+    pub(super) leftovers: Vec<SourceFile>,
 }
-
-/// Chunks that wait for the helper thread or are with it: two per transfer that runs at full speed
-/// keep it busy, and a commit never waits for more than this many.
-const CHECKS_MAX: usize = 8;
-
-/// Marks the tickets of checks.
-const CHECK_TICKET: u64 = 1 << 63;
 
 /// The timer that ends a rest, in whichever node.
 pub(crate) const COMMIT_TIMER: u64 = 5;
@@ -143,10 +138,8 @@ impl Committer {
             sender,
             receiver,
             next_ticket: 0,
-            checks: Vec::new(),
-            flushes: Vec::new(),
+            bulk: Bulk::default(),
             rest_until: None,
-            checks_running: Vec::new(),
             jobs: 0,
             files: 0,
         }
@@ -154,7 +147,9 @@ impl Committer {
 
     /// Queues a commit; call [`Committer::pump`] when a burst of them is over.
     pub(crate) fn push(&mut self, place: &Rc<Place>, commit: Commit) {
-        self.queue(place).commits.push(commit);
+        if let Some(commit) = self.bulk.flush_first(place, commit) {
+            self.queue(place).commits.push(commit);
+        }
     }
 
     /// Queues the end of a transfer's work.
@@ -172,50 +167,23 @@ impl Committer {
     /// Has a chunk hashed by the helper thread. When that is behind, it is done at once, and the
     /// result is returned.
     pub(crate) fn check(&mut self, owner: ConnId, check: ChunkCheck) -> Option<CheckedChunk> {
-        if self.checks.len() + self.checks_running.len() >= CHECKS_MAX {
-            return Some(check.run());
-        }
-        self.checks.push((owner, check));
-        None
+        self.bulk.check(owner, check)
+    }
+
+    /// Whether the disk is behind with large files: their content is not to be taken for now.
+    pub(crate) fn is_behind(&self) -> bool {
+        self.bulk.is_behind()
     }
 
     /// Has a file flushed by the helper thread.
     pub(crate) fn flush(&mut self, file: File) {
-        self.flushes.push(file);
-    }
-
-    fn pump_flushes(&mut self, shared: &mut Shared) {
-        for file in std::mem::take(&mut self.flushes) {
-            let ticket = self.next_ticket | CHECK_TICKET;
-            self.next_ticket += 1;
-            // A thread that has no time for it leaves it to the system.
-            let _ = shared.submit(ticket, Box::new(move || file.sync_data()));
-        }
-    }
-
-    fn pump_checks(&mut self, shared: &mut Shared) {
-        for (owner, check) in std::mem::take(&mut self.checks) {
-            let ticket = self.next_ticket | CHECK_TICKET;
-            let sender = self.sender.clone();
-            let running = (ticket, owner, check.place);
-            let job: Job = Box::new(move || {
-                let done = vec![(owner, Done::Checked(Box::new(check.run())))];
-                // The receiver is gone only when the whole node is.
-                let _ = sender.send(Report { ticket, done });
-                Ok(())
-            });
-            self.next_ticket += 1;
-            match shared.submit(ticket, job) {
-                Ok(()) => self.checks_running.push(running),
-                Err(job) => run_here(job),
-            }
-        }
+        self.bulk.flush(file);
     }
 
     /// Gives the helper thread what is queued, one job per place at a time.
     pub(crate) fn pump(&mut self, shared: &mut Shared) {
-        self.pump_checks(shared);
-        self.pump_flushes(shared);
+        self.bulk.pump(shared, &self.sender);
+        let beside = self.bulk.beside();
         let now = shared.now();
         let rest_until = self.rest_until.filter(|until| now < *until);
         for queue in &mut self.queues {
@@ -227,15 +195,19 @@ impl Committer {
                 continue;
             }
             let ticket = self.next_ticket;
-            let work = queue.take_work();
+            let work = queue.take_work(beside);
             let running = Running::of(&work, ticket);
             self.jobs += 1;
             self.files += running.commits.len() as u64;
             let sender = self.sender.clone();
             let job: Job = Box::new(move || {
-                let done = work.run();
+                let (done, leftovers) = work.run();
                 // The receiver is gone only when the whole node is.
-                let _ = sender.send(Report { ticket, done });
+                let _ = sender.send(Report {
+                    ticket,
+                    done,
+                    leftovers,
+                });
                 Ok(())
             });
             match shared.submit(ticket, job) {
@@ -270,10 +242,14 @@ impl Committer {
     /// channel at their very end, so one that failed (that is, panicked) has reported nothing.
     fn end_of(&mut self, ticket: u64, result: &io::Result<()>) -> Vec<(ConnId, Done)> {
         let mut lost = Vec::new();
-        if let Some(at) = self.checks_running.iter().position(|(running, ..)| *running == ticket) {
-            let (_, owner, place) = self.checks_running.swap_remove(at);
-            let index = None;
-            lost.push((owner, Done::Checked(Box::new(CheckedChunk { place, index }))));
+        match self.bulk.end_of(ticket, result) {
+            Ended::Another => {}
+            Ended::Quiet => return lost,
+            Ended::Told(owner, done) => return vec![(owner, done)],
+            Ended::Flushed(place, commit) => {
+                self.queue(&place).commits.push(commit);
+                return lost;
+            }
         }
         for queue in &mut self.queues {
             if let Some(running) = queue.running.take_if(|running| running.ticket == ticket) {
@@ -322,7 +298,8 @@ impl Committer {
     pub(crate) fn figures(&self) -> CommitFigures {
         let running = |queue: &Queue| queue.running.as_ref().map_or(0, |running| running.commits.len());
         CommitFigures {
-            queued: self.queues.iter().map(|queue| queue.commits.len() as u64).sum(),
+            queued: self.bulk.commits() as u64
+                + self.queues.iter().map(|queue| queue.commits.len() as u64).sum::<u64>(),
             running: self.queues.iter().map(|queue| running(queue) as u64).sum(),
             jobs: self.jobs,
             files: self.files,
@@ -331,7 +308,7 @@ impl Committer {
 
     /// Whether nothing is queued or running.
     pub(crate) fn is_idle(&self) -> bool {
-        self.queues.iter().all(Queue::is_idle)
+        self.bulk.is_idle() && self.queues.iter().all(Queue::is_idle)
     }
 
     /// The directories that wait to be made durable.
@@ -343,6 +320,7 @@ impl Committer {
     fn collect(&mut self, shared: &mut Shared) {
         while let Ok(report) = self.receiver.try_recv() {
             log::trace!("commit job {} done: {} results", report.ticket, report.done.len());
+            self.bulk.close(report.leftovers);
             self.deliver(shared, report.done);
         }
     }
@@ -363,13 +341,6 @@ impl Committer {
             self.queues.len() - 1
         });
         &mut self.queues[at]
-    }
-}
-
-/// A reactor without a helper thread, or a full queue: the work is done on the spot.
-fn run_here(job: Job) {
-    if let Err(error) = job() {
-        log::error!("a commit job failed: {error}");
     }
 }
 
@@ -394,7 +365,7 @@ impl Queue {
         is_flushed && self.closings.is_empty() && self.commits.len() < GATHERED_FILES
     }
 
-    fn take_work(&mut self) -> Work {
+    fn take_work(&mut self, beside: Beside) -> Work {
         let rest = self.commits.split_off(self.commits.len().min(JOB_FILES_MAX));
         let commits = std::mem::replace(&mut self.commits, rest);
         // A closing comes after all commits of its transfer, which are settled before it is queued.
@@ -415,6 +386,7 @@ impl Queue {
                 .versions
                 .as_ref()
                 .map_or_else(Vec::new, Versions::take_changed),
+            beside,
         }
     }
 }

@@ -33,7 +33,8 @@ impl Receiving {
                 self.started += 1;
                 let parts = if start.sparse { None } else { Some(Parts::Leaves) };
                 let sidecar = parts.and_then(|parts| self.plan.place.deltas.begin(start.size, parts));
-                self.incoming = Some(Arrival::new(start, staged, lease, self.started, sidecar));
+                self.incoming =
+                    Some(Arrival::new(start, staged, lease, self.started, sidecar).toward(self.plan.place.durability));
                 if let Some(want) = self.wants.get_mut(&start.file) {
                     want.size = start.size;
                     books.ledger.started(start.file, &want.path);
@@ -84,7 +85,7 @@ impl Receiving {
         self.started += 1;
         books.ledger.started(start.file, &path);
         books.ledger.resumed(start.file, partial.hasher.length());
-        self.incoming = Some(Arrival::behind(start, partial, self.started));
+        self.incoming = Some(Arrival::behind(start, partial, self.started).toward(self.plan.place.durability));
         if let Some(want) = self.wants.get_mut(&start.file) {
             want.size = start.size;
         }

@@ -7,12 +7,12 @@
 //! Holds no state and knows no connection. Invariant: a result says `Ok` only after everything before it in
 //! the commit order is done.
 
+use super::bulk::{LARGE_BYTES, code_of};
 use super::commit::{Closing, Commit, Done, Ready};
 use super::options::Durability;
 use crate::model::{ItemCode, RelPath};
 use crate::reactor::ConnId;
-use crate::store::{Barrier, FileError, Keeping, Published, Root, Versions, publish};
-use std::io;
+use crate::store::{Barrier, Beside, Expected, FileError, Keeping, Published, Root, SourceFile, Versions, publish};
 
 /// What is to be done.
 /// One job, on the helper thread.
@@ -25,11 +25,13 @@ pub(super) struct Work {
     pub(super) versions: Option<Versions>,
     /// Directories of versions that came in on the loop.
     pub(super) changed: Vec<Box<[u8]>>,
+    pub(super) beside: Beside,
 }
 
 impl Work {
-    /// Does all of it, in the commit order. The results, by their owners.
-    pub(super) fn run(self) -> Vec<(ConnId, Done)> {
+    /// Does all of it, in the commit order. The results, by their owners; and large files that lost their names,
+    /// which go when they are closed: that takes a while.
+    pub(super) fn run(self) -> (Vec<(ConnId, Done)>, Vec<SourceFile>) {
         let Work {
             root,
             durability,
@@ -38,22 +40,26 @@ impl Work {
             made,
             versions,
             changed,
+            beside,
         } = self;
         let mut done = Vec::with_capacity(commits.len() + closings.len());
+        let mut leftovers = Vec::new();
         let mut after = Barrier::new(&root);
         for path in &made {
             after.add_parent_of(path);
         }
         changed.iter().for_each(|path| after.add_private(path));
-        let staged = flush_staged(&root, durability, &commits);
+        let staged = flush_staged(&root, durability, &commits, beside);
         for Commit {
             owner,
             author,
             file,
             ready,
+            ..
         } in commits
         {
             let keeping = versions.as_ref().map(|versions| Keeping { versions, author });
+            leftovers.extend(replaced(&root, versions.is_some(), &ready));
             let result = staged.and_then(|()| {
                 let published = ready.commit(&root, durability, keeping.as_ref(), &mut after);
                 published.map_err(|error| {
@@ -70,7 +76,7 @@ impl Work {
             .map(|(_, closing)| close(&root, closing, &mut after))
             .collect();
         let flushed = match durability {
-            Durability::Barrier => flush(after),
+            Durability::Barrier => flush(after, beside),
             Durability::None => Ok(()),
         };
         if let Err(code) = flushed {
@@ -89,7 +95,17 @@ impl Work {
                 },
             ));
         }
-        done
+        (done, leftovers)
+    }
+}
+
+/// What is going to be replaced, if it is large and nothing keeps it.
+fn replaced(root: &Root, is_kept: bool, ready: &Ready) -> Option<SourceFile> {
+    match ready {
+        Ready::Staged(sealed, Expected::Present(identity)) if !is_kept && identity.size() >= LARGE_BYTES => {
+            root.open_file(sealed.path()).ok()
+        }
+        _ => None,
     }
 }
 
@@ -115,7 +131,7 @@ impl Ready {
     }
 }
 
-fn flush_staged(root: &Root, durability: Durability, commits: &[Commit]) -> Result<(), ItemCode> {
+fn flush_staged(root: &Root, durability: Durability, commits: &[Commit], beside: Beside) -> Result<(), ItemCode> {
     if durability == Durability::None {
         return Ok(());
     }
@@ -125,7 +141,7 @@ fn flush_staged(root: &Root, durability: Durability, commits: &[Commit]) -> Resu
             barrier.add_file(sealed);
         }
     }
-    flush(barrier)
+    flush(barrier, beside)
 }
 
 fn close(root: &Root, closing: &Closing, after: &mut Barrier) -> Vec<(RelPath, ItemCode)> {
@@ -154,12 +170,9 @@ fn close(root: &Root, closing: &Closing, after: &mut Barrier) -> Vec<(RelPath, I
 }
 
 /// A flush that failed is never tried again into success: its files count as failed.
-fn flush(barrier: Barrier) -> Result<(), ItemCode> {
-    barrier.run().map_err(|error| {
+fn flush(barrier: Barrier, beside: Beside) -> Result<(), ItemCode> {
+    barrier.run(beside).map_err(|error| {
         log::error!("cannot make files durable: {error}");
-        match error.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ItemCode::DiskFull,
-            _ => ItemCode::Io,
-        }
+        code_of(&error)
     })
 }

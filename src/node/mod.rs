@@ -10,6 +10,7 @@ mod arriving;
 mod bandwidth;
 mod begin;
 mod budget;
+mod bulk;
 mod changing;
 mod choosing;
 mod client;

@@ -212,6 +212,11 @@ impl Receiving {
         }
     }
 
+    /// Whether a large file arrives.
+    pub(crate) fn is_bulk(&self) -> bool {
+        self.incoming.as_ref().is_some_and(Arrival::is_bulk)
+    }
+
     /// Bytes of memory that it takes, about; a path counts where its entry is held as well.
     pub(crate) fn held_bytes(&self) -> usize {
         let offered = self.offered.as_ref().map_or(0, Offered::held_bytes);
@@ -258,13 +263,14 @@ impl Receiving {
             return;
         };
         want.committed = committed;
-        let path = want.path.clone();
+        let (path, size) = (want.path.clone(), want.size);
         self.touch_parent(&path);
         let (owner, author) = (self.owner, self.plan.peer.into());
         let commit = Commit {
             owner,
             author,
             file,
+            size,
             ready,
         };
         books.committer.push(&self.plan.place, commit);

@@ -146,7 +146,7 @@ impl Tidier {
             let _ = sender.send(step(share, tidying));
             Ok(())
         });
-        if shared.submit(ticket, job).is_ok() {
+        if shared.submit_bulk(ticket, job).is_ok() {
             self.running = Some(ticket);
             self.next_ticket += 1;
         } else {

@@ -7,7 +7,7 @@
 use super::begin::random_seed;
 use super::budget::{Budget, PLAIN_CONNECTION_BYTES, Pressure, TLS_CONNECTION_BYTES, TRANSFER_BYTES};
 use super::options::ServerOptions;
-use super::peer::Session;
+use super::peer::{Session, Transfer};
 use super::server_node::ServerNode;
 use super::sessions::{Sessions, Turn, Visitor};
 use crate::model::{CloseCode, DeviceId, Fault};
@@ -221,7 +221,10 @@ impl ServerNode {
         self.turns.budget.change(session.held, held);
         session.held = held;
         let is_tight = self.turns.budget.pressure() >= Pressure::Tight;
-        let starved = is_tight && session.transfer.is_some() && self.turns.sessions.oldest() != Some(id);
+        let is_bulk = matches!(&session.transfer, Some(Transfer::Receiving(receiving)) if receiving.is_bulk());
+        let waits_for_disk = is_bulk && self.core.committer.is_behind();
+        let others_came_first = self.turns.sessions.oldest() != Some(id);
+        let starved = waits_for_disk || is_tight && session.transfer.is_some() && others_came_first;
         if starved && !session.starved {
             self.turns.starved.push(id);
         }

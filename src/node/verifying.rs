@@ -73,6 +73,8 @@ pub(crate) struct ChunkCheck {
     offset: u64,
     length: usize,
     task: Task,
+    /// What was written of the file so far is flushed as well.
+    flush: bool,
 }
 
 /// Which chunk of which file a result belongs to.
@@ -92,9 +94,25 @@ pub(crate) struct CheckedChunk {
 }
 
 impl ChunkCheck {
+    /// The same, and what was written of the file so far reaches the disk.
+    pub(crate) fn and_flush(self) -> ChunkCheck {
+        ChunkCheck { flush: true, ..self }
+    }
+
+    /// Whether it flushes.
+    pub(crate) fn flushes(&self) -> bool {
+        self.flush
+    }
+
+    /// Reads and hashes the chunk; on the loop, which waits for no disk.
+    pub(crate) fn run_here(self) -> CheckedChunk {
+        ChunkCheck { flush: false, ..self }.run()
+    }
+
     /// Reads and hashes the chunk.
     pub(crate) fn run(self) -> CheckedChunk {
         let ChunkCheck {
+            flush,
             file,
             place,
             offset,
@@ -125,7 +143,13 @@ impl ChunkCheck {
             }
         };
         let index = index
-            .inspect_err(|error| log::error!("cannot read back what was received: {error}"))
+            .and_then(|index| {
+                if flush {
+                    file.sync_data()?;
+                }
+                Ok(index)
+            })
+            .inspect_err(|error| log::error!("cannot read back or flush what was received: {error}"))
             .ok();
         CheckedChunk { place, index }
     }
@@ -268,6 +292,7 @@ impl Verifying {
             offset: self.chunk_start(index),
             length,
             task,
+            flush: false,
         }
     }
 

@@ -5,7 +5,7 @@
 
 use super::bandwidth::{Direction, LimitId, Limited, Limits};
 use super::connection::{Ask, Connection, Phase};
-use super::durable::{Durable, HelperFigures, Job};
+use super::durable::{HelperFigures, Helpers, Job};
 use super::ready::Ready;
 use super::source::ConnId;
 use super::timers::{TimerId, Timers};
@@ -33,7 +33,7 @@ pub struct Shared {
     pub(super) ready: Ready,
     pub(super) timers: Timers<Timer>,
     host_timers: HashMap<u64, TimerId>,
-    durable: Option<Durable>,
+    durable: Option<Helpers>,
     pub(super) limits: Limits,
     pub(super) to_close: VecDeque<ConnId>,
     pub(super) stopping: bool,
@@ -44,7 +44,7 @@ pub struct Shared {
 }
 
 impl Shared {
-    pub(super) fn new(durable: Option<Durable>, bytes_per_second: Option<u64>) -> Shared {
+    pub(super) fn new(durable: Option<Helpers>, bytes_per_second: Option<u64>) -> Shared {
         let started = Instant::now();
         Shared {
             started,
@@ -103,6 +103,18 @@ impl Shared {
         }
     }
 
+    /// As [`Shared::submit`], of a job that may take as long as a disk needs for gigabytes: it holds up only its
+    /// like.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn submit_bulk(&mut self, ticket: u64, job: Job) -> Result<(), Job> {
+        match &self.durable {
+            Some(durable) => durable.submit_bulk(ticket, job),
+            None => Err(job),
+        }
+    }
+
     /// Closes a connection at once, without sending what is queued;
     /// [`Handler::closed`](super::Handler::closed) is called at the end of this turn, or of the next ones if
     /// there are many.
@@ -148,7 +160,7 @@ impl Shared {
     pub(super) fn helper(&self) -> HelperFigures {
         self.durable
             .as_ref()
-            .map_or_else(HelperFigures::default, Durable::figures)
+            .map_or_else(HelperFigures::default, Helpers::figures)
     }
 
     pub(super) fn poll_durable(&self) -> Option<(u64, std::io::Result<()>)> {

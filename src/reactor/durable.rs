@@ -1,8 +1,11 @@
-//! Owns the one helper thread, which makes things durable (flushes, index commits) while the loop
-//! goes on. It never holds state: a job goes in with its ticket, a result comes out.
+//! Owns the helper threads, which make things durable (flushes, renames) and read large files while the
+//! loop goes on. They never hold state: a job goes in with its ticket, a result comes out.
 //!
-//! Invariant: every accepted job gives exactly one result, in the order of the jobs; at most
-//! `capacity` jobs wait.
+//! There are two lanes, a thread each: jobs that somebody waits for, and bulk jobs, which may take as long
+//! as a disk needs for gigabytes. In one lane a small commit would wait for that.
+//!
+//! Invariant: every accepted job gives exactly one result, in the order of the jobs of its lane; at most
+//! `capacity` jobs wait in each.
 
 use mio::Waker;
 use std::cell::Cell;
@@ -17,8 +20,9 @@ use std::time::Instant;
 /// Work for the helper thread: flushes, renames and commits that may wait for a disk.
 pub type Job = Box<dyn FnOnce() -> io::Result<()> + Send>;
 
+/// One helper thread.
 #[derive(Debug)]
-pub(super) struct Durable {
+struct Durable {
     /// `None` once the thread is told to end.
     jobs: Option<SyncSender<(u64, Job)>>,
     results: Receiver<(u64, io::Result<()>)>,
@@ -28,7 +32,48 @@ pub(super) struct Durable {
     busy_micros: Arc<AtomicU64>,
 }
 
-/// What the thread has done and has to do.
+/// The helper threads of a loop.
+#[derive(Debug)]
+pub(super) struct Helpers {
+    prompt: Durable,
+    bulk: Durable,
+}
+
+impl Helpers {
+    /// Starts the threads; `waker` is used after each result.
+    pub(super) fn start(capacity: usize, waker: Arc<Waker>) -> io::Result<Helpers> {
+        Ok(Helpers {
+            prompt: Durable::start("durable", capacity, Arc::clone(&waker))?,
+            bulk: Durable::start("bulk", capacity, waker)?,
+        })
+    }
+
+    /// Queues a job that somebody waits for, or gives it back when the queue is full.
+    pub(super) fn submit(&self, ticket: u64, job: Job) -> Result<(), Job> {
+        self.prompt.submit(ticket, job)
+    }
+
+    /// Queues a job that may take long, or gives it back when the queue is full.
+    pub(super) fn submit_bulk(&self, ticket: u64, job: Job) -> Result<(), Job> {
+        self.bulk.submit(ticket, job)
+    }
+
+    /// The next result, if there is one.
+    pub(super) fn poll_result(&self) -> Option<(u64, io::Result<()>)> {
+        self.prompt.poll_result().or_else(|| self.bulk.poll_result())
+    }
+
+    pub(super) fn figures(&self) -> HelperFigures {
+        let (prompt, bulk) = (self.prompt.figures(), self.bulk.figures());
+        HelperFigures {
+            queue: prompt.queue + bulk.queue,
+            jobs: prompt.jobs + bulk.jobs,
+            busy_micros: prompt.busy_micros + bulk.busy_micros,
+        }
+    }
+}
+
+/// What the threads have done and have to do.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct HelperFigures {
     /// Jobs that wait or run.
@@ -41,13 +86,13 @@ pub(super) struct HelperFigures {
 
 impl Durable {
     /// Starts the thread; `waker` is used after each result.
-    pub(super) fn start(capacity: usize, waker: Arc<Waker>) -> io::Result<Durable> {
+    fn start(name: &str, capacity: usize, waker: Arc<Waker>) -> io::Result<Durable> {
         let (jobs, inbox) = sync_channel(capacity);
         let (outbox, results) = channel();
         let busy_micros = Arc::<AtomicU64>::default();
         let busy = Arc::clone(&busy_micros);
         let thread = std::thread::Builder::new()
-            .name("durable".to_owned())
+            .name(name.to_owned())
             .spawn(move || work(&inbox, &outbox, &waker, &busy))?;
         Ok(Durable {
             jobs: Some(jobs),
@@ -60,7 +105,7 @@ impl Durable {
     }
 
     /// Queues a job, or gives it back when the queue is full.
-    pub(super) fn submit(&self, ticket: u64, job: Job) -> Result<(), Job> {
+    fn submit(&self, ticket: u64, job: Job) -> Result<(), Job> {
         let jobs = self
             .jobs
             .as_ref()
@@ -75,13 +120,13 @@ impl Durable {
     }
 
     /// The next result, if there is one.
-    pub(super) fn poll_result(&self) -> Option<(u64, io::Result<()>)> {
+    fn poll_result(&self) -> Option<(u64, io::Result<()>)> {
         let result = self.results.try_recv().ok()?;
         self.reported.set(self.reported.get() + 1);
         Some(result)
     }
 
-    pub(super) fn figures(&self) -> HelperFigures {
+    fn figures(&self) -> HelperFigures {
         HelperFigures {
             queue: self.accepted.get() - self.reported.get(),
             jobs: self.reported.get(),
@@ -126,7 +171,7 @@ mod tests {
     fn results_come_in_order_also_of_failures_and_a_full_queue_gives_the_job_back() {
         let mut poll = Poll::new().unwrap();
         let waker = Arc::new(Waker::new(poll.registry(), Token(0)).unwrap());
-        let durable = Durable::start(2, waker).unwrap();
+        let durable = Durable::start("durable", 2, waker).unwrap();
         let (go, wait) = channel::<()>();
         let (begun, has_begun) = channel();
         let first: Job = Box::new(move || {

@@ -18,7 +18,7 @@ use super::closed::Closed;
 use super::connection::{Connection, Outcome, Phase, Visit};
 use super::context::{Context, Shared, Timer};
 use super::counters::Counters;
-use super::durable::Durable;
+use super::durable::Helpers;
 use super::handler::Handler;
 use super::listener::{Accepted, Listeners, REST_MS};
 use super::ready::Pass;
@@ -125,7 +125,7 @@ impl<M> Reactor<M> {
             0 => None,
             capacity => {
                 let waker = Arc::new(Waker::new(poll.registry(), Source::Waker.token())?);
-                Some(Durable::start(capacity, waker)?)
+                Some(Helpers::start(capacity, waker)?)
             }
         };
         Ok(Reactor {

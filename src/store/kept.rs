@@ -8,14 +8,12 @@ use super::error::{FileError, Operation};
 use super::journal::TransferId;
 use super::private::{enter_private, make_and_enter, open_private};
 use super::resolve::enter;
+use super::room::Length;
 use super::staged::{StagedFile, StagedName, names_another_inode};
 use super::staging::{RESERVE_BYTES_MIN, Room, STAGING, Session, Staging, Sweep, keep_rescued, remove_if_empty};
 use crate::model::RelPath;
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use rustix::fs::{
-    AtFlags, CWD, Dir, FallocateFlags, FileType, Mode, OFlags, Stat, chmodat, fallocate, fchmod, fstat, openat, statat,
-    unlinkat,
-};
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, chmodat, fchmod, fstat, openat, statat, unlinkat};
 use rustix::io::Errno;
 use std::fs::File;
 use std::sync::Arc;
@@ -43,15 +41,15 @@ impl Staging {
             match openat(session.directory(), name.as_str(), flags, Mode::RUSR | Mode::WUSR) {
                 Ok(opened) => {
                     let file = File::from(opened);
-                    let name = StagedName::kept(session, name);
+                    let staged = StagedFile::new(file, StagedName::kept(session, name), path, 0);
                     if let Room::Reserve(size) = room
                         && size > RESERVE_BYTES_MIN
-                        && let Err(errno) = reserve_behind(&file, size)
+                        && let Err(error) = staged.reserve(size, Length::Stays)
                     {
-                        name.discard();
-                        return Err(FileError::new(Operation::Write, path, errno));
+                        staged.discard();
+                        return Err(error);
                     }
-                    return Ok(StagedFile::new(file, name, path, 0));
+                    return Ok(staged);
                 }
                 Err(Errno::NOENT) => self.forget_kept(),
                 Err(errno) => outcome = errno,
@@ -197,17 +195,6 @@ fn make_writable(directory: BorrowedFd<'_>, name: &str) -> Result<(), Errno> {
     }
     let link = format!("/proc/self/fd/{}", held.as_raw_fd());
     chmodat(CWD, link.as_str(), Mode::RUSR | Mode::WUSR, AtFlags::empty())
-}
-
-/// Takes room for `size` bytes without making the file longer; nothing where that is not possible.
-fn reserve_behind(file: &File, size: u64) -> Result<(), Errno> {
-    loop {
-        match fallocate(file, FallocateFlags::KEEP_SIZE, 0, size) {
-            Err(Errno::INTR) => {}
-            Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => return Ok(()),
-            Err(errno) => return Err(errno),
-        }
-    }
 }
 
 #[cfg(test)]

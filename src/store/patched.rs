@@ -18,7 +18,7 @@ use super::journal::TransferId;
 use super::marks::Marks;
 use super::source::{Extent, SourceFile};
 use super::staged::{Sealed, StagedFile};
-use super::staging::{RESERVE_BYTES_MIN, Room, Staging, reserve};
+use super::staging::{Room, Staging};
 use crate::model::limits::LEAF_BYTES;
 use crate::model::{ItemCode, Meta, RelPath};
 use rustix::fs::{FallocateFlags, copy_file_range, fallocate, ioctl_ficlone};
@@ -111,10 +111,10 @@ impl PatchedFile {
             Start::Clone => basis.size().min(new_length),
             Start::Empty => 0,
         };
-        if !basis.is_sparse() && new_length > present.max(RESERVE_BYTES_MIN) {
-            reserve(staged.file(), present, new_length - present).map_err(failed)?;
+        match basis.is_sparse() {
+            true => staged.set_length(new_length)?,
+            false => staged.reserve_behind(present, new_length)?,
         }
-        staged.set_length(new_length)?;
         Ok(PatchedFile {
             staged,
             basis,
@@ -135,11 +135,10 @@ impl PatchedFile {
     pub fn behind(staged: StagedFile, basis: SourceFile, new_length: u64, done: u64) -> Result<PatchedFile, FileError> {
         // What stood behind that was of an earlier attempt.
         staged.set_length(done)?;
-        if !basis.is_sparse() && new_length > done {
-            let reserved = reserve(staged.file(), done, new_length - done);
-            reserved.map_err(|errno| FileError::new(Operation::Write, staged.path(), errno))?;
+        match basis.is_sparse() {
+            true => staged.set_length(new_length)?,
+            false => staged.reserve_behind(done, new_length)?,
         }
-        staged.set_length(new_length)?;
         Ok(PatchedFile {
             staged,
             basis,
@@ -325,6 +324,7 @@ impl PatchedFile {
             Start::Clone => until_border(from, length),
             Start::Empty => length,
         };
+        self.staged.make_room(to + length)?;
         match kernel_copy(self.basis.file(), from, self.staged.file(), to, length) {
             Ok(0) => {}
             Ok(done) => return Ok(done),

@@ -3,17 +3,20 @@
 //! Knows nothing of the final directory (that is `publish`). Invariant: until it is published, dropping
 //! either value removes the file from the disk.
 
+use super::barrier::flush;
 use super::error::{FileError, Operation};
 use super::meta;
+use super::room::{Length, Reservation};
 use super::source::SourceFile;
-use super::staging::Session;
+use super::staging::{RESERVE_BYTES_MIN, Session};
 use super::versions::Slot;
 use crate::model::{Meta, RelPath};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::{AtFlags, renameat, statat, unlinkat};
+use rustix::fs::{AtFlags, Mode, OFlags, openat, renameat, statat, unlinkat};
 use rustix::io::Errno;
 use std::cell::Cell;
 use std::fs::File;
+use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
@@ -25,6 +28,8 @@ pub struct StagedFile {
     path: RelPath,
     /// The length on the disk: what was reserved or written, whichever reaches further.
     length: Cell<u64>,
+    /// What is reserved of it, if it was announced how long it is.
+    room: Cell<Option<Reservation>>,
 }
 
 /// A finished file or link that waits to be made durable and published. Holds no descriptor of its
@@ -75,13 +80,46 @@ pub(super) fn names_another_inode(name: &[u8], inode: u64) -> bool {
 }
 
 impl StagedFile {
-    pub(super) fn new(file: File, name: StagedName, path: &RelPath, reserved: u64) -> StagedFile {
+    pub(super) fn new(file: File, name: StagedName, path: &RelPath, length: u64) -> StagedFile {
         StagedFile {
             file,
             name,
             path: path.clone(),
-            length: Cell::new(reserved),
+            length: Cell::new(length),
+            room: Cell::new(None),
         }
+    }
+
+    /// Takes room for `size` bytes, in steps.
+    pub(super) fn reserve(&self, size: u64, length: Length) -> Result<(), FileError> {
+        let room = Reservation::begin(&self.file, 0, size, length)
+            .map_err(|errno| FileError::new(Operation::Write, &self.path, errno))?;
+        self.length.set(room.map_or(0, |room| room.file_length()));
+        self.room.set(room);
+        Ok(())
+    }
+
+    /// Takes room in steps for what is behind `present`, in a file that is made as long as it is to be. For a
+    /// little of it none is taken, as for new files.
+    pub(super) fn reserve_behind(&self, present: u64, length: u64) -> Result<(), FileError> {
+        self.set_length(length)?;
+        if length.saturating_sub(present) > RESERVE_BYTES_MIN {
+            let room = Reservation::begin(&self.file, present, length, Length::Stays);
+            self.room
+                .set(room.map_err(|errno| FileError::new(Operation::Write, &self.path, errno))?);
+        }
+        Ok(())
+    }
+
+    /// Sees to it that up to `end` there is room.
+    pub(super) fn make_room(&self, end: u64) -> Result<(), FileError> {
+        if let Some(mut room) = self.room.get().filter(|room| room.ends_before(end)) {
+            let reached = room.reach(&self.file, end);
+            reached.map_err(|errno| FileError::new(Operation::Write, &self.path, errno))?;
+            self.length.set(self.length.get().max(room.file_length()));
+            self.room.set(Some(room));
+        }
+        Ok(())
     }
 
     /// The open file, for reading back what was written.
@@ -112,10 +150,12 @@ impl StagedFile {
     /// # Errors
     /// When the disk is full or fails.
     pub fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<(), FileError> {
+        let end = offset + bytes.len() as u64;
+        self.make_room(end)?;
         self.file
             .write_all_at(bytes, offset)
             .map_err(|error| FileError::new(Operation::Write, &self.path, error))?;
-        self.length.set(self.length.get().max(offset + bytes.len() as u64));
+        self.length.set(self.length.get().max(end));
         Ok(())
     }
 
@@ -150,6 +190,7 @@ impl StagedFile {
             mut name,
             path,
             length: present,
+            ..
         } = self;
         // From here on it is published, or gone.
         name.reclaim();
@@ -185,12 +226,40 @@ impl Sealed {
         self.form
     }
 
+    /// What flushes its content, on any thread, before it is published.
+    #[must_use]
+    pub fn flushing(&self) -> Flushing {
+        Flushing {
+            session: Arc::clone(&self.name.session),
+            name: self.name.name.clone(),
+        }
+    }
+
     pub(super) fn name(&self) -> &StagedName {
         &self.name
     }
 
     pub(super) fn into_parts(self) -> (StagedName, RelPath) {
         (self.name, self.path)
+    }
+}
+
+/// A staged file whose content is to be flushed ahead of its commit.
+#[derive(Debug)]
+pub struct Flushing {
+    session: Arc<Session>,
+    name: String,
+}
+
+impl Flushing {
+    /// Blocks until the disk has the content.
+    ///
+    /// # Errors
+    /// When the disk failed: the file must not be published then, nor flushed again.
+    pub fn run(self) -> io::Result<()> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = openat(self.session.directory(), self.name.as_str(), flags, Mode::empty())?;
+        flush(file)
     }
 }
 

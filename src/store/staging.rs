@@ -10,6 +10,7 @@ use super::kept::KEPT;
 use super::meta;
 use super::private::{enter_private, make_and_enter, open_private, remove_private_if_empty};
 use super::resolve::enter;
+use super::room::Length;
 use super::root::Root;
 use super::staged::{Sealed, StagedFile, StagedName, names_another_inode};
 use crate::model::{Meta, RelPath};
@@ -95,13 +96,12 @@ impl Staging {
             openat(session, name, flags, Mode::RUSR | Mode::WUSR)
         })?;
         let file = File::from(opened);
-        let reserved = match room {
-            Room::Reserve(size) if size > RESERVE_BYTES_MIN => {
-                reserve(&file, 0, size).map_err(|errno| FileError::new(Operation::Write, path, errno))?
-            }
-            Room::Reserve(_) | Room::Sparse => 0,
-        };
-        Ok(StagedFile::new(file, name, path, reserved))
+        let staged = StagedFile::new(file, name, path, 0);
+        match room {
+            Room::Reserve(size) if size > RESERVE_BYTES_MIN => staged.reserve(size, Length::Grows)?,
+            Room::Reserve(_) | Room::Sparse => {}
+        }
+        Ok(staged)
     }
 
     /// A symbolic link with the text `target` for what will be `path`.

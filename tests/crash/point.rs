@@ -45,6 +45,8 @@ pub enum Thread {
     Loop,
     /// The helper thread that flushes and renames, from then on.
     Durable,
+    /// The one for bulk: it checks and flushes large files.
+    Bulk,
 }
 
 /// The `number`th call (from 1) of this name in a thread.
@@ -73,7 +75,7 @@ impl Point {
                 .find(|one| one.name() == actor)?,
             fault: Fault::parse(fault)?,
             at: Call {
-                thread: [Thread::Start, Thread::Loop, Thread::Durable]
+                thread: [Thread::Start, Thread::Loop, Thread::Durable, Thread::Bulk]
                     .into_iter()
                     .find(|one| one.name() == thread)?,
                 name: name.to_owned(),
@@ -112,6 +114,7 @@ impl Thread {
             Thread::Start => "start",
             Thread::Loop => "loop",
             Thread::Durable => "durable",
+            Thread::Bulk => "bulk",
         }
     }
 }

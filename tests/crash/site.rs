@@ -142,7 +142,7 @@ impl Process {
 
     /// Waits until it has nothing to do, or is gone; how it ended then.
     pub fn settle(&mut self) -> Option<ExitStatus> {
-        settle(self.id(), 2);
+        settle(self.id(), 3);
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.id())).unwrap_or_default();
         let state = stat.rsplit(')').next().unwrap_or_default().trim_start();
         if state.starts_with(['Z', 'X']) {

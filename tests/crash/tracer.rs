@@ -139,10 +139,10 @@ pub fn threads(pid: u32) -> Vec<(u32, Thread)> {
     {
         let name = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
         let id = entry.file_name().to_str().and_then(|id| id.parse().ok());
-        let thread = if name.trim() == "durable" {
-            Thread::Durable
-        } else {
-            Thread::Loop
+        let thread = match name.trim() {
+            "durable" => Thread::Durable,
+            "bulk" => Thread::Bulk,
+            _ => Thread::Loop,
         };
         found.extend(id.map(|id| (id, thread)));
     }

@@ -12,6 +12,8 @@ use syncline::reactor::Context;
 /// Milliseconds between two bytes, and between two looks at what has come.
 const TICK_MS: u64 = 500;
 const READ_MS: u64 = 1_000;
+/// Milliseconds between two signs of life of those that do not read.
+const PING_MS: u64 = 5_000;
 /// Content that is announced and comes a byte at a time; what it takes is more than any run.
 pub(crate) const FRAME_BYTES: u64 = 64 * 1024;
 /// The front of a TLS client's first record: 512 bytes are announced.
@@ -68,7 +70,10 @@ pub(crate) fn begin(attack: Attack, cx: &mut Context<'_>, peer: &mut Peer) {
 /// Something came and was dealt with.
 pub(crate) fn received(attack: Attack, cx: &mut Context<'_>, peer: &mut Peer) {
     match attack {
-        Attack::NeverReads if peer.transfer.is_some() => cx.pause_reading(),
+        Attack::NeverReads if peer.transfer.is_some() => {
+            cx.pause_reading();
+            later(cx, PING_MS);
+        }
         Attack::ReadsSlowly if peer.transfer.is_some() => {
             cx.pause_reading();
             later(cx, READ_MS);
@@ -81,6 +86,12 @@ pub(crate) fn received(attack: Attack, cx: &mut Context<'_>, peer: &mut Peer) {
 pub(crate) fn tick(attack: Attack, cx: &mut Context<'_>, peer: &mut Peer) {
     match attack {
         Attack::ReadsSlowly => cx.resume_reading(),
+        // It pretends to be alive; and only who writes notices that the other side is gone.
+        Attack::NeverReads => {
+            peer.machine.ping(1);
+            cx.send_owned(peer.machine.take_output());
+            later(cx, PING_MS);
+        }
         Attack::SlowHello | Attack::SlowContent => {
             if let Some(byte) = peer.trickle.pop_front() {
                 cx.send(&[byte]);

@@ -5,10 +5,11 @@
 //! 2. During the run syncs begin by the schedule; who is still busy has them wait, and their latency counts
 //!    from when they were meant to begin.
 //! 3. Refusals that may pass are tried again after a moment; other errors end the sync.
+//!
 //! Invariant: each sync that was begun is either done or failed, once.
 
 use crate::actor::{Actor, Current, Link, Peer, Setup};
-use crate::content::Pool;
+use crate::content::{Content, Pool};
 use crate::scenario::{Role, Work};
 use crate::schedule::Schedule;
 use crate::seeds::{Dice, mix_both};
@@ -65,6 +66,9 @@ pub(crate) enum Phase {
 /// Wait after a refusal that may pass, and how much of it is left to chance. Microseconds.
 const BUSY_MICROS: u64 = 1_000_000;
 const JITTER_MICROS: u64 = 500_000;
+/// Wait of a client that behaves badly and was cut; of 9,000 some 1,000 come again each second.
+const CUT_MICROS: u64 = 5_000_000;
+const CUT_JITTER_MICROS: u64 = 5_000_000;
 /// What a server's word on when to come again is taken for at the least and at the most.
 const COME_BACK_MICROS_MIN: u64 = 50_000;
 const COME_BACK_MICROS_MAX: u64 = 600_000_000;
@@ -323,6 +327,17 @@ impl Fleet {
         });
     }
 
+    /// The run is over: giants that are not through are told as well.
+    pub(crate) fn note_unfinished(&mut self) {
+        for number in 0..self.actors.len() as u32 {
+            let actor = &self.actors[number as usize];
+            if actor.role == Role::GiantPush && actor.current.is_some() {
+                self.note_giant(number, 0, 0);
+            }
+        }
+    }
+
+    /// A giant sync is through, or the run was over before.
     fn note_giant(&mut self, number: u32, micros: u64, wire_bytes: u64) {
         let actor = &self.actors[number as usize];
         let what = match actor.role {
@@ -339,8 +354,8 @@ impl Fleet {
             giants.len() - 1
         });
         let giant = &mut giants[index];
-        giant.bytes = actor.contents.first().map_or(0, |content| content.size());
-        giant.syncs += 1;
+        giant.bytes = actor.contents.first().map_or(0, Content::size);
+        giant.syncs += u64::from(actor.current.is_none());
         giant.micros += micros;
         giant.wire_bytes += wire_bytes;
     }
@@ -388,7 +403,7 @@ impl Fleet {
         let temporary = peer.farewell.as_ref().is_some_and(|fault| fault.code.is_temporary());
         if is_attacker {
             self.tally.cut(&kind);
-            return self.wait(number, FAILED_MICROS / 5);
+            return self.wait(number, CUT_MICROS);
         }
         if self.phase == Phase::Over {
             return;
@@ -423,7 +438,12 @@ impl Fleet {
     }
 
     fn wait(&mut self, number: u32, micros: u64) {
-        let jitter = self.dice.below(JITTER_MICROS.min(micros));
+        let most = if micros == CUT_MICROS {
+            CUT_JITTER_MICROS
+        } else {
+            JITTER_MICROS
+        };
+        let jitter = self.dice.below(most.min(micros));
         self.agenda.push(Reverse((self.now() + micros + jitter, number)));
     }
 }

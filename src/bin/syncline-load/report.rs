@@ -212,6 +212,9 @@ fn row(name: &str, histogram: &Histogram) -> String {
 }
 
 fn giant_line(giant: &Giant) -> String {
+    if giant.syncs == 0 {
+        return format!("giant {} of {}: not through at the end", giant.what, size(giant.bytes));
+    }
     let time = Duration::from_micros(giant.micros);
     let through = giant.bytes.saturating_mul(giant.syncs);
     format!(

@@ -7,6 +7,7 @@ use crate::actor::{Link, Peer, Setup};
 use crate::complaint::Complaint;
 use crate::fleet::{Fleet, Phase};
 use crate::scenario::Role;
+use crate::schedule::Schedule;
 use crate::security::Securities;
 use crate::settings::Settings;
 use std::io;
@@ -53,6 +54,7 @@ pub(crate) fn run(settings: Settings) -> Result<Fleet, Complaint> {
         running.turn().map_err(failed)?;
         running.advance();
     }
+    running.fleet.note_unfinished();
     running.goodbye().map_err(failed)?;
     Ok(running.fleet)
 }
@@ -90,7 +92,7 @@ impl Running {
     fn timeout(&self, is_paced: bool) -> Duration {
         let now = self.fleet.now();
         let mut next = now + LOOK_MICROS;
-        if let Some(due) = self.fleet.schedule.as_ref().and_then(|schedule| schedule.next_due()) {
+        if let Some(due) = self.fleet.schedule.as_ref().and_then(Schedule::next_due) {
             next = next.min(due);
         }
         if let Some(std::cmp::Reverse((at, _))) = self.fleet.agenda.peek() {

@@ -1,0 +1,218 @@
+//! Work for the helper thread that has time: chunks of large files are hashed, and large files reach the disk.
+//!
+//! 1. Chunks that were moved are checked. When the thread is behind with hashing, the loop does one itself.
+//! 2. Now and then a check also flushes what was written so far, so that the end of a large file has little left
+//!    to flush. When the thread is behind with that, the disk is: nobody hashes in its place, and who sends is
+//!    not read from until it has caught up ([`Bulk::is_behind`]). Else the system would hold up the loop.
+//! 3. A large file that is complete is flushed before it joins a group of commits, which else would wait for it.
+//!
+//! Never publishes. Invariant: a flush that failed fails its file; it is not tried again.
+
+use super::commit::{Commit, Done, Ready, Report};
+use super::options::Durability;
+use super::place::Place;
+use super::verifying::{CheckedChunk, ChunkCheck, ChunkPlace};
+use crate::model::ItemCode;
+use crate::reactor::{ConnId, Job, Shared};
+use crate::store::{Beside, SourceFile};
+use std::fs::File;
+use std::io;
+use std::rc::Rc;
+use std::sync::mpsc;
+
+/// What waits for the thread, and what it has.
+#[derive(Debug, Default)]
+pub(super) struct Bulk {
+    checks: Vec<(ConnId, ChunkCheck)>,
+    running: Vec<Checking>,
+    /// Files that are flushed when there is time for it; nobody waits for that.
+    flushes: Vec<File>,
+    closes: Vec<SourceFile>,
+    ahead: Vec<(Rc<Place>, Commit)>,
+    flushing: Vec<(u64, Rc<Place>, Commit)>,
+    next_ticket: u64,
+}
+
+#[derive(Debug)]
+struct Checking {
+    ticket: u64,
+    owner: ConnId,
+    place: ChunkPlace,
+    flushes: bool,
+}
+
+/// What the end of a job means.
+pub(super) enum Ended {
+    /// It was none of these.
+    Another,
+    /// Nobody has to be told beside what the job said itself.
+    Quiet,
+    /// This is told its owner.
+    Told(ConnId, Done),
+    /// This can be committed now.
+    Flushed(Rc<Place>, Commit),
+}
+
+/// Chunks that wait for the thread or are with it: two per transfer that runs at full speed keep it busy.
+const CHECKS_MAX: usize = 8;
+/// Bytes of a file from which on it is flushed before its commit.
+pub(super) const LARGE_BYTES: u64 = 16 << 20;
+/// Marks the tickets of this work.
+const BULK_TICKET: u64 = 1 << 63;
+
+impl Bulk {
+    /// Has a chunk checked. When the thread is behind, it is done at once, and the result is returned.
+    pub(super) fn check(&mut self, owner: ConnId, check: ChunkCheck) -> Option<CheckedChunk> {
+        if self.is_full() && !self.is_behind() {
+            return Some(check.run_here());
+        }
+        self.checks.push((owner, check));
+        None
+    }
+
+    /// Whether the disk is behind: what comes is not to be taken until a check is back.
+    pub(super) fn is_behind(&self) -> bool {
+        self.is_full() && self.running.iter().any(|checking| checking.flushes)
+    }
+
+    /// Whether much is being written.
+    pub(super) fn beside(&self) -> Beside {
+        match self.checks.is_empty() && self.running.is_empty() && self.is_idle() {
+            true => Beside::Nothing,
+            false => Beside::Bulk,
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.checks.len() + self.running.len() >= CHECKS_MAX
+    }
+
+    /// Has a file flushed some time.
+    pub(super) fn flush(&mut self, file: File) {
+        self.flushes.push(file);
+    }
+
+    /// Has large files closed that have no name any more: the system needs a while to take their room back.
+    pub(super) fn close(&mut self, files: Vec<SourceFile>) {
+        self.closes.extend(files);
+    }
+
+    /// Takes a commit that has to be flushed first; gives back one that has not.
+    pub(super) fn flush_first(&mut self, place: &Rc<Place>, commit: Commit) -> Option<Commit> {
+        let is_staged = matches!(commit.ready, Ready::Staged(..));
+        if place.durability == Durability::None || !is_staged || commit.size < LARGE_BYTES {
+            return Some(commit);
+        }
+        self.ahead.push((Rc::clone(place), commit));
+        None
+    }
+
+    /// Whether no commit waits for its flush.
+    pub(super) fn is_idle(&self) -> bool {
+        self.ahead.is_empty() && self.flushing.is_empty()
+    }
+
+    /// Commits that wait for their flush.
+    pub(super) fn commits(&self) -> usize {
+        self.ahead.len() + self.flushing.len()
+    }
+
+    /// Gives the thread what waits.
+    pub(super) fn pump(&mut self, shared: &mut Shared, sender: &mpsc::Sender<Report>) {
+        for (owner, check) in std::mem::take(&mut self.checks) {
+            let (ticket, sender) = (self.ticket(), sender.clone());
+            let (place, flushes) = (check.place, check.flushes());
+            let job: Job = Box::new(move || {
+                let done = vec![(owner, Done::Checked(Box::new(check.run())))];
+                // The receiver is gone only when the whole node is.
+                let leftovers = Vec::new();
+                let _ = sender.send(Report {
+                    ticket,
+                    done,
+                    leftovers,
+                });
+                Ok(())
+            });
+            match shared.submit_bulk(ticket, job) {
+                Ok(()) => self.running.push(Checking {
+                    ticket,
+                    owner,
+                    place,
+                    flushes,
+                }),
+                Err(job) => run_here(job),
+            }
+        }
+        for file in std::mem::take(&mut self.flushes) {
+            // A thread that has no time for it leaves it to the system.
+            let _ = shared.submit_bulk(self.ticket(), Box::new(move || file.sync_data()));
+        }
+        if !self.closes.is_empty() {
+            let files = std::mem::take(&mut self.closes);
+            let job: Job = Box::new(move || {
+                drop(files);
+                Ok(())
+            });
+            let _ = shared.submit_bulk(self.ticket(), job).map_err(run_here);
+        }
+        for (place, commit) in std::mem::take(&mut self.ahead) {
+            let Ready::Staged(sealed, _) = &commit.ready else {
+                continue;
+            };
+            let (ticket, flushing) = (self.ticket(), sealed.flushing());
+            match shared.submit_bulk(ticket, Box::new(move || flushing.run())) {
+                Ok(()) => self.flushing.push((ticket, place, commit)),
+                // When there is room again.
+                Err(_) => self.ahead.push((place, commit)),
+            }
+        }
+    }
+
+    /// The job of `ticket` runs no more.
+    pub(super) fn end_of(&mut self, ticket: u64, result: &io::Result<()>) -> Ended {
+        if ticket & BULK_TICKET == 0 {
+            return Ended::Another;
+        }
+        if let Some(at) = self.running.iter().position(|checking| checking.ticket == ticket) {
+            let Checking { owner, place, .. } = self.running.swap_remove(at);
+            let index = None;
+            return match result {
+                Ok(()) => Ended::Quiet,
+                Err(_) => Ended::Told(owner, Done::Checked(Box::new(CheckedChunk { place, index }))),
+            };
+        }
+        let Some(at) = self.flushing.iter().position(|(running, ..)| *running == ticket) else {
+            return Ended::Quiet;
+        };
+        let (_, place, commit) = self.flushing.swap_remove(at);
+        match result {
+            Ok(()) => Ended::Flushed(place, commit),
+            Err(error) => {
+                log::error!("cannot make a file durable: {error}");
+                let file = commit.file;
+                let result = Err(code_of(error));
+                Ended::Told(commit.owner, Done::File { file, result })
+            }
+        }
+    }
+
+    fn ticket(&mut self) -> u64 {
+        self.next_ticket += 1;
+        self.next_ticket | BULK_TICKET
+    }
+}
+
+/// What is said of a file that could not be flushed.
+pub(super) fn code_of(error: &io::Error) -> ItemCode {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ItemCode::DiskFull,
+        _ => ItemCode::Io,
+    }
+}
+
+/// A reactor without helper threads, or a full queue: the work is done on the spot.
+pub(super) fn run_here(job: Job) {
+    if let Err(error) = job() {
+        log::error!("a job failed: {error}");
+    }
+}
