@@ -215,6 +215,8 @@ class Load:
             report["seconds"]  # what did not run has none
         except (ValueError, IndexError, KeyError):
             self.server.fail(f"failed with {self.process.returncode}: {' '.join(self.command)}\n{output}{errors}")
+        if report["errors"] or report["setup_failed"]:
+            print(f"  errors: {report['errors']}; {report['setup_failed']} clients were not ready", file=sys.stderr)
         report["wall"] = time.perf_counter() - self.started
         return report
 

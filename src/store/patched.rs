@@ -97,12 +97,7 @@ impl Staging {
 }
 
 impl PatchedFile {
-    fn of(
-        staging: &Staging,
-        staged: StagedFile,
-        basis: SourceFile,
-        new_length: u64,
-    ) -> Result<PatchedFile, FileError> {
+    fn of(staging: &Staging, staged: StagedFile, basis: SourceFile, new_length: u64) -> Result<PatchedFile, FileError> {
         let path = staged.path().clone();
         let failed = |errno| FileError::new(Operation::Write, &path, errno);
         let start = clone(staging, staged.file(), basis.file()).map_err(failed)?;
