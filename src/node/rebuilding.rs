@@ -152,6 +152,9 @@ impl Receiving {
     /// A file was committed: next time it is known what it contains. Unless somebody has written to it
     /// since, which shows in its time: what is noted is believed later, without reading it again.
     pub(super) fn remember(&self, want: &Want) {
+        if let Expected::Present(replaced) = &want.expected {
+            self.plan.place.deltas.forget(replaced);
+        }
         if let Some(Committed { id, mtime }) = &want.committed
             && let Ok(Some(found)) = self.plan.place.root.probe(&want.path)
             // Whoever has written to it since has changed its time.

@@ -191,13 +191,18 @@ fn with_leaves(leaves: Vec<[u8; 32]>) -> ChunkIndex {
     }
 }
 
-/// Maps a part of a file, or reads it where there are no mappings left. A part that the file does not
-/// have any more is an error.
+/// Parts up to this are read: mapping one costs two calls and a fault, reading it one and a copy.
+const READ_BYTES_MAX: usize = 64 << 10;
+
+/// Maps a part of a file, or reads it where it is small or there are no mappings left. A part that the file
+/// does not have any more is an error.
 fn read_and<T>(file: &File, offset: u64, length: usize, use_it: impl FnOnce(&[u8]) -> T) -> io::Result<T> {
     if length == 0 {
         return Ok(use_it(&[]));
     }
-    if let Ok(window) = Window::open(file, offset, length) {
+    if length > READ_BYTES_MAX
+        && let Ok(window) = Window::open(file, offset, length)
+    {
         let used = use_it(window.as_ref());
         return match window.is_torn() {
             false => Ok(used),
