@@ -532,7 +532,7 @@ fn a_new_connection_is_given_little_at_first() {
     use std::io::Write;
     let (mut reactor, mut host) = (reactor(), Host::new(Role::Count));
     let (_, address) = reactor.listen(any_port(), Security::Plain).unwrap();
-    let mut peer = std::net::TcpStream::connect(address).unwrap();
+    let mut peer = TcpStream::connect(address).unwrap();
     peer.set_nonblocking(true).unwrap();
     let mut written = 0;
     while let Ok(count) = peer.write(&[7; 64 * 1024]) {
