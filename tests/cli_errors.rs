@@ -197,9 +197,16 @@ fn a_dry_run_to_a_missing_target_makes_nothing() {
     assert!(!sandbox.path("share/file").exists());
 }
 
-/// Starts a push that takes a while, and waits until bytes move.
-fn slow_push(sandbox: &Sandbox, link: &str) -> std::process::Child {
-    sandbox.file("large", &vec![5; 24 << 20]);
+/// Starts a push that takes a while, and waits until bytes move. Another `seed` is another content: what was sent
+/// of an earlier one is of no use.
+fn slow_push(sandbox: &Sandbox, link: &str, seed: u64) -> std::process::Child {
+    let mut state = seed;
+    let mut noise = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (state ^ state >> 33).to_le_bytes()
+    };
+    let content: Vec<u8> = (0..3 << 20).flat_map(|_| noise()).collect();
+    sandbox.file("large", &content);
     let mut child = sandbox
         .command("client")
         .args(["push", "--json", "--plain", "--bwlimit", "4M", "large", link])
@@ -220,8 +227,8 @@ fn slow_push(sandbox: &Sandbox, link: &str) -> std::process::Child {
 #[test]
 fn signals_end_a_push_in_order_with_130_and_143() {
     let (sandbox, served) = served();
-    for (name, code) in [("INT", 130), ("TERM", 143)] {
-        let child = slow_push(&sandbox, &served.link(""));
+    for (seed, (name, code)) in [("INT", 130), ("TERM", 143)].into_iter().enumerate() {
+        let child = slow_push(&sandbox, &served.link(""), seed as u64);
         signal(&child, name);
         let run = finished(&child.wait_with_output().unwrap());
         run.expect(code).summary();

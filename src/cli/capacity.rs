@@ -70,17 +70,7 @@ impl Visit {
 impl CapacityFlags {
     /// Puts what was asked for into the server's options.
     pub(crate) fn apply(&self, session: &Session, options: &mut ServerOptions) -> Result<(), Complaint> {
-        for (flag, number) in [
-            ("--max-connections", Some(self.max_connections)),
-            ("--max-active", self.max_active),
-        ] {
-            if number == Some(0) {
-                return Err(Complaint::usage(
-                    format!("{flag} 0 would let nobody in"),
-                    "use 1 or more",
-                ));
-            }
-        }
+        self.check()?;
         options.connections_max = self.max_connections;
         options.active_max = self.max_active.unwrap_or(CONNECTIONS_MAX);
         options.memory_limit = match self.mem_limit {
@@ -89,6 +79,20 @@ impl CapacityFlags {
         };
         options.schedule = self.schedule(session)?;
         Ok(())
+    }
+
+    fn check(&self) -> Result<(), Complaint> {
+        let flags = [
+            ("--max-connections", Some(self.max_connections)),
+            ("--max-active", self.max_active),
+        ];
+        match flags.iter().find(|(_, number)| *number == Some(0)) {
+            Some((flag, _)) => Err(Complaint::usage(
+                format!("{flag} 0 would let nobody in"),
+                "use 1 or more",
+            )),
+            None => Ok(()),
+        }
     }
 
     fn schedule(&self, session: &Session) -> Result<Schedule, Complaint> {
@@ -128,6 +132,25 @@ mod tests {
             assert!(parse_memory(text).is_err(), "{text}");
         }
         assert!(usual_memory().unwrap() >= MEMORY_MIN);
+    }
+
+    #[derive(clap::Parser)]
+    struct Command {
+        #[command(flatten)]
+        flags: CapacityFlags,
+    }
+
+    #[test]
+    fn a_server_that_lets_nobody_in_is_a_slip() {
+        let check = |args: &[&str]| {
+            let args = std::iter::once("serve").chain(args.iter().copied());
+            let flags = <Command as clap::Parser>::parse_from(args).flags;
+            flags.check().map_err(|complaint| complaint.exit.code())
+        };
+        assert_eq!(check(&[]), Ok(()));
+        assert_eq!(check(&["--max-active", "1"]), Ok(()));
+        assert_eq!(check(&["--max-active", "0"]), Err(2));
+        assert_eq!(check(&["--max-connections", "0"]), Err(2));
     }
 
     #[test]

@@ -409,7 +409,6 @@ mod tests {
         let one_beyond = ["--plain", "--open", "read", "--listen", "127.0.0.1:0,0.0.0.0:0"];
         assert_eq!(exposure(&one_beyond), Err(2));
         assert_eq!(exposure(&["--plain", "--yes"]), Err(2));
-        assert_eq!(exposure(&["--max-connections", "0"]), Err(2));
     }
 
     #[test]

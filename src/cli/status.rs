@@ -10,9 +10,10 @@ use super::session::{Ending, Session};
 use super::transfer::{self, NetworkFlags};
 use clap::Args;
 use serde_json::{Map, Value, json};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 use syncline::model::Link;
-use syncline::node::{ClientEvent, Job, TransferOptions};
+use syncline::node::{ClientEvent, Job, Summary, TransferOptions};
 use syncline::store::RunningServer;
 
 /// The flags and operands of `status`.
@@ -28,11 +29,12 @@ pub(crate) struct Flags {
 pub(crate) fn run(session: &Session, flags: &Flags) -> Result<Ending, Complaint> {
     match &flags.link {
         Some(text) => ask(session, flags, text.parse().map_err(Complaint::link)?),
-        None => list(session),
+        None => list(session, flags),
     }
 }
 
-fn list(session: &Session) -> Result<Ending, Complaint> {
+/// The servers that run here; each is asked how it is, as its own device, if it can tell that from others.
+fn list(session: &Session, flags: &Flags) -> Result<Ending, Complaint> {
     let running = session.home()?.running();
     if running.is_empty() {
         session
@@ -41,7 +43,20 @@ fn list(session: &Session) -> Result<Ending, Complaint> {
     }
     for server in &running {
         lines(server).iter().for_each(|line| session.console.data(line));
-        session.console.object(&object(server));
+        let mut object = object(server);
+        // One that is just ending, or that a firewall keeps from us, is listed all the same.
+        if let Some((answer, _)) = own_link(server).and_then(|link| answer_of(session, flags, link).ok()) {
+            let status = answer.get("loop_status").filter(|status| status.is_object());
+            let figures = status.map(loop_lines);
+            figures.iter().flatten().for_each(|line| session.console.data(line));
+            let known = object.as_object_mut();
+            if let Some(known) = known {
+                answer.into_iter().for_each(|(key, value)| {
+                    known.entry(key).or_insert(value);
+                });
+            }
+        }
+        session.console.object(&object);
     }
     Ok(Ending::of(Exit::Done))
 }
@@ -73,7 +88,32 @@ fn listen(server: &RunningServer) -> Vec<String> {
     server.listen.iter().map(ToString::to_string).collect()
 }
 
+/// A link to a server of this machine, which knows its own device.
+fn own_link(server: &RunningServer) -> Option<Link> {
+    server.device?;
+    let mut address = *server.listen.first()?;
+    if address.ip().is_unspecified() {
+        let loopback = match address {
+            SocketAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+            SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+        };
+        address.set_ip(loopback);
+    }
+    let (share, _) = server.shares.first()?;
+    format!("syncline://{address}/{}", share.as_str()).parse().ok()
+}
+
 fn ask(session: &Session, flags: &Flags, link: Link) -> Result<Ending, Complaint> {
+    let (answer, summary) = answer_of(session, flags, link)?;
+    told(&answer).iter().for_each(|line| session.console.data(line));
+    session.console.object(&merged(answer));
+    Ok(Ending {
+        exit: Exit::Done,
+        summary,
+    })
+}
+
+fn answer_of(session: &Session, flags: &Flags, link: Link) -> Result<(Map<String, Value>, Summary), Complaint> {
     let network = flags.network.options(session, &link)?;
     let mut answer = None;
     let outcome = transfer::drive(network, Job::Status { link }, TransferOptions::default(), |event| {
@@ -90,12 +130,7 @@ fn ask(session: &Session, flags: &Flags, link: Link) -> Result<Ending, Complaint
             "update the older of the two sides",
         )
     })?;
-    told(&answer).iter().for_each(|line| session.console.data(line));
-    session.console.object(&merged(answer));
-    Ok(Ending {
-        exit: Exit::Done,
-        summary: outcome.summary,
-    })
+    Ok((answer, outcome.summary))
 }
 
 /// A server's answer for people: itself, then a line for each share that the asker may see.

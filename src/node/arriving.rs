@@ -10,7 +10,6 @@ use super::partial::Partial;
 use super::resumes::Lease;
 use super::verifying::{BESIDE_BYTES_MIN, CheckedChunk, Verifying};
 use crate::delta::TreeHasher;
-use crate::delta::index::CHUNK_BYTES;
 use crate::model::{ContentId, ItemCode, Meta};
 use crate::reactor::ConnId;
 use crate::store::{SidecarWriter, StagedFile};
@@ -26,12 +25,7 @@ pub(super) struct Arrival {
     meta: Meta,
     /// The right to a kept file.
     lease: Option<Lease>,
-    /// Bytes since it was flushed last; `None` when it is not flushed on its way.
-    unflushed: Option<u64>,
 }
-
-/// Bytes of a large file after which it is flushed on its way.
-const FLUSH_BYTES: u64 = 64 << 20;
 
 /// How the content is checked.
 enum Check {
@@ -87,7 +81,6 @@ impl Arrival {
             offset: 0,
             meta,
             lease,
-            unflushed: None,
         }
     }
 
@@ -108,13 +101,14 @@ impl Arrival {
             offset,
             meta: start.meta,
             lease: Some(lease),
-            unflushed: None,
         }
     }
 
     /// The same, with what comes on its way to the disk before the end, if it has to be there then.
     pub(super) fn toward(mut self, durability: Durability) -> Arrival {
-        self.unflushed = (durability == Durability::Barrier).then_some(0);
+        if let (Check::Beside(verifying), Durability::Barrier) = (&mut self.check, durability) {
+            verifying.flush_on_the_way();
+        }
         self
     }
 
@@ -154,14 +148,7 @@ impl Arrival {
             Check::Inline(hasher) => hasher.update(bytes),
             Check::Beside(verifying) => {
                 let task = verifying.task();
-                while let Some(mut check) = verifying.next_check(self.offset, || task.clone()) {
-                    if let Some(unflushed) = &mut self.unflushed {
-                        *unflushed += CHUNK_BYTES as u64;
-                        if *unflushed >= FLUSH_BYTES {
-                            *unflushed = 0;
-                            check = check.and_flush();
-                        }
-                    }
+                while let Some(check) = verifying.next_check(self.offset, || task.clone()) {
                     if let Some(checked) = committer.check(owner, check) {
                         verifying.checked(&checked);
                     }
@@ -200,7 +187,6 @@ impl Arrival {
             offset,
             meta,
             lease,
-            ..
         } = self;
         if let Some(lease) = &lease {
             lease.complete();

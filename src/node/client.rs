@@ -63,7 +63,8 @@ impl Client {
         };
         let rates = Rates::begin(&bandwidth, reactor.shared());
         // Waiting for its time is no part of the run.
-        let started = Instant::now() + options.delay;
+        let delay = options.delay;
+        let started = Instant::now() + delay;
         let mut node = ClientNode {
             options,
             deltas: Rc::new(Deltas::in_home(&home)),
@@ -90,8 +91,8 @@ impl Client {
             stalled: None,
             rates,
         };
-        if !node.options.delay.is_zero() {
-            let delay_ms = u64::try_from(node.options.delay.as_millis()).unwrap_or(u64::MAX);
+        if !delay.is_zero() {
+            let delay_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
             node.phase = Phase::Waiting;
             let shared = reactor.shared();
             shared.set_timer(RETRY_TIMER, shared.now() + delay_ms);

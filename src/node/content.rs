@@ -37,21 +37,25 @@ impl Hashing {
         }
     }
 
-    /// Reads and hashes up to a mebibyte; `scratch` is a buffer to reuse.
+    /// Reads and hashes up to a mebibyte; `scratch` is a buffer to reuse. The end of the file is not looked
+    /// for: whether it is still where it was shows in the file's state.
     pub(crate) fn step(mut self, scratch: &mut Vec<u8>) -> Hashed {
-        scratch.resize(STEP_BYTES, 0);
+        let length = (self.file.size() - self.offset).min(STEP_BYTES as u64) as usize;
+        scratch.resize(length, 0);
         match self.file.read_at(self.offset, scratch) {
+            Err(error) => return failed(&error),
+            Ok(read) if read < length => return Hashed::Failed,
+            Ok(_) => {}
+        }
+        self.hasher.update(scratch);
+        self.offset += length as u64;
+        if self.offset < self.file.size() {
+            return Hashed::More(Box::new(self));
+        }
+        match self.file.unchanged() {
+            Ok(true) => Hashed::Done(self.hasher.finish()),
+            Ok(false) => Hashed::Failed,
             Err(error) => failed(&error),
-            Ok(0) => match self.file.unchanged() {
-                Ok(true) if self.offset == self.file.size() => Hashed::Done(self.hasher.finish()),
-                Ok(_) => Hashed::Failed,
-                Err(error) => failed(&error),
-            },
-            Ok(length) => {
-                self.hasher.update(&scratch[..length]);
-                self.offset += length as u64;
-                Hashed::More(Box::new(self))
-            }
         }
     }
 }

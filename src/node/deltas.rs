@@ -3,6 +3,7 @@
 //! Nothing here is needed for a transfer, and nothing is trusted: what is lost or wrong costs bytes.
 
 use super::ahead::Ahead;
+use super::recent::Recent;
 use crate::delta::index::Parts;
 use crate::model::ContentId;
 use crate::model::limits::{MEDIUM_BYTES_MAX, WHOLE_BYTES_MAX};
@@ -11,12 +12,13 @@ use crate::store::{
 };
 use std::cell::RefCell;
 
-/// Sidecars of large files, and contents of smaller ones that were sent.
+/// Sidecars of large files; contents of smaller ones that were sent, ids of those that were committed.
 #[derive(Debug)]
 pub(crate) struct Deltas {
     sidecars: Sidecars,
     shadows: RefCell<Option<Shadows>>,
     ahead: RefCell<Ahead>,
+    recent: RefCell<Recent>,
 }
 
 /// Bytes of contents that are kept.
@@ -29,6 +31,7 @@ impl Deltas {
             sidecars: Sidecars::in_root(root, SidecarBounds::default()),
             shadows: RefCell::new(None),
             ahead: RefCell::default(),
+            recent: RefCell::default(),
         }
     }
 
@@ -38,6 +41,7 @@ impl Deltas {
             sidecars: Sidecars::in_root(root, SidecarBounds { bytes: 0, count: 0 }),
             shadows: RefCell::new(None),
             ahead: RefCell::default(),
+            recent: RefCell::default(),
         }
     }
 
@@ -47,12 +51,16 @@ impl Deltas {
             sidecars: Sidecars::in_home(home, SidecarBounds::default()),
             shadows: RefCell::new(Some(Shadows::new(&home.path().join("shadows"), SHADOWS_BYTES_MAX))),
             ahead: RefCell::default(),
+            recent: RefCell::default(),
         }
     }
 
     /// Starts the sidecar of a file of `length` bytes; `None` for one that is too small to need it, or
     /// where none can be kept.
     pub(crate) fn begin(&self, length: u64, parts: Parts) -> Option<SidecarWriter> {
+        if length <= MEDIUM_BYTES_MAX {
+            return None;
+        }
         let mut seed = [0; 8];
         getrandom::fill(&mut seed).ok()?;
         self.begin_with(length, parts, u64::from_le_bytes(seed))
@@ -99,14 +107,23 @@ impl Deltas {
 
     /// The file of `identity` is known to contain `id`.
     pub(crate) fn note(&self, id: &ContentId, identity: &Identity) {
-        if id.length > MEDIUM_BYTES_MAX {
-            self.sidecars.set_stamp(id, identity);
+        match id.length > MEDIUM_BYTES_MAX {
+            true => self.sidecars.set_stamp(id, identity),
+            false => self.recent.borrow_mut().note(id, identity),
         }
+    }
+
+    /// There is no file of `identity` any more.
+    pub(crate) fn forget(&self, identity: &Identity) {
+        self.recent.borrow_mut().forget(identity);
     }
 
     /// What the file of `identity` contains, if that is known.
     pub(crate) fn content_of(&self, identity: &Identity) -> Option<ContentId> {
-        self.sidecars.content_of(identity)
+        match identity.size() > MEDIUM_BYTES_MAX {
+            true => self.sidecars.content_of(identity),
+            false => self.recent.borrow().content_of(identity),
+        }
     }
 
     /// The sidecar of `id`.

@@ -50,6 +50,7 @@ mod questions;
 mod rations;
 mod rebuilding;
 mod receiving;
+mod recent;
 mod resumes;
 mod resuming;
 mod retrying;

@@ -2,6 +2,7 @@
 //!
 //! Invariant: a patch is only applied to the very file whose content was named.
 
+use super::options::Durability;
 use super::partial::{Parked, Partial};
 use super::patches::{Outcome, Sound, Stepped};
 use super::patching::{PatchError, Patching};
@@ -151,6 +152,9 @@ impl Receiving {
     /// A file was committed: next time it is known what it contains. Unless somebody has written to it
     /// since, which shows in its time: what is noted is believed later, without reading it again.
     pub(super) fn remember(&self, want: &Want) {
+        if let Expected::Present(replaced) = &want.expected {
+            self.plan.place.deltas.forget(replaced);
+        }
         if let Some(Committed { id, mtime }) = &want.committed
             && let Ok(Some(found)) = self.plan.place.root.probe(&want.path)
             // Whoever has written to it since has changed its time.
@@ -223,7 +227,10 @@ fn open_patch(
             let target = Target::open(place, basis, &want.path, patch.size, (in_place, kept)).map_err(code)?;
             let file = target.file().try_clone().map_err(|_| ItemCode::Other)?;
             let sidecar = place.deltas.begin_patched(&patch.basis, patch.size);
-            let verifying = Verifying::new(Arc::new(file), serial, sidecar);
+            let mut verifying = Verifying::new(Arc::new(file), serial, sidecar);
+            if place.durability == Durability::Barrier && !in_place {
+                verifying.flush_on_the_way();
+            }
             Patching::new(target, patch, verifying, leaves, lease)
         }
     };

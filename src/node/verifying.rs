@@ -25,6 +25,9 @@ use std::sync::Arc;
 
 /// Files from this size on are checked beside the loop.
 pub(crate) const BESIDE_BYTES_MIN: u64 = 2 * CHUNK_BYTES as u64;
+/// Bytes of a large file after which it is flushed on its way. A small commit waits for what the disk has been
+/// given before it: of 64 MiB at a time, half a second on a slow one.
+const FLUSH_BYTES: u64 = 8 << 20;
 /// Bytes before a chunk that its index depends on.
 const CONTEXT_BYTES: usize = 64;
 
@@ -45,6 +48,8 @@ pub(crate) struct Verifying {
     failed: bool,
     /// Where the parts of the index go, if it is kept.
     sidecar: Option<SidecarWriter>,
+    /// Bytes since the file was flushed last; `None` when it is not flushed on its way.
+    unflushed: Option<u64>,
 }
 
 /// What a check makes of a chunk.
@@ -95,7 +100,7 @@ pub(crate) struct CheckedChunk {
 
 impl ChunkCheck {
     /// The same, and what was written of the file so far reaches the disk.
-    pub(crate) fn and_flush(self) -> ChunkCheck {
+    fn and_flush(self) -> ChunkCheck {
         ChunkCheck { flush: true, ..self }
     }
 
@@ -186,13 +191,18 @@ fn with_leaves(leaves: Vec<[u8; 32]>) -> ChunkIndex {
     }
 }
 
-/// Maps a part of a file, or reads it where there are no mappings left. A part that the file does not
-/// have any more is an error.
+/// Parts up to this are read: mapping one costs two calls and a fault, reading it one and a copy.
+const READ_BYTES_MAX: usize = 64 << 10;
+
+/// Maps a part of a file, or reads it where it is small or there are no mappings left. A part that the file
+/// does not have any more is an error.
 fn read_and<T>(file: &File, offset: u64, length: usize, use_it: impl FnOnce(&[u8]) -> T) -> io::Result<T> {
     if length == 0 {
         return Ok(use_it(&[]));
     }
-    if let Ok(window) = Window::open(file, offset, length) {
+    if length > READ_BYTES_MAX
+        && let Ok(window) = Window::open(file, offset, length)
+    {
         let used = use_it(window.as_ref());
         return match window.is_torn() {
             false => Ok(used),
@@ -217,7 +227,13 @@ impl Verifying {
             missing: 0,
             failed: false,
             sidecar,
+            unflushed: None,
         }
+    }
+
+    /// Has what is written flushed now and then, together with a check.
+    pub(crate) fn flush_on_the_way(&mut self) {
+        self.unflushed = Some(0);
     }
 
     /// The checks of a `file` whose beginning, as far as `hasher` is, was checked before.
@@ -268,7 +284,18 @@ impl Verifying {
         self.next += 1;
         self.missing += 1;
         let length = end - self.chunk_start(index);
-        Some(self.check(index, length as usize, task()))
+        let check = self.check(index, length as usize, task());
+        Some(match &mut self.unflushed {
+            Some(unflushed) if *unflushed + length >= FLUSH_BYTES => {
+                *unflushed = 0;
+                check.and_flush()
+            }
+            Some(unflushed) => {
+                *unflushed += length;
+                check
+            }
+            None => check,
+        })
     }
 
     /// The first byte of a chunk that is to be checked.

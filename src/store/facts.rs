@@ -48,6 +48,12 @@ impl Identity {
     /// Bytes of its form on disk.
     pub(super) const BYTES: usize = 48;
 
+    /// Another state, of so many bytes.
+    #[cfg(test)]
+    pub(crate) fn with_size(self, size: u64) -> Identity {
+        Identity { size, ..self }
+    }
+
     /// Device, inode, size, seconds of both times, nanoseconds of both; little-endian.
     pub(super) fn to_bytes(self) -> [u8; Identity::BYTES] {
         let mut bytes = [0; Identity::BYTES];

@@ -78,7 +78,7 @@ impl Staging {
     /// # Errors
     /// When it cannot be made, or there is not enough room.
     pub fn create_patched(&self, path: &RelPath, basis: SourceFile, new_length: u64) -> Result<PatchedFile, FileError> {
-        PatchedFile::of(self.create(path, Room::Sparse)?, basis, new_length)
+        PatchedFile::of(self, self.create(path, Room::Sparse)?, basis, new_length)
     }
 
     /// The same with a file that stays when it is dropped, until it is published or discarded.
@@ -92,15 +92,15 @@ impl Staging {
         new_length: u64,
         id: TransferId,
     ) -> Result<PatchedFile, FileError> {
-        PatchedFile::of(self.create_kept(path, Room::Sparse, id)?, basis, new_length)
+        PatchedFile::of(self, self.create_kept(path, Room::Sparse, id)?, basis, new_length)
     }
 }
 
 impl PatchedFile {
-    fn of(staged: StagedFile, basis: SourceFile, new_length: u64) -> Result<PatchedFile, FileError> {
+    fn of(staging: &Staging, staged: StagedFile, basis: SourceFile, new_length: u64) -> Result<PatchedFile, FileError> {
         let path = staged.path().clone();
         let failed = |errno| FileError::new(Operation::Write, &path, errno);
-        let start = clone(staged.file(), basis.file()).map_err(failed)?;
+        let start = clone(staging, staged.file(), basis.file()).map_err(failed)?;
         // Behind the end of a clone is new room, like all of an empty file.
         let present = match start {
             Start::Clone => basis.size().min(new_length),
@@ -402,11 +402,19 @@ fn is_zero(page: &[u8]) -> bool {
 const PAGE_BYTES: u64 = 4096;
 
 /// Makes `staged`, which is empty, a clone of `basis` where the file system can.
-fn clone(staged: &File, basis: &File) -> Result<Start, Errno> {
+fn clone(staging: &Staging, staged: &File, basis: &File) -> Result<Start, Errno> {
+    if staging.refuses_clones.get() {
+        return Ok(Start::Empty);
+    }
     loop {
         match ioctl_ficlone(staged, basis) {
             Ok(()) => return Ok(Start::Clone),
             Err(Errno::INTR) => {}
+            // Whatever the pair: it is asked once.
+            Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::NOTTY) => {
+                staging.refuses_clones.set(true);
+                return Ok(Start::Empty);
+            }
             Err(errno) if is_refusal(errno) => return Ok(Start::Empty),
             Err(errno) => return Err(errno),
         }

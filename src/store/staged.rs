@@ -8,7 +8,7 @@ use super::error::{FileError, Operation};
 use super::meta;
 use super::room::{Length, Reservation};
 use super::source::SourceFile;
-use super::staging::Session;
+use super::staging::{RESERVE_BYTES_MIN, Session};
 use super::versions::Slot;
 use crate::model::{Meta, RelPath};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -99,10 +99,11 @@ impl StagedFile {
         Ok(())
     }
 
-    /// Takes room in steps for what is behind `present`, in a file that is made as long as it is to be.
+    /// Takes room in steps for what is behind `present`, in a file that is made as long as it is to be. For a
+    /// little of it none is taken, as for new files.
     pub(super) fn reserve_behind(&self, present: u64, length: u64) -> Result<(), FileError> {
         self.set_length(length)?;
-        if length > present {
+        if length.saturating_sub(present) > RESERVE_BYTES_MIN {
             let room = Reservation::begin(&self.file, present, length, Length::Stays);
             self.room
                 .set(room.map_err(|errno| FileError::new(Operation::Write, &self.path, errno))?);

@@ -34,6 +34,8 @@ pub struct Staging {
     /// Where files are that outlive their transfer.
     kept: RefCell<Option<Arc<Session>>>,
     count: Cell<u64>,
+    /// The file system has said that it clones nothing.
+    pub(super) refuses_clones: Cell<bool>,
 }
 
 /// How much room a new file should take.
@@ -80,6 +82,7 @@ impl Staging {
             session: RefCell::new(None),
             kept: RefCell::new(None),
             count: Cell::new(0),
+            refuses_clones: Cell::new(false),
         }
     }
 

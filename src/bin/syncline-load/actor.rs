@@ -13,7 +13,7 @@ use std::collections::VecDeque;
 use syncline::conn::Machine;
 use syncline::model::limits::PREAUTH_FRAME_BYTES_MAX;
 use syncline::model::{Fault, Rights, ShareName};
-use syncline::reactor::ConnId;
+use syncline::reactor::{ConnId, LimitId};
 use syncline::wire::{Decoder, Open};
 
 /// One client.
@@ -29,6 +29,8 @@ pub(crate) struct Actor {
     pub(crate) is_known: bool,
     /// Which version is on the server is not certain: a push failed.
     pub(crate) is_uncertain: bool,
+    /// Its limit of bandwidth, made when it first connects.
+    pub(crate) limit: Option<LimitId>,
 }
 
 /// Where a client's connection is.
@@ -91,6 +93,7 @@ impl Actor {
             current: None,
             is_known: false,
             is_uncertain: false,
+            limit: None,
         }
     }
 }

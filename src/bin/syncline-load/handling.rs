@@ -23,6 +23,11 @@ impl Handler<Peer> for Fleet {
     fn established(&mut self, cx: &mut Context<'_>, peer: &mut Peer, _device: Option<DeviceId>) {
         peer.stands = true;
         self.tally.connected();
+        if let Some(rate) = self.settings.client_rate {
+            let limit = &mut self.actors[peer.actor as usize].limit;
+            let limit = *limit.get_or_insert_with(|| cx.add_limit(Some(rate)));
+            cx.limit(&[limit]);
+        }
         if let Some(attack) = self.attack_of(peer)
             && attack::speaks_out_of_turn(attack)
         {

@@ -61,6 +61,9 @@ pub(crate) struct Flags {
     /// Connections a second at most
     #[arg(long, value_name = "N")]
     connect_rate: Option<f64>,
+    /// Bytes a second of each client, in each direction
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    client_rate: Option<u64>,
     /// A new connection for each sync
     #[arg(long)]
     reconnect: bool,
@@ -117,6 +120,7 @@ pub(crate) struct Settings {
     pub(crate) plain: bool,
     pub(crate) identities: u32,
     pub(crate) connect_rate: Option<f64>,
+    pub(crate) client_rate: Option<u64>,
     pub(crate) reconnect: bool,
     pub(crate) timeout: Duration,
     pub(crate) giant_size: u64,
@@ -135,6 +139,8 @@ const FILES_MAX: u64 = 2_000_000;
 const IDENTITIES_USUAL: u32 = 64;
 const IDENTITIES_MAX: u32 = 10_000;
 const RATE_MAX: f64 = 1e6;
+/// Clients with a limit of their own: limits have numbers of 16 bits.
+const LIMITED_MAX: u32 = 60_000;
 
 impl Flags {
     /// Reads the command line.
@@ -187,6 +193,7 @@ impl Flags {
             plain: self.plain,
             identities,
             connect_rate: self.connect_rate,
+            client_rate: self.client_rate,
             reconnect: self.reconnect,
             timeout: self.timeout,
             giant_size: self.giant_size.unwrap_or(giant_usual),
@@ -261,6 +268,10 @@ impl Flags {
             self.identities.unwrap_or(1).into(),
             IDENTITIES_MAX.into(),
         )?;
+        if let Some(rate) = self.client_rate {
+            in_range("--client-rate", rate, 1 << 40)?;
+            in_range("with --client-rate, --clients", self.clients.into(), LIMITED_MAX.into())?;
+        }
         in_range("--count", self.count.unwrap_or(1), crate::scenario::COUNT_MAX)?;
         in_range("--size", self.size.max(1), 1 << 40)?;
         in_range("--giant-size", self.giant_size.unwrap_or(1), 1 << 44)?;
@@ -322,6 +333,8 @@ mod tests {
             &["--plain", "--rate", "0", link],
             &["--plain", "--rate", "NaN", link],
             &["--plain", "--count", "0", link],
+            &["--plain", "--client-rate", "0", link],
+            &["--plain", "--client-rate", "64k", "--clients", "70000", link],
             &["--plain", "--chart", "x.png", link],
             &["--plain", "--direction", "pull", "--scenario", "delta", link],
             &["--plain", far],
