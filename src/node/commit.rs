@@ -121,9 +121,9 @@ pub(crate) const COMMIT_TIMER: u64 = 5;
 /// A group of so many files is a sign of load. Each flush costs a commit of the file system's journal; so the
 /// helper rests before the next one, and more come together. A file waits a little longer for that, and all of
 /// them are done sooner.
-const LOAD_FILES: usize = 32;
+const LOAD_FILES: usize = 4;
 /// Milliseconds of rest; ended early by so many files.
-const REST_MS: u64 = 10;
+const REST_MS: u64 = 20;
 const GATHERED_FILES: usize = 512;
 
 /// Bytes of a file on its way to its name: its work, its result, and the names in them.

@@ -29,7 +29,7 @@ pub struct Barrier {
 }
 
 /// Up to this many items are flushed one by one; more are cheaper as one flush of the file system.
-const FLUSHES_MAX: usize = 16;
+const FLUSHES_MAX: usize = 8;
 /// The same while large files are written: a flush of the file system would wait for all of them.
 const FLUSHES_BESIDE_BULK_MAX: usize = 1024;
 
