@@ -6,6 +6,7 @@ use super::quantity::{self, Rate};
 use super::revoke;
 use super::session::Session;
 use clap::Args;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::time::Duration;
 use syncline::model::limits::CONNECTIONS_MAX;
 use syncline::node::{Schedule, ServerOptions};
@@ -106,6 +107,18 @@ impl CapacityFlags {
             schedule.devices.push((revoke::find(&devices, name)?.id, *every));
         }
         Ok(schedule)
+    }
+}
+
+/// Lets the process have as many descriptors as it may: the usual 1,024 end long before memory does.
+pub(crate) fn allow_descriptors() {
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    let changed = Rlimit {
+        current: maximum,
+        maximum,
+    };
+    if let Err(errno) = setrlimit(Resource::Nofile, changed) {
+        log::warn!("the limit of descriptors stays as it is: {errno}");
     }
 }
 

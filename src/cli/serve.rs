@@ -3,7 +3,7 @@
 
 use super::address;
 use super::bandwidth::{self, Limit};
-use super::capacity::CapacityFlags;
+use super::capacity::{self, CapacityFlags};
 use super::complaint::Complaint;
 use super::exit::Exit;
 use super::push::show;
@@ -121,6 +121,7 @@ pub(crate) fn run(session: &Session, flags: &Flags) -> Result<Ending, Complaint>
         .iter()
         .map(|share| (share.name.clone(), share.path.clone()))
         .collect();
+    capacity::allow_descriptors();
     let mut server = Server::bind(&options)?;
     let ready = Ready::new(session, flags.open, &server, shares)?;
     session.console.object(&ready.object());
