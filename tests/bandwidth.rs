@@ -6,6 +6,7 @@ mod harness;
 
 use harness::{World, WorldOptions, pull_job};
 use std::fs;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use syncline::model::{Link, Rights, ShareName, Timetable};
 use syncline::node::{Client, ClientEvent, ServerEvent, ServerOptions, ShareOptions, TransferOptions};
@@ -21,6 +22,18 @@ fn noise(bytes: usize) -> Vec<u8> {
         .collect()
 }
 
+fn options(home: PathBuf, shares: Vec<ShareOptions>, rates: &[(&str, Timetable)]) -> ServerOptions {
+    ServerOptions {
+        listen: vec!["127.0.0.1:0".parse().unwrap()],
+        plain: true,
+        bandwidth: Bandwidth {
+            shares: rates.iter().map(|(name, table)| (share(name), table.clone())).collect(),
+            ..Bandwidth::default()
+        },
+        ..ServerOptions::new(home, shares)
+    }
+}
+
 /// One server with the shares Slow and Fast, of which the first may move 256 KiB a second.
 fn server(world: &World, rates: &[(&str, Timetable)]) -> Server {
     let shares = ["Slow", "Fast"].map(|name| {
@@ -33,16 +46,7 @@ fn server(world: &World, rates: &[(&str, Timetable)]) -> Server {
             open: Rights::READ,
         }
     });
-    let options = ServerOptions {
-        listen: vec!["127.0.0.1:0".parse().unwrap()],
-        plain: true,
-        bandwidth: Bandwidth {
-            shares: rates.iter().map(|(name, table)| (share(name), table.clone())).collect(),
-            ..Bandwidth::default()
-        },
-        ..ServerOptions::new(world.path("limits-home"), shares.into())
-    };
-    Server::bind(&options).unwrap()
+    Server::bind(&options(world.path("limits-home"), shares.into(), rates)).unwrap()
 }
 
 fn client(world: &World, server: &Server, name: &str) -> Client {
@@ -131,15 +135,7 @@ fn a_limit_for_a_share_that_is_not_served_is_refused() {
         path,
         open: Rights::READ,
     }];
-    let options = ServerOptions {
-        listen: vec!["127.0.0.1:0".parse().unwrap()],
-        plain: true,
-        bandwidth: Bandwidth {
-            shares: vec![(share("B"), Timetable::default())],
-            ..Bandwidth::default()
-        },
-        ..ServerOptions::new(dir.path().join("home"), shares)
-    };
+    let options = options(dir.path().join("home"), shares, &[("B", Timetable::default())]);
     let error = Server::bind(&options).err().unwrap();
     assert!(error.to_string().contains("\"B\""), "{error}");
 }

@@ -1,6 +1,10 @@
 //! Owns the test of a process without descriptors. It is alone in its binary: the limit that it
 //! lowers holds for the whole process.
 
+#[path = "harness/descriptors.rs"]
+mod descriptors;
+
+use descriptors::limit_descriptors;
 use std::io::{self, Read};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsRawFd;
@@ -32,16 +36,6 @@ impl Handler<()> for Host {
     fn durable(&mut self, _: &mut Shared, _: u64, _: io::Result<()>) {}
     fn signal(&mut self, _: &mut Shared, _: i32) {}
     fn timer(&mut self, _: &mut Shared, _: u64) {}
-}
-
-fn limit_descriptors(limit: Option<u64>) {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let maximum = getrlimit(Resource::Nofile).maximum;
-    let changed = Rlimit {
-        current: limit.or(maximum),
-        maximum,
-    };
-    setrlimit(Resource::Nofile, changed).expect("the soft limit may be set up to the hard one");
 }
 
 #[test]

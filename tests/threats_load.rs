@@ -5,6 +5,7 @@
 
 mod harness;
 
+use harness::descriptors::limit_descriptors;
 use harness::guard::{Guarded, resident_bytes};
 use harness::raw::{RawClient, frame, push_begin};
 use harness::{World, WorldOptions, child, push_job, server_options};
@@ -17,16 +18,6 @@ use syncline::model::Rights;
 use syncline::model::limits::TURN_BYTES;
 use syncline::node::{Client, ClientEvent, JobError, Server, TransferOptions};
 use syncline::wire::{FrameType, Message};
-
-fn limit_descriptors(limit: Option<u64>) {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let maximum = getrlimit(Resource::Nofile).maximum;
-    let changed = Rlimit {
-        current: limit.or(maximum),
-        maximum,
-    };
-    setrlimit(Resource::Nofile, changed).unwrap();
-}
 
 /// A whole server without a free descriptor: who is connected is answered, who comes is turned away,
 /// the loop rests, and all is well when there are descriptors again.

@@ -8,6 +8,7 @@ mod harness;
 #[allow(unreachable_pub, dead_code)]
 mod web;
 
+use harness::descriptors::limit_descriptors;
 use harness::raw::{RawClient, push_begin};
 use harness::{World, WorldOptions};
 use std::io::Write;
@@ -128,17 +129,6 @@ fn fill_the_line(address: SocketAddr) -> Vec<RawClient> {
     }
 }
 
-/// Both ends of a thousand connections are in this process.
-fn allow_descriptors() {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let maximum = getrlimit(Resource::Nofile).maximum;
-    let changed = Rlimit {
-        current: maximum,
-        maximum,
-    };
-    setrlimit(Resource::Nofile, changed).unwrap();
-}
-
 // Row 52: while memory is so short that nobody is accepted, whoever watches the server still sees why.
 #[test]
 fn row_52_a_server_without_memory_still_tells_how_it_is() {
@@ -148,7 +138,8 @@ fn row_52_a_server_without_memory_still_tells_how_it_is() {
         // Half of them may be open without having said who they are.
         options.connections_max = 2_000;
     });
-    allow_descriptors();
+    // Both ends of a thousand connections are in this process.
+    limit_descriptors(None);
     let _line = world.serve_while(fill_the_line);
     let mut crowd = Vec::new();
     let over = world.server.load().memory_limit_bytes.unwrap() / 16 * 15;

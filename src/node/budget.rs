@@ -1,8 +1,8 @@
 //! What a server's connections may take of memory, together.
 //!
 //! Each connection says what it holds after each visit; the sum meets three marks:
-//! - **tight**, at 3/4 of the limit: no transfer begins while another runs, and only the oldest one is read
-//!   from, so that the sum falls and somebody always gets on;
+//! - **tight**, at 3/4 of the limit: no transfer begins while another runs, and only the oldest one and
+//!   another in turns go on (`rations`), so that the sum falls and nobody is held up for good;
 //! - **full**, at 7/8: who comes anew is told to come again;
 //! - **over**, at 15/16: nobody is accepted; peers wait in the system's backlog.
 //!

@@ -14,7 +14,6 @@ use crate::model::{ItemCode, RelPath};
 use crate::reactor::ConnId;
 use crate::store::{Barrier, Beside, Expected, FileError, Keeping, Published, Root, SourceFile, Versions, publish};
 
-/// What is to be done.
 /// One job, on the helper thread.
 pub(super) struct Work {
     pub(super) root: Root,

@@ -232,7 +232,7 @@ impl ServerNode {
         }
     }
 
-    /// With memory again, all that were held back go on.
+    /// With memory again, some of those that were held back go on, and bring others.
     fn let_go_on(&mut self, shared: &mut Shared) {
         if self.turns.budget.pressure() < Pressure::Tight {
             for id in self.turns.rations.let_some_go().into_iter().flatten() {
@@ -284,7 +284,10 @@ impl ServerNode {
         session.machine.come_back(after_ms);
         self.turns.refused_busy += 1;
         let waiting = self.turns.sessions.waiting();
-        let text = format!("the server has no room: {waiting} transfers wait already");
+        let text = match waiting {
+            0 => "the server has no room for now".to_owned(),
+            _ => format!("the server has no room: {waiting} transfers wait already"),
+        };
         Fault::new(CloseCode::Busy, text)
     }
 

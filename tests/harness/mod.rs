@@ -3,6 +3,7 @@
 
 pub mod breaks;
 pub mod child;
+pub mod descriptors;
 pub mod edits;
 pub mod guard;
 pub mod offers;
