@@ -10,6 +10,7 @@ pub mod limits;
 mod link;
 mod path;
 mod reason;
+mod revision;
 mod status;
 mod tick;
 mod timetable;
@@ -21,6 +22,7 @@ pub use identity::{DeviceId, DeviceIdError, Right, Rights, Secret, ShareName, Sh
 pub use link::{DEFAULT_PORT, Link, LinkError, LinkSecret};
 pub use path::{PathError, RelPath};
 pub use reason::system_reason;
+pub use revision::{Epoch, Revision, State};
 pub use status::{CloseCode, Fault, ItemCode};
 pub use tick::Tick;
 pub use timetable::{MINUTES_PER_DAY, Timetable, TimetableError};
