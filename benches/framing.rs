@@ -146,7 +146,7 @@ fn entries() -> Vec<Entry> {
 fn offer(entries: &[Entry]) -> Vec<u8> {
     let mut writer = EntriesWriter::default();
     for entry in entries {
-        writer.push(entry, None);
+        writer.push(entry, None, None);
     }
     let mut frame = Vec::new();
     writer.flush(1, 0, &mut frame);

@@ -352,6 +352,7 @@ fn random_job(rng: &mut Rng, direction: Direction) -> Job {
             checksum: rng.once_in(3),
             delete: rng.once_in(2),
             in_place: false,
+            sync: false,
         },
         brake: rng.pick(&[Brake::Unlimited, Brake::Count(2)]),
     }

@@ -13,10 +13,11 @@ use syncline::model::limits::{
 use syncline::model::{ContentId, Entry, Fault, Kind, Link, Meta, RelPath, Rights, ShareName, Timestamp};
 use syncline::store::{Filter, PathKind, Rule};
 use syncline::wire::{
-    Answers, Ask, Basis, Begin, BeginFlags, Brake, ComeBack, Decoder, Direction, End, EndOutcome, EntriesReader,
-    EntriesWriter, FRAME_HEADER_BYTES, Finish, FrameType, Hello, Hole, Inline, ListEnd, Message, Open, Opened, Partial,
-    Patch, PatchForm, Piece, Queued, RemovedReader, RemovedWriter, Resume, SettledReader, SettledResult, SettledWriter,
-    SourceFailed, Start, TargetFailed, TargetKind, Tell, Topic, Verdict, VerdictRun, WireError,
+    Alter, Altered, Answers, Ask, Basis, Begin, BeginFlags, Brake, Change, ChangesHead, ChangesReader, ChangesWriter,
+    ComeBack, Decoder, Direction, End, EndOutcome, EntriesReader, EntriesWriter, FRAME_HEADER_BYTES, Finish, FrameType,
+    Hello, Hole, Inline, ListEnd, Message, News, Offered, Open, Opened, Partial, Patch, PatchForm, Piece, Queued,
+    RemovedReader, RemovedWriter, Resume, SettledReader, SettledResult, SettledWriter, Since, SourceFailed, Start,
+    TargetFailed, TargetKind, Tell, Topic, Verdict, VerdictRun, WireError,
 };
 
 /// Everything: the first byte picks a body, the rest is for it.
@@ -174,6 +175,11 @@ pub fn payload_of(kind: FrameType, payload: &[u8]) {
         FrameType::Queued => same_bytes!(Queued, payload),
         FrameType::ComeBack => same_bytes!(ComeBack, payload),
         FrameType::TargetFailed => same_bytes!(TargetFailed<'_>, payload),
+        FrameType::Since => same_bytes!(Since, payload),
+        FrameType::Changes => changes(payload),
+        FrameType::News => same_bytes!(News, payload),
+        FrameType::Alter => same_bytes!(Alter, payload),
+        FrameType::Altered => same_bytes!(Altered, payload),
         // Numbers and raw content have no decoder of their own; the machine reads them.
         FrameType::Ping
         | FrameType::Pong
@@ -205,7 +211,7 @@ pub fn entries(payload: &[u8]) {
     let mut writer = EntriesWriter::default();
     offered
         .iter()
-        .for_each(|(entry, root)| writer.push(entry, root.as_ref()));
+        .for_each(|one| writer.push(&one.entry, one.root.as_ref(), one.based_on));
     let mut frame = Vec::new();
     writer.flush(1, 0, &mut frame);
     if !offered.is_empty() {
@@ -213,16 +219,40 @@ pub fn entries(payload: &[u8]) {
     }
 }
 
-type Offered = Vec<(Entry, Option<[u8; 32]>)>;
-
-fn read_entries(payload: &[u8]) -> Result<Offered, WireError> {
+fn read_entries(payload: &[u8]) -> Result<Vec<Offered>, WireError> {
     let mut reader = EntriesReader::new(payload)?;
     let mut offered = Vec::new();
     while let Some(entry) = reader.next_entry()? {
-        path(entry.0.path.as_bytes());
+        path(entry.entry.path.as_bytes());
         offered.push(entry);
     }
     Ok(offered)
+}
+
+/// A page of changes: legal paths, and revisions that grow up to that of the page.
+pub fn changes(payload: &[u8]) {
+    let Ok((head, list)) = read_changes(payload).map_err(named) else {
+        return;
+    };
+    assert!(list.len() <= BATCH_ENTRIES_MAX.min(payload.len()));
+    assert!(list.is_sorted_by_key(|change| change.revision));
+    assert!(list.iter().all(|change| change.revision <= head.known.revision));
+    let mut writer = ChangesWriter::default();
+    list.iter()
+        .for_each(|change| writer.push(&change.path, change.revision, change.state.as_ref()));
+    let mut frame = Vec::new();
+    writer.finish(&head, &mut frame);
+    assert_eq!(read_changes(&frame[FRAME_HEADER_BYTES..]), Ok((head, list)));
+}
+
+fn read_changes(payload: &[u8]) -> Result<(ChangesHead, Vec<Change>), WireError> {
+    let mut reader = ChangesReader::new(payload)?;
+    let mut list = Vec::new();
+    while let Some(change) = reader.next_change()? {
+        path(change.path.as_bytes());
+        list.push(change);
+    }
+    Ok((reader.head(), list))
 }
 
 /// Answers: what is taken says the same when it is written again, with equal neighbours joined.

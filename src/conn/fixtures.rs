@@ -1,9 +1,11 @@
 //! What the tests of this layer share: frames of every type, and pairs of machines in a given state.
 
 use super::{Event, Machine};
+use crate::model::Revision;
 use crate::model::{
     CloseCode, ContentId, Entry, Fault, ItemCode, Kind, Meta, RelPath, Rights, Secret, ShareName, Timestamp,
 };
+use crate::wire::{Alter, Altered, ChangesHead, ChangesWriter, Known, News, Since};
 use crate::wire::{
     Answers, Ask, Basis, Begin, BeginFlags, Brake, ComeBack, Decoder, Direction, End, EndOutcome, EntriesWriter,
     Finish, FrameType, Hello, Hole, Inline, ListEnd, Message, Open, Opened, Partial, Patch, PatchForm, Queued,
@@ -71,7 +73,7 @@ pub(super) fn data_frame(file: u32, bytes: &[u8]) -> Vec<u8> {
 
 pub(super) fn offer_frame(first: u32, entries: &[Entry]) -> Vec<u8> {
     let (mut writer, mut out) = (EntriesWriter::default(), Vec::new());
-    entries.iter().for_each(|entry| writer.push(entry, None));
+    entries.iter().for_each(|entry| writer.push(entry, None, None));
     writer.flush(1, first, &mut out);
     out
 }
@@ -212,6 +214,26 @@ fn later_frames() -> Vec<(FrameType, Vec<u8>)> {
     ]
 }
 
+/// The frames of syncing.
+pub(super) fn syncing_frames() -> [(FrameType, Vec<u8>); 5] {
+    let known = Known::default();
+    let head = ChangesHead {
+        known,
+        more: false,
+        anew: true,
+    };
+    let mut changes = Vec::new();
+    ChangesWriter::default().finish(&head, &mut changes);
+    let revision = Revision(1);
+    [
+        (FrameType::Since, on_stream(0, &Since { known, watch: true })),
+        (FrameType::Changes, changes),
+        (FrameType::News, on_stream(0, &News { revision })),
+        (FrameType::Alter, on_stream(0, &Alter::default())),
+        (FrameType::Altered, on_stream(0, &Altered::default())),
+    ]
+}
+
 /// A legal frame of every type.
 pub(super) fn frames() -> Vec<(FrameType, Vec<u8>)> {
     let hello = Hello {
@@ -259,6 +281,10 @@ pub(super) fn frames() -> Vec<(FrameType, Vec<u8>)> {
             control_header(FrameType::StatusReply, 0, 0).to_vec(),
         ),
         (FrameType::ComeBack, on_stream(0, &ComeBack { after_ms: 1 })),
+    ]
+    .into_iter()
+    .chain(syncing_frames())
+    .chain([
         (FrameType::Begin, frame(&begin(Direction::Push))),
         (FrameType::Ready, frame(&TargetKind::Absent)),
         (FrameType::Offer, offer_frame(0, &[file_entry("f", 1)])),
@@ -274,8 +300,7 @@ pub(super) fn frames() -> Vec<(FrameType, Vec<u8>)> {
         (FrameType::SourceFailed, frame(&failed)),
         (FrameType::Removed, removed_frame("p")),
         (FrameType::Finish, frame(&Finish::Incomplete)),
-    ]
-    .into_iter()
+    ])
     .chain(later_frames())
     .collect()
 }

@@ -4,6 +4,7 @@
 //! asked of the outside but to decide on the open. Every message in a state that does not expect it
 //! is a fault of the peer.
 
+mod syncing;
 mod transferring;
 
 use super::receiver::Receiver;
@@ -11,9 +12,9 @@ use super::sender::{Sender, fault_of};
 use crate::model::limits::DEVICE_NAME_BYTES_MAX;
 use crate::model::{CloseCode, Fault, Right, Rights};
 use crate::wire::{
-    Ask, Begin, BeginFlags, ComeBack, Direction, End, Finish, FrameType, Hello, Hole, Inline, ListEnd, Message, Open,
-    Opened, Patch, Piece, Queued, Reader, SourceFailed, Start, TargetFailed, TargetKind, Tell, VERSION_MAX,
-    VERSION_MIN, control_header, encode_number, features,
+    Alter, Altered, Ask, Begin, BeginFlags, ChangesReader, ComeBack, Direction, End, Finish, FrameType, Hello, Hole,
+    Inline, ListEnd, Message, News, Open, Opened, Patch, Piece, Queued, Reader, Since, SourceFailed, Start,
+    TargetFailed, TargetKind, Tell, VERSION_MAX, VERSION_MIN, control_header, encode_number, features,
 };
 
 /// One connection, without its socket.
@@ -34,6 +35,8 @@ pub struct Machine {
     /// A status query was passed on since output was last taken; until then others are dropped, so
     /// that a flood of them gets one answer at a time as well.
     status_asked: bool,
+    /// A question about changes has no answer yet.
+    since_open: bool,
 }
 
 #[derive(Debug)]
@@ -61,6 +64,8 @@ enum State {
         direction: Direction,
         flags: BeginFlags,
     },
+    /// Things are moved and removed.
+    Altering,
     /// Content flows from here.
     Sending(Box<Sender>),
     /// Content flows to here.
@@ -90,6 +95,16 @@ pub enum Event<'a> {
     StatusQuery,
     /// Client: the server's answer, JSON.
     StatusReply(&'a [u8]),
+    /// Server: what changed since? Answer with [`Machine::changes`].
+    Since(Since),
+    /// Server: moves and removals to make; answer with [`Machine::altered`].
+    Alter(Alter),
+    /// Client: a page of changes.
+    Changes(ChangesReader<'a>),
+    /// Client: what became of the moves and removals.
+    Altered(Altered),
+    /// Client: the share has a newer revision.
+    News(News),
     /// Receiver: look at [`Receiver::next_check`].
     Offered,
     /// Receiver: a file starts.
@@ -186,6 +201,7 @@ impl Machine {
             rights: Rights::NONE,
             ping: None,
             status_asked: false,
+            since_open: false,
         }
     }
 
@@ -307,6 +323,9 @@ impl Machine {
             }
             FrameType::Pong => number(payload).map(|_| Event::Nothing),
             FrameType::StatusQuery | FrameType::StatusReply => self.handle_status(kind, payload),
+            FrameType::Since | FrameType::Changes | FrameType::News | FrameType::Alter | FrameType::Altered => {
+                self.handle_syncing(kind, payload)
+            }
             FrameType::Begin => self.handle_begin(stream, decode(payload)?),
             FrameType::Ready => self.handle_ready(stream, decode(payload)?),
             FrameType::Queued | FrameType::ComeBack => self.handle_waiting(kind, stream, payload),

@@ -12,9 +12,9 @@ mod telling;
 use super::machine::Event;
 use super::sender::fault_of;
 use crate::model::limits::{CREDIT_WINDOW_BYTES, OFFER_WINDOW, OFFER_WINDOW_BYTES};
-use crate::model::{CloseCode, ContentId, Entry, Fault, ItemCode, Kind};
+use crate::model::{CloseCode, ContentId, Entry, Fault, ItemCode, Kind, Revision};
 use crate::wire::{
-    Answers, End, EndOutcome, EntriesReader, Finish, FrameType, Hole, Inline, ListEnd, Message, RemovedWriter,
+    Answers, End, EndOutcome, EntriesReader, Finish, FrameType, Hole, Inline, ListEnd, Message, Offered, RemovedWriter,
     SettledResult, SettledWriter, Start, TargetFailed, Verdict, encode_number,
 };
 use std::collections::{HashMap, VecDeque};
@@ -59,6 +59,8 @@ pub struct Check {
     pub entry: Entry,
     /// Root of its content, when contents are to be compared.
     pub root: Option<[u8; 32]>,
+    /// The revision that it is based on, when that counts.
+    pub based_on: Option<Revision>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -259,7 +261,8 @@ impl Receiver {
         if self.list_end.is_some() || entries.first() != self.next_file {
             return Err(Fault::protocol("an offer out of order"));
         }
-        while let Some((entry, root)) = entries.next_entry().map_err(fault_of)? {
+        while let Some(offered) = entries.next_entry().map_err(fault_of)? {
+            let Offered { entry, root, based_on } = offered;
             self.open_bytes += entry.weight();
             let entries = self.checks.len() + self.wanted.len();
             if entries >= OFFER_WINDOW || self.open_bytes > OFFER_WINDOW_BYTES {
@@ -269,7 +272,12 @@ impl Receiver {
             self.next_file = file
                 .checked_add(1)
                 .ok_or_else(|| Fault::new(CloseCode::Limit, "too many entries"))?;
-            self.checks.push_back(Check { file, entry, root });
+            self.checks.push_back(Check {
+                file,
+                entry,
+                root,
+                based_on,
+            });
         }
         Ok(())
     }

@@ -22,7 +22,7 @@ use crate::model::limits::{
     BATCH_ENTRIES_MAX, CHANGED_RETRIES_MAX, INLINE_BYTES_MAX, OFFER_WINDOW, OFFER_WINDOW_BYTES, PATH_BYTES_MAX,
     SYMLINK_BYTES_MAX,
 };
-use crate::model::{ContentId, Entry, Fault, ItemCode, Kind, Meta, RelPath};
+use crate::model::{ContentId, Entry, Fault, ItemCode, Kind, Meta, RelPath, Revision};
 use crate::wire::{
     End, EndOutcome, EntriesWriter, Finish, Hole, Inline, ListEnd, Message, RemovedReader, Resume, SourceFailed, Start,
     Topic, Verdict, WireError, data_header,
@@ -206,13 +206,18 @@ impl Sender {
     /// Lists an entry, with the root of its content when contents are to be compared. The frame goes
     /// out when it is full or at [`Sender::flush_offers`].
     pub fn offer(&mut self, entry: &Entry, root: Option<&[u8; 32]>, origin: Origin) {
+        self.offer_based(entry, root, None, origin);
+    }
+
+    /// As [`offer`](Self::offer), for a receiver that takes it only while it has the revision that it is based on.
+    pub fn offer_based(&mut self, entry: &Entry, root: Option<&[u8; 32]>, based_on: Option<Revision>, origin: Origin) {
         debug_assert!(self.offer_room() > 0);
         let size = match entry.kind {
             Kind::File { size } => size,
             Kind::Directory | Kind::Symlink { .. } => 0,
         };
         let is_file = matches!(entry.kind, Kind::File { .. });
-        self.batch.push(entry, root);
+        self.batch.push(entry, root, based_on);
         self.unanswered.push_back(Item {
             file: self.next_file,
             origin,

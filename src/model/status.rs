@@ -152,11 +152,13 @@ pub enum ItemCode {
     Other = 14,
     /// Another transfer of the same file by the same device goes on with it.
     TakenOver = 15,
+    /// It was changed since the revision that the peer knew.
+    Stale = 16,
 }
 
 impl ItemCode {
     /// Every code, for tables and tests.
-    pub const ALL: [ItemCode; 15] = [
+    pub const ALL: [ItemCode; 16] = [
         ItemCode::Permission,
         ItemCode::Vanished,
         ItemCode::Changing,
@@ -172,6 +174,7 @@ impl ItemCode {
         ItemCode::CrossDevice,
         ItemCode::Other,
         ItemCode::TakenOver,
+        ItemCode::Stale,
     ];
 
     /// The code of a wire number.
@@ -199,6 +202,7 @@ impl ItemCode {
             ItemCode::CrossDevice => "cross_device",
             ItemCode::Other => "other",
             ItemCode::TakenOver => "taken_over",
+            ItemCode::Stale => "stale",
         }
     }
 
@@ -221,6 +225,7 @@ impl ItemCode {
             ItemCode::CrossDevice => "its directory is on another file system than the share",
             ItemCode::Other => "an unexpected error",
             ItemCode::TakenOver => "another transfer of it, by the same device, took over",
+            ItemCode::Stale => "it was changed on the other side meanwhile",
         }
     }
 
@@ -243,6 +248,7 @@ impl ItemCode {
             ItemCode::CrossDevice => "serve that directory as a share of its own",
             ItemCode::Other => "look into the log of the other machine (-v)",
             ItemCode::TakenOver => "let the other one finish, then run the command again",
+            ItemCode::Stale => "sync again",
         }
     }
 }
@@ -279,6 +285,6 @@ mod tests {
         }
         assert_eq!(CloseCode::from_wire(13), None);
         assert_eq!(ItemCode::from_wire(0), None);
-        assert_eq!(ItemCode::from_wire(16), None);
+        assert_eq!(ItemCode::from_wire(17), None);
     }
 }

@@ -350,6 +350,7 @@ impl ClientNode {
                 checksum,
                 delete,
                 in_place,
+                sync: false,
             },
             brake: match self.transfer.max_delete {
                 MaxDelete::Default => Brake::Default,

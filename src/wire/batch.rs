@@ -7,12 +7,13 @@ use super::codec::{Reader, WireError, Writer};
 use super::frame::{FrameType, control_header};
 use super::message::{failure, file_size};
 use crate::model::limits::{BATCH_ENTRIES_MAX, PATH_BYTES_MAX, SYMLINK_BYTES_MAX};
-use crate::model::{Entry, ItemCode, Kind, RelPath};
+use crate::model::{Entry, ItemCode, Kind, RelPath, Revision};
 
 const KIND_FILE: u8 = 0;
 const KIND_DIRECTORY: u8 = 1;
 const KIND_SYMLINK: u8 = 2;
 const WITH_ROOT: u8 = 4;
+const WITH_REVISION: u8 = 8;
 
 /// Collects entries into an offer. Their numbers follow one another.
 #[derive(Debug, Default)]
@@ -23,8 +24,9 @@ pub struct EntriesWriter {
 }
 
 impl EntriesWriter {
-    /// Adds an entry, with its content root when contents are to be compared.
-    pub fn push(&mut self, entry: &Entry, root: Option<&[u8; 32]>) {
+    /// Adds an entry, with its content root when contents are to be compared, and the revision that it is based
+    /// on when that counts.
+    pub fn push(&mut self, entry: &Entry, root: Option<&[u8; 32]>, based_on: Option<Revision>) {
         let path = entry.path.as_bytes();
         let shared = path.iter().zip(&self.previous).take_while(|(a, b)| a == b).count();
         let kind = match entry.kind {
@@ -32,7 +34,9 @@ impl EntriesWriter {
             Kind::Directory => KIND_DIRECTORY,
             Kind::Symlink { .. } => KIND_SYMLINK,
         };
-        self.body.u8(kind | if root.is_some() { WITH_ROOT } else { 0 });
+        let more = [(root.is_some(), WITH_ROOT), (based_on.is_some(), WITH_REVISION)];
+        let bits = more.iter().filter(|(is_there, _)| *is_there).map(|(_, bit)| bit);
+        self.body.u8(kind | bits.sum::<u8>());
         self.body.varint(shared as u64);
         self.body.bytes(&path[shared..]);
         self.body.meta(&entry.meta);
@@ -43,6 +47,9 @@ impl EntriesWriter {
         }
         if let Some(root) = root {
             self.body.raw(root);
+        }
+        if let Some(revision) = based_on {
+            self.body.varint(revision.0);
         }
         self.previous.clear();
         self.previous.extend_from_slice(path);
@@ -77,8 +84,16 @@ impl EntriesWriter {
     }
 }
 
-/// An entry and the root of its content, when contents are to be compared.
-pub type Offered = (Entry, Option<[u8; 32]>);
+/// An entry, as it was offered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Offered {
+    /// The entry.
+    pub entry: Entry,
+    /// Root of its content, when contents are to be compared.
+    pub root: Option<[u8; 32]>,
+    /// The revision that it is based on, when that counts.
+    pub based_on: Option<Revision>,
+}
 
 /// Walks the entries of an offer.
 #[derive(Debug)]
@@ -118,7 +133,7 @@ impl<'a> EntriesReader<'a> {
         self.remaining
     }
 
-    /// The next entry and its content root, if it has one.
+    /// The next entry.
     ///
     /// # Errors
     /// A [`WireError`] for a malformed entry or trailing bytes after the last.
@@ -138,7 +153,7 @@ impl<'a> EntriesReader<'a> {
         self.previous.extend_from_slice(rest);
         let path = RelPath::parse(&self.previous).map_err(|_| WireError::BadPath)?;
         let meta = self.reader.meta()?;
-        let kind = match bits & !WITH_ROOT {
+        let kind = match bits & !(WITH_ROOT | WITH_REVISION) {
             KIND_FILE => Kind::File {
                 size: file_size(&mut self.reader)?,
             },
@@ -153,7 +168,12 @@ impl<'a> EntriesReader<'a> {
             (true, Kind::File { .. }) => Some(self.reader.array()?),
             (true, _) => return Err(WireError::BadValue("entry kind")),
         };
-        Ok(Some((Entry { path, kind, meta }, root)))
+        let based_on = match bits & WITH_REVISION {
+            0 => None,
+            _ => Some(Revision(self.reader.varint()?)),
+        };
+        let entry = Entry { path, kind, meta };
+        Ok(Some(Offered { entry, root, based_on }))
     }
 }
 
@@ -438,7 +458,7 @@ mod tests {
     #[test]
     fn offers_round_trip_and_share_path_prefixes() {
         let entries = [
-            (entry("src", Kind::Directory), None),
+            (entry("src", Kind::Directory), None, None),
             (
                 entry(
                     "src/lib.rs",
@@ -447,6 +467,7 @@ mod tests {
                     },
                 ),
                 Some([3; 32]),
+                Some(Revision(1 << 33)),
             ),
             (
                 entry(
@@ -456,20 +477,22 @@ mod tests {
                     },
                 ),
                 None,
+                Some(Revision::NONE),
             ),
-            (entry("z", Kind::File { size: 0 }), None),
+            (entry("z", Kind::File { size: 0 }), None, None),
         ];
         let mut writer = EntriesWriter::default();
         entries
             .iter()
-            .for_each(|(entry, root)| writer.push(entry, root.as_ref()));
+            .for_each(|(entry, root, based_on)| writer.push(entry, root.as_ref(), *based_on));
         let mut frame = Vec::new();
         writer.flush(1, 42, &mut frame);
         assert_eq!(writer.count(), 0);
         let payload = payload_of(&frame, FrameType::Offer);
         let mut reader = EntriesReader::new(&payload).unwrap();
         assert_eq!((reader.first(), reader.remaining()), (42, 4));
-        for want in entries {
+        for (entry, root, based_on) in entries {
+            let want = Offered { entry, root, based_on };
             assert_eq!(reader.next_entry().unwrap(), Some(want));
         }
         assert_eq!(reader.next_entry().unwrap(), None);
@@ -483,7 +506,7 @@ mod tests {
     #[test]
     fn an_offered_path_that_escapes_is_refused_whatever_its_prefix() {
         let mut writer = EntriesWriter::default();
-        writer.push(&entry("ab/cd", Kind::Directory), None);
+        writer.push(&entry("ab/cd", Kind::Directory), None, None);
         let mut frame = Vec::new();
         writer.flush(1, 0, &mut frame);
         let mut payload = payload_of(&frame, FrameType::Offer);

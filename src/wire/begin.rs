@@ -26,6 +26,9 @@ pub struct BeginFlags {
     pub delete: bool,
     /// Change files where they lie, when what they keep stays where it is.
     pub in_place: bool,
+    /// Entries are bound to revisions: what was changed since is not taken, and sources are single entries under
+    /// their whole paths.
+    pub sync: bool,
 }
 
 /// The limit on deletions, as it stands on the wire.
@@ -106,7 +109,8 @@ impl<'a> Message<'a> for Begin {
         writer.u8(u8::from(flags.dry_run)
             | u8::from(flags.checksum) << 1
             | u8::from(flags.delete) << 2
-            | u8::from(flags.in_place) << 3);
+            | u8::from(flags.in_place) << 3
+            | u8::from(flags.sync) << 4);
         let (tag, value) = match self.brake {
             Brake::Default => (0, 0),
             Brake::Count(count) => (1, count),
@@ -141,7 +145,7 @@ impl<'a> Message<'a> for Begin {
             _ => return Err(WireError::BadValue("direction")),
         };
         let bits = reader.u8()?;
-        if bits > 15 {
+        if bits > 31 {
             return Err(WireError::BadValue("flag"));
         }
         let flags = BeginFlags {
@@ -149,6 +153,7 @@ impl<'a> Message<'a> for Begin {
             checksum: bits & 2 != 0,
             delete: bits & 4 != 0,
             in_place: bits & 8 != 0,
+            sync: bits & 16 != 0,
         };
         let brake = decode_brake(reader)?;
         let target = reader.path_or_root()?;

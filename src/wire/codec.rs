@@ -32,7 +32,7 @@ pub enum WireError {
 }
 
 /// Takes fields off the front of a message.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reader<'a> {
     rest: &'a [u8],
 }

@@ -34,6 +34,16 @@ pub enum FrameType {
     StatusReply = 8,
     /// Server: when to come again.
     ComeBack = 9,
+    /// Client asks what changed since a revision.
+    Since = 10,
+    /// Server: a page of changes.
+    Changes = 11,
+    /// Server: there are more of them.
+    News = 12,
+    /// Client moves and removes things.
+    Alter = 13,
+    /// Server: what became of that.
+    Altered = 14,
     /// Client starts a transfer.
     Begin = 16,
     /// Server is ready for it.
@@ -84,7 +94,7 @@ pub enum FrameType {
 
 impl FrameType {
     /// Every type, for tables and tests.
-    pub const ALL: [FrameType; 32] = [
+    pub const ALL: [FrameType; 37] = [
         FrameType::Hello,
         FrameType::Open,
         FrameType::Opened,
@@ -94,6 +104,11 @@ impl FrameType {
         FrameType::StatusQuery,
         FrameType::StatusReply,
         FrameType::ComeBack,
+        FrameType::Since,
+        FrameType::Changes,
+        FrameType::News,
+        FrameType::Alter,
+        FrameType::Altered,
         FrameType::Begin,
         FrameType::Ready,
         FrameType::Offer,

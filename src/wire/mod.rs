@@ -2,14 +2,17 @@
 //!
 //! The byte tables are in `docs/PROTOCOL.md`. Every length meets its limit before memory is taken.
 
+mod alter;
 mod batch;
 mod begin;
 mod codec;
 mod delta;
 mod frame;
 mod message;
+mod revisions;
 mod waiting;
 
+pub use alter::{Alter, Alteration, Altered};
 pub use batch::{
     Answers, EntriesReader, EntriesWriter, Offered, SettledReader, SettledResult, SettledWriter, Verdict, VerdictRun,
 };
@@ -23,6 +26,7 @@ pub use message::{
     End, EndOutcome, Finish, Hello, Hole, Inline, ListEnd, Message, Open, Opened, RemovedReader, RemovedWriter,
     SourceFailed, Start, TargetFailed, TargetKind,
 };
+pub use revisions::{Change, ChangesHead, ChangesReader, ChangesWriter, Known, News, Since};
 pub use waiting::{ComeBack, Queued};
 
 /// The newest protocol version that this build speaks.
@@ -43,6 +47,13 @@ pub mod features {
     /// The server says where a transfer stands in its line, and when to come again
     /// ([`super::FrameType::Queued`], [`super::FrameType::ComeBack`]).
     pub const WAITING: u64 = 16;
+    /// Folders are kept in sync by revisions ([`super::FrameType::Since`]).
+    pub const SYNC: u64 = 32;
     /// Everything that this build can do.
-    pub const ALL: u64 = HOLES | DELTA | RESUME | WAITING | if cfg!(feature = "zstd") { ZSTD } else { 0 };
+    pub const ALL: u64 = HOLES
+        | DELTA
+        | RESUME
+        | WAITING
+        | if cfg!(feature = "zstd") { ZSTD } else { 0 }
+        | if cfg!(feature = "sync") { SYNC } else { 0 };
 }

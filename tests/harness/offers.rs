@@ -43,7 +43,7 @@ pub fn link_to(text: &str, target: &str) -> Entry {
 /// An offer of `entries`, the first with the number `first`.
 pub fn offer(first: u32, entries: &[Entry]) -> Vec<u8> {
     let mut writer = EntriesWriter::default();
-    entries.iter().for_each(|entry| writer.push(entry, None));
+    entries.iter().for_each(|entry| writer.push(entry, None, None));
     let mut out = Vec::new();
     writer.flush(STREAM, first, &mut out);
     out

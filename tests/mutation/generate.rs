@@ -3,11 +3,15 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
 use syncline::model::limits::{FILE_BYTES_MAX, INLINE_BYTES_MAX};
-use syncline::model::{CloseCode, Entry, Fault, ItemCode, Kind, Meta, RelPath, Rights, Secret, ShareName, Timestamp};
+use syncline::model::{
+    CloseCode, Entry, Epoch, Fault, ItemCode, Kind, Meta, RelPath, Revision, Rights, Secret, ShareName, State,
+    Timestamp,
+};
 use syncline::wire::{
-    Answers, Begin, BeginFlags, Brake, Direction, End, EndOutcome, EntriesReader, EntriesWriter, FRAME_HEADER_BYTES,
-    Finish, FrameType, Hello, Hole, Inline, ListEnd, Message, Open, Opened, PullSource, RemovedReader, RemovedWriter,
-    Rule, SettledReader, SettledResult, SettledWriter, SourceFailed, Start, TargetKind, Verdict, data_header,
+    Alter, Alteration, Altered, Answers, Begin, BeginFlags, Brake, Change, ChangesHead, ChangesReader, ChangesWriter,
+    Direction, End, EndOutcome, EntriesReader, EntriesWriter, FRAME_HEADER_BYTES, Finish, FrameType, Hello, Hole,
+    Inline, Known, ListEnd, Message, News, Offered, Open, Opened, PullSource, RemovedReader, RemovedWriter, Rule,
+    SettledReader, SettledResult, SettledWriter, Since, SourceFailed, Start, TargetKind, Verdict, data_header,
 };
 
 /// Encodes a message, and checks that it comes back.
@@ -23,7 +27,14 @@ macro_rules! sealed {
 
 /// A frame of any type.
 pub(crate) fn any_frame() -> BoxedStrategy<Vec<u8>> {
-    prop_oneof![session_frame(), batch_frame(), file_frame(), begin().boxed()].boxed()
+    prop_oneof![
+        session_frame(),
+        batch_frame(),
+        file_frame(),
+        begin().boxed(),
+        syncing_frame()
+    ]
+    .boxed()
 }
 
 fn session_frame() -> BoxedStrategy<Vec<u8>> {
@@ -86,15 +97,16 @@ fn begin() -> impl Strategy<Value = Vec<u8>> {
         },
     );
     let places = (optional_path(), vec(optional_path(), 0..4), vec(source, 0..4));
-    let strategy = (any::<[bool; 4]>(), brake, places, vec(rule, 0..5));
+    let strategy = (any::<[bool; 5]>(), brake, places, vec(rule, 0..5));
     strategy.prop_map(
-        |([push, dry_run, checksum, delete], brake, (target, scopes, sources), rules)| {
+        |([push, dry_run, checksum, delete, sync], brake, (target, scopes, sources), rules)| {
             let direction = if push { Direction::Push } else { Direction::Pull };
             let flags = BeginFlags {
                 dry_run,
                 checksum,
                 delete,
                 in_place: delete,
+                sync,
             };
             sealed!(
                 Begin,
@@ -177,7 +189,7 @@ fn file_frame() -> BoxedStrategy<Vec<u8>> {
 }
 
 fn batch_frame() -> BoxedStrategy<Vec<u8>> {
-    let offer = (any::<u32>(), vec((entry(), any::<Option<[u8; 32]>>()), 1..20));
+    let offer = (any::<u32>(), vec(offered(), 1..20));
     let offer = offer.prop_map(|(first, entries)| offer_frame(first, entries));
     let answers = vec((verdict(), 1..300usize), 1..20).prop_map(|runs| {
         let (mut answers, mut frame) = (Answers::default(), Vec::new());
@@ -216,20 +228,82 @@ fn batch_frame() -> BoxedStrategy<Vec<u8>> {
     prop_oneof![offer, answers, settled, removed].boxed()
 }
 
-fn offer_frame(first: u32, mut entries: Vec<(Entry, Option<[u8; 32]>)>) -> Vec<u8> {
-    for (entry, root) in &mut entries {
-        if !matches!(entry.kind, Kind::File { .. }) {
-            *root = None;
-        }
-    }
+fn offered() -> impl Strategy<Value = Offered> {
+    let based_on = proptest::option::of(any::<u64>().prop_map(Revision));
+    (entry(), any::<Option<[u8; 32]>>(), based_on).prop_map(|(entry, root, based_on)| Offered {
+        root: root.filter(|_| matches!(entry.kind, Kind::File { .. })),
+        entry,
+        based_on,
+    })
+}
+
+fn offer_frame(first: u32, entries: Vec<Offered>) -> Vec<u8> {
     let (mut writer, mut frame) = (EntriesWriter::default(), Vec::new());
     entries
         .iter()
-        .for_each(|(entry, root)| writer.push(entry, root.as_ref()));
+        .for_each(|one| writer.push(&one.entry, one.root.as_ref(), one.based_on));
     writer.flush(1, first, &mut frame);
     let mut reader = EntriesReader::new(&frame[FRAME_HEADER_BYTES..]).unwrap();
     assert_eq!(reader.first(), first);
     assert!(std::iter::from_fn(|| reader.next_entry().unwrap()).eq(entries));
+    frame
+}
+
+fn syncing_frame() -> BoxedStrategy<Vec<u8>> {
+    let known = (any::<u64>(), any::<u64>(), any::<u64>()).prop_map(|(epoch, revision, mark)| Known {
+        epoch: Epoch(epoch),
+        revision: Revision(revision),
+        mark,
+    });
+    let known = known.boxed();
+    let since = (known.clone(), any::<bool>()).prop_map(|(known, watch)| sealed!(Since, 0, Since { known, watch }));
+    let news = any::<u64>().prop_map(|number| {
+        let revision = Revision(number);
+        sealed!(News, 0, News { revision })
+    });
+    let one = (path(), any::<u64>(), proptest::option::of((path(), any::<u64>())));
+    let one = one.prop_map(|(from, based_on, to)| match to {
+        None => Alteration::Remove {
+            path: from,
+            based_on: Revision(based_on),
+        },
+        Some((to, to_based_on)) => Alteration::Move {
+            from,
+            from_based_on: Revision(based_on),
+            to,
+            to_based_on: Revision(to_based_on),
+        },
+    });
+    let alter = vec(one, 0..20).prop_map(|list| sealed!(Alter, 0, Alter { list }));
+    let outcomes = vec(proptest::option::of(code()), 0..300);
+    let altered = outcomes.prop_map(|codes| {
+        let outcomes = codes.into_iter().map(|code| code.map_or(Ok(()), Err)).collect();
+        sealed!(Altered, 0, Altered { outcomes })
+    });
+    let page = (known, any::<[bool; 2]>(), vec((offered(), any::<bool>()), 0..20)).prop_map(changes_frame);
+    prop_oneof![since, news, alter, altered, page].boxed()
+}
+
+fn changes_frame((mut known, [more, anew], list): (Known, [bool; 2], Vec<(Offered, bool)>)) -> Vec<u8> {
+    known.revision = Revision(list.len() as u64 * 3);
+    let head = ChangesHead { known, more, anew };
+    let change = |(number, (one, is_gone)): (usize, (Offered, bool))| Change {
+        state: (!is_gone).then(|| State {
+            root: one.root,
+            ..State::of(&one.entry)
+        }),
+        path: one.entry.path,
+        revision: Revision(number as u64 * 3 + 1),
+    };
+    let changes: Vec<Change> = list.into_iter().enumerate().map(change).collect();
+    let (mut writer, mut frame) = (ChangesWriter::default(), Vec::new());
+    changes
+        .iter()
+        .for_each(|change| writer.push(&change.path, change.revision, change.state.as_ref()));
+    writer.finish(&head, &mut frame);
+    let mut reader = ChangesReader::new(&frame[FRAME_HEADER_BYTES..]).unwrap();
+    assert_eq!(reader.head(), head);
+    assert!(std::iter::from_fn(|| reader.next_change().unwrap()).eq(changes));
     frame
 }
 
