@@ -7,7 +7,6 @@
 mod barrier;
 mod book;
 mod calendar;
-mod conflict;
 mod error;
 mod facts;
 mod filter;
