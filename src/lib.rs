@@ -77,6 +77,7 @@
 //! | 2 | [`conn`] | the machines of a connection: session, sender, receiver; no I/O, no clock |
 //! | 2 | [`store`] | everything that touches files |
 //! | 2 | [`reactor`] | the poll loop: sockets, TLS, timers, the helper thread |
+//! | 2 | [`sync`] | base, local and remote to a plan: conflicts, moves, the brake; no I/O, no clock |
 //! | 2 | [`web`] | HTTP requests and answers, the text of metrics; no I/O, no clock |
 //! | 3 | [`node`] | where they meet: server, client, the group commit |
 //!
@@ -97,6 +98,7 @@ pub mod model;
 pub mod node;
 pub mod reactor;
 pub mod store;
+pub mod sync;
 pub mod web;
 pub mod wire;
 

@@ -2,6 +2,7 @@
 //!
 //! Layer 0: plain values that every other layer shares. Nothing here does I/O or reads a clock.
 
+mod conflict;
 mod content;
 mod entry;
 mod escape;
@@ -15,6 +16,7 @@ mod status;
 mod tick;
 mod timetable;
 
+pub use conflict::conflict_path;
 pub use content::{ContentId, ContentIdError};
 pub use entry::{Entry, Kind, Meta, Timestamp};
 pub use escape::{Escaped, escape};

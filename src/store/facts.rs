@@ -90,6 +90,24 @@ impl Identity {
         }
     }
 
+    /// Puts one together from what was kept of it.
+    #[cfg_attr(not(feature = "sync"), allow(dead_code, reason = "the index keeps the parts"))]
+    pub(super) fn of_parts(dev: u64, ino: u64, size: u64, mtime: Timestamp, ctime: Timestamp) -> Identity {
+        Identity {
+            dev,
+            ino,
+            size,
+            mtime,
+            ctime,
+        }
+    }
+
+    /// The number of the device that the inode is on, and its time of change.
+    #[cfg_attr(not(feature = "sync"), allow(dead_code, reason = "the index keeps the parts"))]
+    pub(super) fn device_and_ctime(&self) -> (u64, Timestamp) {
+        (self.dev, self.ctime)
+    }
+
     /// Whether this is the same inode with the same content as far as a `stat` tells, however its
     /// name, mode and links changed. A rename changes the ctime, so after one only this can be asked.
     #[must_use]

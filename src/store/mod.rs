@@ -7,12 +7,13 @@
 mod barrier;
 mod book;
 mod calendar;
-mod conflict;
 mod error;
 mod facts;
 mod filter;
 mod glob;
 mod home;
+#[cfg(feature = "sync")]
+mod index;
 mod inplace;
 mod journal;
 mod kept;
@@ -21,6 +22,7 @@ mod lock;
 mod map;
 mod marks;
 mod meta;
+mod names;
 mod new_file;
 mod patched;
 mod private;
@@ -42,6 +44,8 @@ mod sidecars;
 mod source;
 mod staged;
 mod staging;
+#[cfg(feature = "sync")]
+mod survey;
 mod trust;
 mod undo;
 mod versions;
@@ -52,6 +56,8 @@ pub use facts::{Found, FoundKind, Identity, inspect};
 pub use filter::{Decision, Filter, FilterError, PathKind, Rule};
 pub use glob::GlobError;
 pub use home::{Home, StateError};
+#[cfg(feature = "sync")]
+pub use index::{Batch, FoundIndex, Index, IndexError, IndexOptions, OpenedIndex, Record, RecordWalk, Snapshot};
 pub use inplace::InPlace;
 pub use journal::{
     Examined, ExaminedTransfer, Incoming, Journal, JournalError, PlanBasis, Reached, Repaired, StagedBytes, Subject,
@@ -76,6 +82,8 @@ pub use sidecars::{MappedSidecar, SidecarBounds, Sidecars};
 pub use source::{Extent, SourceFile};
 pub use staged::{Flushing, Sealed, StagedFile};
 pub use staging::{Room, Staging, Sweep};
+#[cfg(feature = "sync")]
+pub use survey::{Difference, Survey};
 pub use trust::{Device, Redeemed, Stamp, Trust};
 pub use undo::Flush;
 pub use versions::{

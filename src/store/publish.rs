@@ -17,7 +17,6 @@
 //! Invariant: only a version that the caller expected, or an empty directory, ever disappears.
 
 use super::calendar::Moment;
-use super::conflict::conflict_path;
 use super::error::{FileError, Operation};
 use super::facts::{Found, FoundKind, Identity};
 use super::private::open_private;
@@ -25,7 +24,7 @@ use super::root::{Place, Root};
 use super::staged::{Sealed, StagedName};
 use super::staging::rescued;
 use super::versions::{Keeping, Reason, Slot, Successor};
-use crate::model::{ItemCode, RelPath};
+use crate::model::{ItemCode, RelPath, conflict_path};
 use rustix::fd::AsFd;
 use rustix::fs::{AtFlags, RenameFlags, renameat, renameat_with, statat, unlinkat};
 use rustix::io::Errno;

@@ -11,9 +11,9 @@
 
 use super::error::{FileError, Operation};
 use super::facts::{Found, FoundKind, Identity};
+use super::names::{Name, Names};
 use super::resolve::enter;
 use super::root::{Root, read_link_at};
-use crate::model::limits::NAME_BYTES_MAX;
 use crate::model::{Entry, ItemCode, Kind, PathError, RelPath};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, FileType, OFlags, RawDir, statat};
@@ -24,6 +24,7 @@ use rustix::io::Errno;
 pub struct Scan {
     state: State,
     levels: Vec<Level>,
+    order: Order,
     failures: u64,
     /// Where the kernel puts a listing.
     buffer: Vec<u8>,
@@ -61,6 +62,15 @@ pub enum Keep {
 /// The caller's filter.
 pub(super) type Filter<'a> = &'a mut dyn FnMut(&RelPath, Shape) -> Keep;
 
+/// How the names of a large directory come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Order {
+    /// Sorted within chunks: memory has a bound whatever the directory holds.
+    Chunks,
+    /// Sorted as a whole: memory for all its names at a time.
+    Whole,
+}
+
 #[derive(Debug)]
 enum State {
     Starting(Option<RelPath>),
@@ -91,22 +101,7 @@ enum Listing {
     Last,
 }
 
-/// A chunk of names in one allocation.
-#[derive(Debug, Default)]
-struct Names {
-    bytes: Vec<u8>,
-    index: Vec<Name>,
-    next: usize,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Name {
-    start: u32,
-    length: u16,
-    kind: FileType,
-}
-
-/// Names of one directory held at a time. With 255 bytes each that is 4 MiB at worst.
+/// Names that are sorted at a time, and, in chunks, held at a time. With 255 bytes each that is 4 MiB at worst.
 const CHUNK_NAMES_MAX: usize = 16_384;
 
 /// Bytes of one listing call: at most 1,365 names.
@@ -126,16 +121,28 @@ impl Scan {
         Scan {
             state: State::Starting(start),
             levels: Vec::new(),
+            order: Order::Chunks,
             failures: 0,
             buffer: Vec::new(),
+        }
+    }
+
+    /// As [`new`](Self::new), and everything comes in one order: that of a depth-first walk which takes
+    /// the names of each directory by their bytes. It holds all names of the directories that it is in:
+    /// 8 bytes each and the name, which is 30 MB for a million in one directory.
+    #[cfg_attr(not(feature = "sync"), allow(dead_code, reason = "the survey needs it"))]
+    pub(super) fn in_order(start: Option<RelPath>) -> Scan {
+        Scan {
+            order: Order::Whole,
+            ..Scan::new(start)
         }
     }
 
     /// Bytes of memory that it takes, about: the names of the directories that it is in.
     #[must_use]
     pub fn held_bytes(&self) -> usize {
-        let names = |level: &Level| level.names.bytes.capacity() + level.names.index.capacity() * size_of::<Name>();
-        self.buffer.capacity() + self.levels.iter().map(names).sum::<usize>()
+        let names = self.levels.iter().map(|level| level.names.held_bytes());
+        self.buffer.capacity() + names.sum::<usize>()
     }
 
     /// Goes on for about `max` entries, and adds what it finds to `out`: at most `max` items and one.
@@ -198,7 +205,7 @@ impl Scan {
             return 0;
         };
         if level.listing == Listing::Filling {
-            return match level.fill(root, &mut self.buffer) {
+            return match level.fill(root, &mut self.buffer, self.order) {
                 Ok(count) => 1 + count / NAMES_PER_ITEM,
                 Err(error) => {
                     out.push(ScanItem::Failed(error));
@@ -283,8 +290,8 @@ impl Level {
     }
 
     /// Reads one buffer of names into the chunk. Returns how many.
-    fn fill(&mut self, root: &Root, buffer: &mut Vec<u8>) -> Result<usize, FileError> {
-        let before = self.names.index.len();
+    fn fill(&mut self, root: &Root, buffer: &mut Vec<u8>, order: Order) -> Result<usize, FileError> {
+        let before = self.names.len();
         match self.read_listing(root, buffer) {
             Ok(()) => {}
             Err(error) => {
@@ -293,17 +300,21 @@ impl Level {
                 return Err(error);
             }
         }
-        let count = self.names.index.len() - before;
+        let count = self.names.len() - before;
         if self.listing == Listing::Last {
             self.finish_chunk(Listing::Last);
-        } else if self.names.index.len() + BUFFER_BYTES / RECORD_BYTES_MIN > CHUNK_NAMES_MAX {
-            self.finish_chunk(Listing::Chunk);
+        } else if self.names.unsorted() + BUFFER_BYTES / RECORD_BYTES_MIN > CHUNK_NAMES_MAX {
+            match order {
+                Order::Chunks => self.finish_chunk(Listing::Chunk),
+                Order::Whole => self.names.sort_run(),
+            }
         }
         Ok(count)
     }
 
     fn finish_chunk(&mut self, listing: Listing) {
-        self.names.sort();
+        self.names.sort_run();
+        self.names.merge_runs();
         self.listing = listing;
     }
 
@@ -317,7 +328,12 @@ impl Level {
         let mut records = RawDir::new(&directory, &mut buffer.spare_capacity_mut()[..BUFFER_BYTES]);
         loop {
             match records.next() {
-                Some(Ok(record)) => self.names.push(record.file_name().to_bytes(), record.file_type()),
+                Some(Ok(record)) => {
+                    let name = record.file_name().to_bytes();
+                    if !self.names.push(name, record.file_type()) {
+                        return Err(self.failed(ItemCode::TooLarge));
+                    }
+                }
                 Some(Err(Errno::INTR)) => continue,
                 None => {
                     self.listing = Listing::Last;
@@ -340,6 +356,11 @@ impl Level {
         }
         self.directory = Some(directory);
         Ok(())
+    }
+
+    fn failed(&self, code: ItemCode) -> FileError {
+        let path = self.path.as_ref().map_or(&b"."[..], RelPath::as_bytes);
+        FileError::found(Operation::Read, path, code)
     }
 
     /// Examines one name. Returns the directory to go into, if it is one.
@@ -390,7 +411,7 @@ impl Level {
         if self.directory.is_none() {
             let opened = open_level(root, self.path.as_ref()).inspect_err(|_| {
                 // The rest of this directory would fail in the same way: it is told once.
-                self.names.next = self.names.index.len();
+                self.names.skip_rest();
             });
             self.directory = Some(opened?);
         }
@@ -420,47 +441,6 @@ fn shape_of(listed: FileType) -> Option<Shape> {
         _ => Some(Shape::Other),
     }
 }
-
-impl Names {
-    fn push(&mut self, name: &[u8], kind: FileType) {
-        if name == b"." || name == b".." {
-            return;
-        }
-        let start = u32::try_from(self.bytes.len()).expect("a chunk is far below 4 GiB");
-        let length = u16::try_from(name.len()).expect("a name in a listing has at most 1,024 bytes");
-        self.bytes.extend_from_slice(name);
-        self.index.push(Name { start, length, kind });
-    }
-
-    fn sort(&mut self) {
-        let bytes = &self.bytes;
-        self.index
-            .sort_unstable_by(|a, b| slice(bytes, *a).cmp(slice(bytes, *b)));
-    }
-
-    fn take_next(&mut self) -> Option<Name> {
-        let name = self.index.get(self.next).copied()?;
-        self.next += 1;
-        Some(name)
-    }
-
-    fn bytes(&self, name: Name) -> &[u8] {
-        slice(&self.bytes, name)
-    }
-
-    fn clear(&mut self) {
-        self.bytes.clear();
-        self.index.clear();
-        self.next = 0;
-    }
-}
-
-fn slice(bytes: &[u8], name: Name) -> &[u8] {
-    let start = name.start as usize;
-    &bytes[start..start + usize::from(name.length)]
-}
-
-const _: () = assert!(CHUNK_NAMES_MAX * NAME_BYTES_MAX < u32::MAX as usize);
 
 #[cfg(test)]
 #[path = "scan_tests.rs"]

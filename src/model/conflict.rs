@@ -3,15 +3,16 @@
 //! Makes names only, touches no file. Invariant: the name is legal and no longer than the file system
 //! takes, and the extension stays, so that the copy opens with the same program.
 
-use crate::model::RelPath;
-use crate::model::limits::{NAME_BYTES_MAX, PATH_BYTES_MAX};
+use super::RelPath;
+use super::limits::{NAME_BYTES_MAX, PATH_BYTES_MAX};
 
 /// A longer "extension" is taken for a part of the name.
 const EXTENSION_BYTES_MAX: usize = 32;
 
 /// Where the copy of what stood at `path` goes. `stamp` is a date, `author` says whose version it is;
 /// `number` tells copies of one second apart and shows from 2 on. `None` when no legal path is left.
-pub(super) fn conflict_path(path: &RelPath, stamp: &str, author: &str, number: u32) -> Option<RelPath> {
+#[must_use]
+pub fn conflict_path(path: &RelPath, stamp: &str, author: &str, number: u32) -> Option<RelPath> {
     let (parent, name) = path.split_last();
     let (stem, extension) = split_extension(name);
     let counted = if number > 1 {
