@@ -13,12 +13,17 @@ use syncline::model::limits::{
 use syncline::model::{ContentId, Entry, Fault, Kind, Link, Meta, RelPath, Rights, ShareName, Timestamp};
 use syncline::store::{Filter, PathKind, Rule};
 use syncline::wire::{
-    Alter, Altered, Answers, Ask, Basis, Begin, BeginFlags, Brake, Change, ChangesHead, ChangesReader, ChangesWriter,
-    ComeBack, Decoder, Direction, End, EndOutcome, EntriesReader, EntriesWriter, FRAME_HEADER_BYTES, Finish, FrameType,
-    Hello, Hole, Inline, ListEnd, Message, News, Offered, Open, Opened, Partial, Patch, PatchForm, Piece, Queued,
-    RemovedReader, RemovedWriter, Resume, SettledReader, SettledResult, SettledWriter, Since, SourceFailed, Start,
-    TargetFailed, TargetKind, Tell, Topic, Verdict, VerdictRun, WireError,
+    Alter, Altered, Answers, Ask, Basis, Begin, BeginFlags, Brake, ComeBack, Decoder, Direction, End, EndOutcome,
+    EntriesReader, EntriesWriter, FRAME_HEADER_BYTES, Finish, FrameType, Hello, Hole, Inline, ListEnd, Message, News,
+    Offered, Open, Opened, Partial, Patch, PatchForm, Piece, Queued, RemovedReader, RemovedWriter, Resume,
+    SettledReader, SettledResult, SettledWriter, Since, SourceFailed, Start, TargetFailed, TargetKind, Tell, Topic,
+    Verdict, VerdictRun, WireError,
 };
+
+#[path = "revisions.rs"]
+mod revisions;
+
+pub use revisions::changes;
 
 /// Everything: the first byte picks a body, the rest is for it.
 pub fn any(data: &[u8]) {
@@ -227,32 +232,6 @@ fn read_entries(payload: &[u8]) -> Result<Vec<Offered>, WireError> {
         offered.push(entry);
     }
     Ok(offered)
-}
-
-/// A page of changes: legal paths, and revisions that grow up to that of the page.
-pub fn changes(payload: &[u8]) {
-    let Ok((head, list)) = read_changes(payload).map_err(named) else {
-        return;
-    };
-    assert!(list.len() <= BATCH_ENTRIES_MAX.min(payload.len()));
-    assert!(list.is_sorted_by_key(|change| change.revision));
-    assert!(list.iter().all(|change| change.revision <= head.known.revision));
-    let mut writer = ChangesWriter::default();
-    list.iter()
-        .for_each(|change| writer.push(&change.path, change.revision, change.state.as_ref()));
-    let mut frame = Vec::new();
-    writer.finish(&head, &mut frame);
-    assert_eq!(read_changes(&frame[FRAME_HEADER_BYTES..]), Ok((head, list)));
-}
-
-fn read_changes(payload: &[u8]) -> Result<(ChangesHead, Vec<Change>), WireError> {
-    let mut reader = ChangesReader::new(payload)?;
-    let mut list = Vec::new();
-    while let Some(change) = reader.next_change()? {
-        path(change.path.as_bytes());
-        list.push(change);
-    }
-    Ok((reader.head(), list))
 }
 
 /// Answers: what is taken says the same when it is written again, with equal neighbours joined.

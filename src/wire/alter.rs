@@ -25,10 +25,8 @@ pub enum Alteration {
         from: RelPath,
         /// The revision that the client saw there.
         from_based_on: Revision,
-        /// Where it goes.
+        /// Where it goes; nothing may stand there.
         to: RelPath,
-        /// The revision that the client saw there: of a deletion, or none. Nothing may stand there.
-        to_based_on: Revision,
     },
 }
 
@@ -67,13 +65,11 @@ impl<'a> Message<'a> for Alter {
                     from,
                     from_based_on,
                     to,
-                    to_based_on,
                 } => {
                     writer.u8(1);
                     writer.bytes(from.as_bytes());
                     writer.varint(from_based_on.0);
                     writer.bytes(to.as_bytes());
-                    writer.varint(to_based_on.0);
                 }
             }
         }
@@ -90,7 +86,6 @@ impl<'a> Message<'a> for Alter {
                 from: path(reader)?,
                 from_based_on: revision(reader)?,
                 to: path(reader)?,
-                to_based_on: revision(reader)?,
             }),
             _ => Err(WireError::BadValue("kind of change")),
         };
@@ -167,7 +162,6 @@ mod tests {
                 from: path("a"),
                 from_based_on: Revision(1),
                 to: path("b"),
-                to_based_on: Revision::NONE,
             },
         ];
         let alter = Alter { list };

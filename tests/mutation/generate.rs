@@ -261,17 +261,16 @@ fn syncing_frame() -> BoxedStrategy<Vec<u8>> {
         let revision = Revision(number);
         sealed!(News, 0, News { revision })
     });
-    let one = (path(), any::<u64>(), proptest::option::of((path(), any::<u64>())));
+    let one = (path(), any::<u64>(), proptest::option::of(path()));
     let one = one.prop_map(|(from, based_on, to)| match to {
         None => Alteration::Remove {
             path: from,
             based_on: Revision(based_on),
         },
-        Some((to, to_based_on)) => Alteration::Move {
+        Some(to) => Alteration::Move {
             from,
             from_based_on: Revision(based_on),
             to,
-            to_based_on: Revision(to_based_on),
         },
     });
     let alter = vec(one, 0..20).prop_map(|list| sealed!(Alter, 0, Alter { list }));
