@@ -4,7 +4,7 @@ use super::agreement::{Agreement, Scope};
 use super::options::MaxDelete;
 use super::peer::Transfer;
 use super::place::Place;
-use super::receiving::{DeletePlan, Receiving, ReceivingPlan};
+use super::receiving::{Based, DeletePlan, Receiving, ReceivingPlan};
 use super::sending::{Sending, SendingPlan};
 use super::source_tree::SourceTree;
 use crate::model::{CloseCode, DeviceId, Fault, Meta, RelPath};
@@ -81,8 +81,19 @@ pub(super) fn receive(
         resume: features & features::RESUME != 0,
         delete,
         top: begin.target,
+        based: based_of(begin.flags.sync),
     };
     Ok(Transfer::Receiving(Box::new(Receiving::new(owner, plan))))
+}
+
+#[cfg(feature = "sync")]
+fn based_of(sync: bool) -> Based {
+    if sync { Based::Revisions } else { Based::Anything }
+}
+
+#[cfg(not(feature = "sync"))]
+fn based_of(_: bool) -> Based {
+    Based::Anything
 }
 
 pub(super) fn send(
@@ -98,7 +109,7 @@ pub(super) fn send(
     let mut top: Option<Meta> = None;
     for PullSource { path, contents_only } in &begin.sources {
         kind = target_kind(root, path.as_ref())?;
-        if let (TargetKind::Absent, true, Some(path)) = (kind, begin.sources.len() > 1, path) {
+        if let (TargetKind::Absent, true, Some(path)) = (kind, begin.sources.len() > 1 || begin.flags.sync, path) {
             missing.push(path.clone());
             continue;
         }
@@ -118,6 +129,7 @@ pub(super) fn send(
             top = found.map(|found| found.meta);
         }
         let strip = match (path, contents) {
+            (Some(_), _) if begin.flags.sync => None,
             (Some(path), false) => path.parent(),
             (path, _) => path.clone(),
         };
@@ -127,7 +139,7 @@ pub(super) fn send(
             ..SourceTree::whole(Rc::clone(root))
         });
     }
-    if trees.is_empty() && !missing.is_empty() {
+    if trees.is_empty() && !missing.is_empty() && !begin.flags.sync {
         return Err(Fault::new(CloseCode::NotFound, "none of the paths is in the share"));
     }
     let alone = begin.sources.len() == 1;
@@ -141,6 +153,7 @@ pub(super) fn send(
         top: top.filter(|_| alone),
         complete: missing.is_empty(),
         missing,
+        selected: None,
     };
     Ok((
         Transfer::Sending(Box::new(Sending::new(plan))),

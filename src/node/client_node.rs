@@ -12,7 +12,7 @@ use super::liveness::{Patience, Pulse, Sight};
 use super::local::{PullPlan, PullTarget, Sources, pull_sources};
 use super::options::{ClientOptions, FilterRule, Job, Mapping, MaxDelete, TransferOptions};
 use super::peer::{Core, Peer, Session, Transfer};
-use super::receiving::{DeletePlan, Receiving, ReceivingPlan};
+use super::receiving::{Based, DeletePlan, Receiving, ReceivingPlan};
 use super::resumes::Resumes;
 use super::retrying::Retrying;
 use super::sending::{Sending, SendingPlan};
@@ -384,6 +384,7 @@ impl ClientNode {
                     top: plan.top,
                     missing: Vec::new(),
                     complete: missing.is_empty(),
+                    selected: None,
                 };
                 for (path, code) in missing {
                     session.ledger.failed(&path, code);
@@ -456,6 +457,7 @@ impl ClientNode {
             resume: common & features::RESUME != 0,
             delete,
             top: None,
+            based: Based::Anything,
         };
         Ok(Transfer::Receiving(Box::new(Receiving::new(owner, plan))))
     }

@@ -11,8 +11,10 @@ use super::examining::{Examined, Examining, Purpose};
 use super::ledger::Ledger;
 use super::partial::{Adopted, Adopting, Changed, Parked};
 use super::rebuilding::Repair;
-use super::receiving::{Books, Receiving, Touch, Want};
-use super::sending::action_of;
+use super::receiving::{Based, Books, Receiving, Touch, Want};
+use super::reports::action_of;
+#[cfg(feature = "sync")]
+use super::sharing::Currency;
 use super::slice::Slice;
 use super::source_tree::without_prefix;
 use crate::conn::{Check, Receiver};
@@ -193,6 +195,9 @@ impl Receiving {
                 if verdict != Verdict::Touched {
                     self.touch_parent(&path);
                 }
+                if !self.plan.dry_run {
+                    self.plan.place.note(&path, None, self.plan.peer);
+                }
                 ledger.item(&path, action_of(verdict), size);
             }
         }
@@ -205,6 +210,10 @@ impl Receiving {
             Err(error) => return Some(failed(&error).into()),
         };
         let expected = found.map_or(Expected::Absent, |found| Expected::Present(found.identity));
+        let known = match self.based_on(check, path, found.as_ref()) {
+            Ok(known) => known,
+            Err(code) => return Some((Verdict::Failed(code), expected).into()),
+        };
         let judged = match &check.entry.kind {
             Kind::Directory => self.examine_directory(path, &check.entry, found, books),
             Kind::Symlink { target } => self.examine_link(path, target, &check.entry, found, expected, books),
@@ -215,6 +224,13 @@ impl Receiving {
                 Some((_, FoundKind::Symlink)) => Ok(Verdict::WantReplace),
                 // Not kept, and no basis either.
                 Some((_, FoundKind::File { .. })) if self.plan.place.doubts.contains(path) => Ok(Verdict::WantReplace),
+                // Two devices may have different contents of one size and time: only the root tells.
+                Some((found, FoundKind::File { size: here })) if !matches!(self.plan.based, Based::Anything) => {
+                    match known {
+                        Some(root) if here == *size && check.root == Some(root) => self.keep(path, &check.entry, found),
+                        _ => return self.name_basis(path, found, here, *size),
+                    }
+                }
                 Some((found, FoundKind::File { size: here })) if here == *size && self.plan.checksum => {
                     return self.hash_first(check, path, found);
                 }
@@ -228,6 +244,33 @@ impl Receiving {
             },
         };
         Some((judged.unwrap_or_else(Verdict::Failed), expected).into())
+    }
+
+    /// Refuses what stands on something else than what stands there. Returns the root of the file that does, if it
+    /// is known.
+    #[cfg(feature = "sync")]
+    fn based_on(&self, check: &Check, path: &RelPath, found: Option<&Found>) -> Result<Option<[u8; 32]>, ItemCode> {
+        match &self.plan.based {
+            Based::Anything => Ok(None),
+            Based::Revisions => {
+                let based_on = check.based_on.ok_or(ItemCode::Stale)?;
+                match self.plan.place.currency(path, based_on, found) {
+                    Currency::Current(root) => Ok(root),
+                    Currency::Stale => Err(ItemCode::Stale),
+                }
+            }
+            Based::Plan(expected) => match (expected.get(path), found) {
+                (Some(Expected::Absent), None) => Ok(None),
+                (Some(Expected::Present(was)), Some(found)) if was.same_content(&found.identity) => Ok(None),
+                _ => Err(ItemCode::Stale),
+            },
+        }
+    }
+
+    #[cfg(not(feature = "sync"))]
+    #[allow(clippy::unused_self, clippy::unnecessary_wraps, reason = "as where syncing is built")]
+    fn based_on(&self, _: &Check, _: &RelPath, _: Option<&Found>) -> Result<Option<[u8; 32]>, ItemCode> {
+        Ok(None)
     }
 
     /// Whether a directory may be replaced: publishing removes it if it is empty still.
@@ -435,7 +478,7 @@ mod tests {
     use super::super::commit::Committer;
     use super::super::options::Durability;
     use super::super::place::Place;
-    use super::super::receiving::ReceivingPlan;
+    use super::super::receiving::{Based, ReceivingPlan};
     use super::*;
     use crate::model::{Meta, Timestamp};
     use crate::reactor::ConnId;
@@ -457,6 +500,7 @@ mod tests {
             resume: true,
             delete: None,
             top: None,
+            based: Based::Anything,
         };
         Receiving::new(ConnId::invented(0), plan)
     }

@@ -6,6 +6,8 @@
 mod access;
 mod agreement;
 mod ahead;
+#[cfg(feature = "sync")]
+mod altering;
 mod arriving;
 mod bandwidth;
 mod begin;
@@ -51,13 +53,19 @@ mod rations;
 mod rebuilding;
 mod receiving;
 mod recent;
+mod reports;
 mod resumes;
 mod resuming;
 mod retrying;
+mod selected;
 mod sending;
+#[cfg(feature = "sync")]
+mod sequencer;
 mod server;
 mod server_node;
 mod sessions;
+#[cfg(feature = "sync")]
+mod sharing;
 mod slice;
 mod source_tree;
 mod status;

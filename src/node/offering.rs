@@ -20,6 +20,15 @@ impl Sending {
         if self.listed || sender.offer_room() == 0 {
             return Activity::Idle;
         }
+        if let Some(selected) = &mut self.selected {
+            if selected.offer(sender, ledger) {
+                self.listed = true;
+                ledger.list_ended();
+                sender.list_end(true, None);
+            }
+            sender.flush_offers();
+            return Activity::Idle;
+        }
         for path in std::mem::take(&mut self.missing) {
             self.cannot_offer(sender, ledger, path.as_bytes(), ItemCode::Vanished);
         }

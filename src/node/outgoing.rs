@@ -211,7 +211,7 @@ impl Outgoing {
     }
 
     /// Everything was sent: whether it was one content from open to end, and which.
-    pub(super) fn finish(self, deltas: &Deltas) -> EndOutcome {
+    pub(super) fn finish(self, deltas: &Deltas, sent: impl FnOnce(&SourceFile, [u8; 32])) -> EndOutcome {
         let torn = self.torn || self.loaded.is_some_and(|part| part.is_torn());
         let length = self.file.size();
         let found = match self.digest {
@@ -226,6 +226,7 @@ impl Outgoing {
             (Ok(true), Some((id, sidecar))) if !torn => {
                 deltas.keep(sidecar, &id);
                 deltas.keep_shadow(self.shadow, id);
+                sent(&self.file, id.root);
                 EndOutcome::Complete(id.root)
             }
             (Ok(_), _) => EndOutcome::Changed,

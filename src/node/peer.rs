@@ -35,6 +35,9 @@ pub(crate) struct Session {
     pub(crate) asks_status: bool,
     /// Server: what is to be begun when its turn comes.
     pub(crate) waiting: Option<Box<Begin>>,
+    /// Server: what it waits for of the share's changes.
+    #[cfg(feature = "sync")]
+    pub(crate) following: Option<Box<super::sharing::Following>>,
     /// Server: bytes of memory that the connection is known to take.
     pub(crate) held: usize,
     /// Bytes of a frame that has not arrived whole.
@@ -56,6 +59,17 @@ pub(crate) struct Session {
 pub(crate) enum Transfer {
     Sending(Box<Sending>),
     Receiving(Box<Receiving>),
+    /// Moves and removals.
+    #[cfg(feature = "sync")]
+    Altering(Box<super::altering::Altering>),
+}
+
+#[cfg(feature = "sync")]
+impl Transfer {
+    /// Whether moves and removals are over.
+    pub(crate) fn is_altered(&self) -> bool {
+        matches!(self, Transfer::Altering(altering) if altering.is_ended())
+    }
 }
 
 /// What transfers of one node share.
@@ -86,6 +100,8 @@ impl Peer {
                 admitted: false,
                 asks_status: false,
                 waiting: None,
+                #[cfg(feature = "sync")]
+                following: None,
                 held: 0,
                 partial_bytes: 0,
                 starved: false,
@@ -160,6 +176,8 @@ impl Session {
                 }
                 return None;
             }
+            #[cfg(feature = "sync")]
+            Some(Transfer::Altering(_)) => return Some(event),
             None => return Some(event),
         };
         let mut books = Books {
@@ -204,6 +222,8 @@ impl Session {
         let activity = match transfer {
             Some(Transfer::Sending(sending)) => sending.step(cx, machine, &mut books),
             Some(Transfer::Receiving(receiving)) => receiving.step(machine, &mut books)?,
+            #[cfg(feature = "sync")]
+            Some(Transfer::Altering(altering)) => altering.step(machine, &mut books),
             None => Activity::Idle,
         };
         self.flush(cx);
@@ -229,6 +249,8 @@ impl Session {
         let transfer = match &self.transfer {
             Some(Transfer::Sending(sending)) => sending.held_bytes(),
             Some(Transfer::Receiving(receiving)) => receiving.held_bytes(),
+            #[cfg(feature = "sync")]
+            Some(Transfer::Altering(altering)) => altering.held_bytes(),
             None => 0,
         };
         let waiting = self.waiting.as_ref().map_or(0, |begin| begin.held_bytes());
@@ -238,6 +260,14 @@ impl Session {
             + self.machine.held_bytes()
             + self.ledger.held_bytes()
             + cx.outbound_cost()
+    }
+
+    /// Whether it keeps a folder in sync: then it stays when there is nothing to do.
+    pub(crate) fn follows(&self) -> bool {
+        #[cfg(feature = "sync")]
+        return self.following.is_some();
+        #[cfg(not(feature = "sync"))]
+        false
     }
 
     /// Queues what the machine has to say.

@@ -3,8 +3,8 @@
 use super::deltas::Deltas;
 use super::options::Durability;
 use super::resumes::Resumes;
-use crate::model::{DeviceId, RelPath};
-use crate::store::{Author, FileError, Keeping, Root, Staging, Sweep, Versions, recover};
+use crate::model::{ContentId, DeviceId, RelPath, Timestamp};
+use crate::store::{Author, FileError, Identity, Keeping, Root, Staging, Sweep, Versions, recover};
 use std::cell::RefCell;
 use std::collections::HashSet;
 use std::fmt;
@@ -22,6 +22,22 @@ pub(crate) struct Place {
     pub(crate) doubts: Doubts,
     /// Where what gives way is kept; `None`: it goes.
     pub(crate) versions: Option<Versions>,
+    /// What was done here, for who keeps an index of it; `None`: nobody does.
+    pub(crate) notices: RefCell<Option<Vec<Notice>>>,
+    /// What gives the share its revisions, once somebody has asked for them.
+    #[cfg(feature = "sync")]
+    pub(crate) sequencer: RefCell<Option<super::sequencer::Sequencer>>,
+}
+
+/// A path that a transfer gave a new state.
+#[derive(Debug, Clone)]
+#[cfg_attr(not(feature = "sync"), allow(dead_code, reason = "nobody takes them"))]
+pub(crate) struct Notice {
+    pub(crate) path: RelPath,
+    /// The file that was published there, and what it contains.
+    pub(crate) content: Option<(Identity, ContentId)>,
+    /// Who did it.
+    pub(crate) author: Option<DeviceId>,
 }
 
 impl Place {
@@ -36,6 +52,9 @@ impl Place {
             resumes: Resumes::new(None),
             doubts: Doubts::default(),
             versions: None,
+            notices: RefCell::default(),
+            #[cfg(feature = "sync")]
+            sequencer: RefCell::default(),
         }
     }
 
@@ -49,6 +68,20 @@ impl Place {
     pub(crate) fn keeping(&self, peer: Option<DeviceId>) -> Option<Keeping<'_>> {
         let author = Author::from(peer);
         self.versions.as_ref().map(|versions| Keeping { versions, author })
+    }
+
+    /// `path` has a new state: `published`, with this time, if it is a file. What stands there already is another
+    /// one when the time differs: then whoever keeps the index reads it.
+    pub(crate) fn note(&self, path: &RelPath, published: Option<(ContentId, Timestamp)>, author: Option<DeviceId>) {
+        let mut notices = self.notices.borrow_mut();
+        let Some(notices) = notices.as_mut() else { return };
+        let content = published.and_then(|(id, mtime)| {
+            let found = self.root.probe(path).ok().flatten()?;
+            let is_it = found.meta.mtime == mtime && found.identity.size() == id.length;
+            is_it.then_some((found.identity, id))
+        });
+        let path = path.clone();
+        notices.push(Notice { path, content, author });
     }
 
     /// The file at `path` is complete: what an earlier transfer by `peer` left of it is of no use.

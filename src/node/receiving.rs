@@ -22,8 +22,8 @@ use super::place::Place;
 use super::prune::{Offered, Prune, PruneContext, PruneLog, Pruned};
 use super::questions::Questions;
 use super::rebuilding::Repair;
+use super::reports::action_of;
 use super::resumes::Lease;
-use super::sending::action_of;
 use super::slice::Slice;
 use crate::conn::{Machine, Receiver};
 use crate::model::{ContentId, DeviceId, Fault, ItemCode, Meta, RelPath, Timestamp};
@@ -59,6 +59,8 @@ pub(crate) struct Receiving {
     /// The parent that was made sure of last.
     pub(super) parent: Option<RelPath>,
     pub(super) offered: Option<Offered>,
+    /// Directories that get their modes at the end.
+    closing: Vec<RelPath>,
     phase: Phase,
 }
 
@@ -79,6 +81,21 @@ pub(crate) struct ReceivingPlan {
     pub(crate) delete: Option<DeletePlan>,
     /// The directory that the top of the source corresponds to; `None` is the root.
     pub(crate) top: Option<RelPath>,
+    /// What must stand where something is put.
+    pub(crate) based: Based,
+}
+
+/// What must stand where something is put.
+#[derive(Debug)]
+pub(crate) enum Based {
+    /// Whatever stands there.
+    Anything,
+    /// What the sender knows of, by its revision.
+    #[cfg(feature = "sync")]
+    Revisions,
+    /// What a plan was made on.
+    #[cfg(feature = "sync")]
+    Plan(HashMap<RelPath, Expected>),
 }
 
 /// What may be deleted.
@@ -158,6 +175,7 @@ impl Receiving {
             failed: None,
             parent: None,
             offered,
+            closing: Vec::new(),
             phase: Phase::Receiving,
         }
     }
@@ -303,19 +321,24 @@ impl Receiving {
             Done::Checked(checked) => self.checked(&checked, receiver, books),
             Done::File {
                 file,
-                result: Ok(published),
+                result: Ok(published_as),
             } => {
                 let Some(want) = self.wants.remove(&file) else {
                     return;
                 };
-                if let Published::Displaced(copy) = published {
+                if let Published::Displaced(copy) = &published_as {
                     log::warn!(
                         "{} was edited here meanwhile; that version is kept as {copy}",
                         want.path
                     );
-                    ledger.item(&copy, Action::Created, 0);
+                    ledger.item(copy, Action::Created, 0);
                 }
                 self.plan.place.doubts.settle(&want.path);
+                let published = want.committed.map(|committed| (committed.id, committed.mtime));
+                self.plan.place.note(&want.path, published, self.plan.peer);
+                if let Published::Displaced(copy) = &published_as {
+                    self.plan.place.note(copy, None, None);
+                }
                 self.remember(&want);
                 ledger.transferred(file, &want.path, action_of(want.verdict), want.size);
                 want.discard(&self.plan.place);
@@ -337,6 +360,9 @@ impl Receiving {
                     ledger.failed(path, code);
                     // The other side must not take it for done.
                     receiver.target_failed(path, code);
+                }
+                for path in std::mem::take(&mut self.closing) {
+                    self.plan.place.note(&path, None, self.plan.peer);
                 }
                 if let Phase::Closing(finish) = self.phase {
                     self.phase = Phase::Ended(finish);
@@ -375,6 +401,8 @@ impl Receiving {
             receiver,
             ledger: books.ledger,
             directories: &mut self.directories,
+            place: &self.plan.place,
+            peer: self.plan.peer,
         };
         match prune.step(&cx, &mut log) {
             Pruned::More => self.phase = Phase::Pruning(prune),
@@ -392,6 +420,9 @@ impl Receiving {
             .into_iter()
             .filter(|(_, (_, touch))| *touch == Touch::Touched);
         let metas: Vec<_> = touched.map(|(path, (meta, _))| (path, meta)).collect();
+        for (path, _) in &metas {
+            self.closing.push(path.clone());
+        }
         let own = receiver.list_end().and_then(|ListEnd { top, .. }| top);
         // Everything staged is published. Where the root gets its time, our own directory goes before, since
         // its going changes that; else it stays for the next one: making it again takes a dozen calls.
@@ -447,11 +478,14 @@ struct Removals<'a> {
     receiver: &'a mut Receiver,
     ledger: &'a mut Ledger,
     directories: &'a mut BTreeMap<RelPath, (Meta, Touch)>,
+    place: &'a Place,
+    peer: Option<DeviceId>,
 }
 
 impl PruneLog for Removals<'_> {
     fn removed(&mut self, path: &RelPath) {
         self.receiver.removed(path);
+        self.place.note(path, None, self.peer);
         touch_parent(self.directories, path);
         self.ledger.item(path, Action::Deleted, 0);
     }

@@ -13,22 +13,23 @@ use super::choosing::{Choice, Told, choose};
 use super::commit::Done;
 use super::content::Hashing;
 use super::deltas::Deltas;
-use super::events::Action;
 use super::ledger::Ledger;
 use super::outgoing::{Outgoing, Part};
 use super::receiving::Books;
+use super::reports::settle;
 use super::resumes::{Noted, Resumes};
 use super::resuming::{Resumed, Resuming};
+use super::selected::Selected;
 use super::slice::Slice;
 use super::source_tree::SourceTree;
-use crate::conn::{Asked, Machine, Origin, ReadStep, Report, Sender, Settlement};
+use crate::conn::{Asked, Machine, Origin, ReadStep, Sender, Settlement};
 use crate::delta::{TreeHasher, content_id};
 use crate::model::limits::{INLINE_BYTES_MAX, MEDIUM_BYTES_MAX, TURN_BYTES, WHOLE_BYTES_MAX};
 use crate::model::{ContentId, Entry, ItemCode, Meta, RelPath};
 use crate::reactor::{Activity, Context};
 use crate::store::TransferId;
 use crate::store::{Filter, Identity, Scan, ScanItem, SourceFile};
-use crate::wire::{EndOutcome, Tell, Verdict, features};
+use crate::wire::{EndOutcome, Tell, features};
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 
@@ -60,6 +61,8 @@ pub(crate) struct Sending {
     noted: HashMap<u32, TransferId>,
     /// Files that were started, to tell the results of their checks apart.
     started: u64,
+    /// What is sent instead of whole trees.
+    pub(crate) selected: Option<Box<Selected>>,
 }
 
 /// What a sender is set up with.
@@ -79,6 +82,8 @@ pub(crate) struct SendingPlan {
     pub(crate) missing: Vec<RelPath>,
     /// Whether the trees are all that was asked for.
     pub(crate) complete: bool,
+    /// What is sent instead of all that is in the trees; paths are those of the first one.
+    pub(crate) selected: Option<Box<Selected>>,
 }
 
 /// Steps of a patch in one visit.
@@ -109,6 +114,7 @@ impl Sending {
             begun: HashMap::new(),
             noted: HashMap::new(),
             started: 0,
+            selected: plan.selected,
         }
     }
 
@@ -279,7 +285,8 @@ impl Sending {
             }
             Choice::Whole(file) if begun.is_none() && file.size() <= INLINE_BYTES_MAX.min(credit) => {
                 books.ledger.started(number, &origin.path);
-                send_whole(sender, number, &file, self.remembered(), books);
+                let sent = send_whole(sender, number, &file, self.remembered(), books);
+                self.was_sent(number, &file, sent);
             }
             Choice::Whole(file) => {
                 books.ledger.started(number, &origin.path);
@@ -414,7 +421,12 @@ impl Sending {
                 cx.send_owned(bytes);
             }
             Changed::End(outcome) => {
-                self.outgoing = None;
+                if let (Some(Leaving::Patch(changing)), EndOutcome::Complete(root), Some(number)) =
+                    (self.outgoing.take(), outcome, sender.current_file())
+                    && let Some(selected) = &mut self.selected
+                {
+                    selected.sent(number, changing.file(), root);
+                }
                 sender.end(outcome);
             }
         }
@@ -458,7 +470,11 @@ impl Sending {
             Ok(Part::Wait) => return Flow::Waits,
             Ok(Part::End) => {
                 let outcome = match self.outgoing.take() {
-                    Some(Leaving::Whole(outgoing)) => outgoing.finish(&self.deltas),
+                    Some(Leaving::Whole(outgoing)) => outgoing.finish(&self.deltas, |file, root| {
+                        if let Some(selected) = &mut self.selected {
+                            selected.sent(number, file, root);
+                        }
+                    }),
                     _ => EndOutcome::Changed,
                 };
                 if !matches!(outcome, EndOutcome::Complete(_)) {
@@ -478,6 +494,12 @@ impl Sending {
         Flow::Goes
     }
 
+    fn was_sent(&mut self, number: u32, file: &SourceFile, root: Option<[u8; 32]>) {
+        if let (Some(selected), Some(root)) = (&mut self.selected, root) {
+            selected.sent(number, file, root);
+        }
+    }
+
     /// Nobody will ask how far this file was sent.
     fn forget_note(&mut self, number: u32) {
         if let Some(id) = self.noted.remove(&number) {
@@ -490,6 +512,9 @@ impl Sending {
         while let Some(report) = sender.poll_report() {
             if matches!(report.settlement, Settlement::Committed(_) | Settlement::Failed(_)) {
                 self.forget_note(report.file);
+            }
+            if let Some(selected) = &mut self.selected {
+                selected.settled(&report);
             }
             settle(report, sender.is_dry_run(), ledger);
         }
@@ -513,11 +538,20 @@ enum Flow {
 }
 
 /// A small file: read, hashed and sent at once. Mapping it would cost more than the copy.
-fn send_whole(sender: &mut Sender, number: u32, file: &SourceFile, deltas: Option<&Deltas>, books: &mut Books<'_>) {
+fn send_whole(
+    sender: &mut Sender,
+    number: u32,
+    file: &SourceFile,
+    deltas: Option<&Deltas>,
+    books: &mut Books<'_>,
+) -> Option<[u8; 32]> {
     books.scratch.resize(INLINE_BYTES_MAX as usize + 1, 0);
     let length = match file.read_at(0, books.scratch) {
         Ok(length) => length,
-        Err(error) => return sender.fail(error.code()),
+        Err(error) => {
+            sender.fail(error.code());
+            return None;
+        }
     };
     match file.unchanged() {
         Ok(true) if length as u64 == file.size() => {
@@ -531,49 +565,10 @@ fn send_whole(sender: &mut Sender, number: u32, file: &SourceFile, deltas: Optio
                 deltas.append_shadow(&mut shadow, bytes);
                 deltas.keep_shadow(Some(shadow), id);
             }
+            return Some(id.root);
         }
         Ok(_) => sender.changed(),
         Err(error) => sender.fail(error.code()),
     }
-}
-
-/// Enters what became of an entry into the books.
-fn settle(report: Report, dry_run: bool, ledger: &mut Ledger) {
-    let Report {
-        file,
-        origin,
-        size,
-        is_file,
-        settlement,
-    } = report;
-    match settlement {
-        Settlement::Wanted(verdict) => {
-            ledger.wanted(size);
-            if dry_run {
-                ledger.transferred(file, &origin.path, action_of(verdict), size);
-            }
-        }
-        Settlement::Committed(verdict) => {
-            ledger.transferred(file, &origin.path, action_of(verdict), size);
-        }
-        Settlement::Answered(verdict) => {
-            if is_file {
-                ledger.unchanged(size);
-            }
-            if verdict != Verdict::Have {
-                ledger.item(&origin.path, action_of(verdict), size);
-            }
-        }
-        Settlement::Failed(code) if is_file => ledger.file_failed(file, &origin.path, code),
-        Settlement::Failed(code) => ledger.failed(origin.path.as_bytes(), code),
-    }
-}
-
-/// What a verdict means for the user.
-pub(crate) fn action_of(verdict: Verdict) -> Action {
-    match verdict {
-        Verdict::WantNew | Verdict::Created => Action::Created,
-        Verdict::WantReplace | Verdict::Replaced => Action::Replaced,
-        Verdict::Touched | Verdict::Have | Verdict::Failed(_) => Action::Touched,
-    }
+    None
 }

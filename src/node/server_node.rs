@@ -160,7 +160,8 @@ impl Handler<Peer> for ServerNode {
             idle_ms,
             quiet_ms,
         } = self.deadlines;
-        let (stall_ms, quiet_ms) = match (session.machine.is_open(), session.machine.is_transferring()) {
+        let is_busy = session.machine.is_transferring() || session.follows();
+        let (stall_ms, quiet_ms) = match (session.machine.is_open(), is_busy) {
             (false, _) => return self.give_up(cx, session, Stall::Unopened(handshake_ms)),
             (true, true) => (stall_ms, quiet_ms),
             (true, false) => (idle_ms, idle_ms),
@@ -169,12 +170,13 @@ impl Handler<Peer> for ServerNode {
             stall_ms,
             unread_ms: stall_ms,
             // Who waits in line has nothing to do but answer.
-            quiet_ms: session.waiting.is_none().then_some(quiet_ms),
+            // Nor has who waits for changes.
+            quiet_ms: (session.waiting.is_none() && !session.follows()).then_some(quiet_ms),
         };
         match session.liveness.check(Sight::of(cx), patience) {
             Pulse::Stalled(stall) => self.give_up(cx, session, stall),
             Pulse::Alive(next) => {
-                if session.machine.is_transferring() {
+                if is_busy {
                     session.machine.ping(cx.now().0);
                     session.flush(cx);
                 }
@@ -186,6 +188,8 @@ impl Handler<Peer> for ServerNode {
     fn closed(&mut self, shared: &mut Shared, id: ConnId, mut peer: Peer, why: Closed) {
         self.core.committer.forget(id);
         self.release(shared, id, &peer.session);
+        #[cfg(feature = "sync")]
+        self.no_longer_follows(id, &peer.session);
         if !peer.session.admitted {
             self.no_longer_unopened(id);
         }
@@ -201,6 +205,10 @@ impl Handler<Peer> for ServerNode {
     }
 
     fn durable(&mut self, shared: &mut Shared, ticket: u64, result: io::Result<()>) {
+        #[cfg(feature = "sync")]
+        if self.sequenced(shared, ticket) {
+            return;
+        }
         let tidier = self.tidier.as_mut();
         if !tidier.is_some_and(|tidier| tidier.completed(shared, ticket)) {
             self.core.committer.completed(shared, ticket, &result);
@@ -219,6 +227,10 @@ impl Handler<Peer> for ServerNode {
     fn timer(&mut self, shared: &mut Shared, key: u64) {
         if key == COMMIT_TIMER {
             return self.core.committer.pump(shared);
+        }
+        #[cfg(feature = "sync")]
+        if key == super::sequencer::SEQUENCE_TIMER {
+            return self.sequence(shared, true);
         }
         if key == RATIONS_TIMER {
             return self.next_ration(shared);
@@ -309,6 +321,13 @@ impl ServerNode {
             return self.refuse(cx, session, &fault);
         }
         self.core.committer.pump(cx);
+        #[cfg(feature = "sync")]
+        {
+            self.sequence(cx, false);
+            if let Err(fault) = self.follow(session) {
+                return self.refuse(cx, session, &fault);
+            }
+        }
         if session.asks_status && cx.room() > 0 && session.machine.is_open() {
             session.asks_status = false;
             self.status(session);
@@ -318,6 +337,10 @@ impl ServerNode {
             && receiving.ended().is_some()
         {
             self.transfer_ended(cx, session);
+        }
+        #[cfg(feature = "sync")]
+        if let Some(Transfer::Altering(_)) = session.transfer.take_if(|transfer| transfer.is_altered()) {
+            self.core.committer.forget(cx.id());
         }
         if let Err(fault) = self.account(cx, session) {
             return self.refuse(cx, session, &fault);
@@ -370,6 +393,10 @@ impl ServerNode {
                 Err(stopping())
             }
             Event::Begin(begin) => self.take_turn(cx, session, begin),
+            #[cfg(feature = "sync")]
+            Event::Since(since) => self.since(cx, session, since),
+            #[cfg(feature = "sync")]
+            Event::Alter(alter) => self.alter(cx, session, alter),
             Event::StatusQuery => {
                 session.asks_status = true;
                 Ok(())

@@ -14,7 +14,8 @@ use crate::model::limits::SYMLINK_BYTES_MAX;
 use crate::model::{ItemCode, Meta, RelPath};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{
-    Access, AtFlags, CWD, Dir, Mode, OFlags, accessat, fstat, fstatvfs, mkdirat, openat, readlinkat, statat, unlinkat,
+    Access, AtFlags, CWD, Dir, Mode, OFlags, RenameFlags, accessat, fstat, fstatvfs, mkdirat, openat, readlinkat,
+    renameat, renameat_with, statat, unlinkat,
 };
 use rustix::io::Errno;
 use std::cell::RefCell;
@@ -256,6 +257,27 @@ impl Root {
             other => other,
         };
         removed.map_err(|errno| FileError::new(Operation::Remove, path, errno))
+    }
+
+    /// Gives what stands at `from` the name `to`, where nothing stands.
+    ///
+    /// # Errors
+    /// [`ItemCode::Vanished`] when it is absent, or the directory of `to` is; [`ItemCode::InTheWay`] when something
+    /// stands at `to`.
+    pub fn rename_new(&self, from: &RelPath, to: &RelPath) -> Result<(), FileError> {
+        let (source, target) = (self.place(from)?, self.place(to)?);
+        let flags = RenameFlags::NOREPLACE;
+        let renamed = match renameat_with(&source.parent, source.name, &target.parent, target.name, flags) {
+            // A file system without the flag: a look before is all that can be done.
+            Err(Errno::INVAL | Errno::NOSYS) => match statat(&target.parent, target.name, AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(_) => Err(Errno::EXIST),
+                Err(Errno::NOENT) => renameat(&source.parent, source.name, &target.parent, target.name),
+                Err(errno) => Err(errno),
+            },
+            other => other,
+        };
+        self.forget_beneath(from);
+        renamed.map_err(|errno| FileError::new(Operation::Publish, to, errno))
     }
 
     /// Bytes that an unprivileged user can still store.

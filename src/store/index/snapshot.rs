@@ -8,7 +8,7 @@ use super::key::{key_of, path_of};
 use super::record::Record;
 use super::tables::{ENTRIES, Head, MARKS, META, REVISIONS, VALUES, read_head, revision_key, split_revision_key};
 use crate::model::{Epoch, RelPath, Revision};
-use redb::{AccessGuard, Range, ReadOnlyTable, ReadTransaction};
+use redb::{AccessGuard, Range, ReadOnlyTable, ReadTransaction, ReadableTable};
 use std::fmt;
 use std::ops::Bound;
 
@@ -113,6 +113,17 @@ impl Snapshot {
     /// When the index cannot be read.
     pub fn mark(&self, revision: Revision) -> Result<Option<u64>, IndexError> {
         guarded(|| Ok(self.marks.get(revision.0)?.map(|mark| mark.value())))
+    }
+
+    /// The lowest revision that has a mark, and that.
+    ///
+    /// # Errors
+    /// When the index cannot be read.
+    pub fn first_mark(&self) -> Result<Option<(Revision, u64)>, IndexError> {
+        guarded(|| {
+            let first = self.marks.first()?;
+            Ok(first.map(|(revision, mark)| (Revision(revision.value()), mark.value())))
+        })
     }
 
     /// A value of the owner.

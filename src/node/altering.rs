@@ -1,0 +1,159 @@
+//! Moves and removals that a client asked for, made one after the other and then durable together.
+//!
+//! Invariant: what gives way is at the revision that the client saw, and goes to the versions; nothing is
+//! overwritten.
+
+use super::commit::{Closing, Done};
+use super::place::Place;
+use super::receiving::Books;
+use super::sharing::Currency;
+use super::slice::Slice;
+use crate::conn::Machine;
+use crate::model::{DeviceId, ItemCode, RelPath, Revision};
+use crate::reactor::{Activity, ConnId};
+use crate::store::{FileError, FoundKind};
+use crate::wire::{Alter, Alteration, Altered};
+use std::collections::{BTreeSet, VecDeque};
+use std::rc::Rc;
+
+/// A list of changes in progress.
+pub(crate) struct Altering {
+    owner: ConnId,
+    place: Rc<Place>,
+    peer: Option<DeviceId>,
+    waiting: VecDeque<Alteration>,
+    outcomes: Vec<Result<(), ItemCode>>,
+    /// Directories whose names changed.
+    changed: BTreeSet<Option<RelPath>>,
+    phase: Phase,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Working,
+    /// The barrier runs.
+    Closing,
+    Ended,
+}
+
+impl Altering {
+    pub(crate) fn new(owner: ConnId, place: Rc<Place>, peer: Option<DeviceId>, alter: Alter) -> Altering {
+        Altering {
+            owner,
+            place,
+            peer,
+            outcomes: Vec::with_capacity(alter.list.len()),
+            waiting: alter.list.into(),
+            changed: BTreeSet::new(),
+            phase: Phase::Working,
+        }
+    }
+
+    /// Bytes of memory that it takes, about.
+    pub(crate) fn held_bytes(&self) -> usize {
+        let each = size_of::<Alteration>() + 128;
+        self.waiting.capacity() * each + self.outcomes.capacity() + self.changed.len() * 128
+    }
+
+    /// Whether the answer was given.
+    pub(crate) fn is_ended(&self) -> bool {
+        self.phase == Phase::Ended
+    }
+
+    /// Makes as many of the changes as there is time for; at the end has them flushed, and answers.
+    pub(crate) fn step(&mut self, machine: &mut Machine, books: &mut Books<'_>) -> Activity {
+        match self.phase {
+            Phase::Working => {}
+            Phase::Closing => {
+                self.conclude(machine, books);
+                return Activity::Idle;
+            }
+            Phase::Ended => return Activity::Idle,
+        }
+        self.place.root.forget_parents();
+        let slice = Slice::begin();
+        while let Some(one) = self.waiting.pop_front() {
+            let outcome = self.make(&one, books);
+            self.outcomes.push(outcome);
+            if slice.is_over() {
+                return Activity::More;
+            }
+        }
+        let closing = Closing {
+            metas: Vec::new(),
+            changed: std::mem::take(&mut self.changed).into_iter().collect(),
+            own: None,
+        };
+        books.committer.close(&self.place, self.owner, closing);
+        self.phase = Phase::Closing;
+        Activity::Idle
+    }
+
+    fn make(&mut self, one: &Alteration, books: &mut Books<'_>) -> Result<(), ItemCode> {
+        match one {
+            Alteration::Remove { path, based_on } => {
+                self.check(path, *based_on)?;
+                let removed = match self.place.keeping(self.peer) {
+                    Some(keeping) => self.place.root.remove_keeping(path, &keeping),
+                    None => self.place.root.remove(path),
+                };
+                match removed.map_err(|error| code_of(&error)) {
+                    // It went by itself.
+                    Ok(()) | Err(ItemCode::Vanished) => {}
+                    Err(code) => return Err(code),
+                }
+                self.changed.insert(path.parent());
+                self.place.note(path, None, self.peer);
+            }
+            Alteration::Move {
+                from,
+                from_based_on,
+                to,
+            } => {
+                self.check(from, *from_based_on)?;
+                self.check(to, Revision::NONE)?;
+                for made in self.place.root.make_parents(to).map_err(|error| code_of(&error))? {
+                    books.committer.made_directory(&self.place, made.clone());
+                    self.place.note(&made, None, self.peer);
+                }
+                self.place.root.rename_new(from, to).map_err(|error| code_of(&error))?;
+                self.changed.extend([from.parent(), to.parent()]);
+                for path in [from, to] {
+                    self.place.note(path, None, self.peer);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The client must have seen what stands there, and nobody may have changed it on the disk since.
+    fn check(&self, path: &RelPath, based_on: Revision) -> Result<(), ItemCode> {
+        let found = self.place.root.probe(path).map_err(|error| code_of(&error))?;
+        if found.is_some_and(|found| found.kind == FoundKind::Special) {
+            return Err(ItemCode::InTheWay);
+        }
+        match self.place.currency(path, based_on, found.as_ref()) {
+            Currency::Current(_) => Ok(()),
+            Currency::Stale => Err(ItemCode::Stale),
+        }
+    }
+
+    fn conclude(&mut self, machine: &mut Machine, books: &mut Books<'_>) {
+        for done in books.committer.take_results(self.owner) {
+            let Done::Closed { durable, .. } = done else { continue };
+            if let Err(code) = durable {
+                // Nothing of it may be called done.
+                self.outcomes.iter_mut().for_each(|outcome| *outcome = Err(code));
+            }
+            machine.altered(&Altered {
+                outcomes: std::mem::take(&mut self.outcomes),
+            });
+            self.phase = Phase::Ended;
+        }
+    }
+}
+
+fn code_of(error: &FileError) -> ItemCode {
+    log::info!("{error}");
+    error.code()
+}

@@ -1,0 +1,419 @@
+//! The server is the sequencer: each change of a share gets the next revision, whoever made it.
+//!
+//! 1. Somebody says that a path is worth a look: a commit, a watch, a walk over everything at the start.
+//! 2. A round looks at all of these, and compares what stands there with the index.
+//! 3. What is new to it is hashed, unless a commit said what it contains, and gets a revision.
+//! 4. The helper thread writes the round; from then on it is answered with.
+//!
+//! Nothing is done before the first client asks what changed: who only pushes and pulls pays for nothing.
+//! Never changes the folder. Invariant: an answer holds only what is durable, so a revision that was told never
+//! comes to mean something else.
+
+mod answering;
+mod hashing;
+mod looking;
+
+use hashing::Hashes;
+use looking::{Fresh, Looks};
+
+use super::place::Place;
+use crate::model::{ContentId, DeviceId, Kind, RelPath, Revision, State, Timestamp};
+use crate::reactor::{ConnId, Job, Shared};
+use crate::store::{
+    Batch, Found, FoundIndex, FoundKind, Identity, Index, IndexError, IndexOptions, Record, Root, Snapshot,
+};
+use std::collections::{HashMap, HashSet};
+use std::sync::mpsc;
+use std::time::SystemTime;
+
+/// The timer that moves rounds on.
+pub(super) const SEQUENCE_TIMER: u64 = 9;
+/// Marks the tickets of these jobs; the share's number and a count are below it.
+const SEQUENCE_TICKET: u64 = 1 << 61;
+const TICKET_MARKS: u64 = 0b111 << 61;
+/// Milliseconds that a look waits for others.
+pub(super) const GATHER_MS: u64 = 10;
+/// Milliseconds until a file that changed while it was read is looked at again.
+pub(super) const RETRY_MS: u64 = 1_000;
+/// Changes of one round: bounds what is held before it is written.
+const ROUND_CHANGES_MAX: usize = 10_000;
+
+/// What a share's revisions are given by.
+#[derive(Debug)]
+pub(crate) struct Sequencer {
+    /// Which share it is, for the tickets.
+    share: u64,
+    index: Index,
+    /// The last durable state.
+    snapshot: Snapshot,
+    looks: Looks,
+    /// What commits said of paths that were not looked at yet, and of those of the round.
+    hints: HashMap<RelPath, Hint>,
+    round_hints: HashMap<RelPath, Hint>,
+    /// Paths of the round that goes on: what the index says of them is old.
+    unsettled: HashSet<RelPath>,
+    fresh: Vec<Fresh>,
+    stage: Stage,
+    hashes: Hashes,
+    writes: (
+        mpsc::Sender<Result<(), IndexError>>,
+        mpsc::Receiver<Result<(), IndexError>>,
+    ),
+    next_ticket: u64,
+    /// Looks that were asked for, and those that the durable state includes.
+    asked: u64,
+    covered: u64,
+    /// How many were asked for when the round began.
+    round: u64,
+    /// Everything was walked through once.
+    is_ready: bool,
+    /// Why it goes on no more.
+    broken: Option<String>,
+    /// Who wants to hear of changes, and who waits for an answer.
+    listeners: HashSet<ConnId>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Resting,
+    Looking,
+    Hashing,
+    Writing { ticket: u64 },
+}
+
+/// What a commit said of a path.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Hint {
+    /// The file that was published, and what it contains.
+    content: Option<(Identity, ContentId)>,
+    author: Option<DeviceId>,
+}
+
+/// What the index says of a path, for somebody who wants to change it.
+#[derive(Debug, Clone)]
+pub(crate) enum Standing {
+    /// Its record, if it has one.
+    Settled(Option<Record>),
+    /// It is being looked at: nothing can be said for the moment.
+    Unsettled,
+}
+
+impl Sequencer {
+    /// Opens the index of a share and begins to look through the folder.
+    pub(crate) fn open(root: &Root, share: usize) -> Result<Sequencer, IndexError> {
+        let opened = Index::open(root, IndexOptions::default())?;
+        if let FoundIndex::Damaged { moved_to, reason } = &opened.found {
+            log::error!(
+                "{}: its index could not be read ({reason}): it begins anew, and the old one is kept as .syncline/{moved_to}",
+                root.path().display()
+            );
+        }
+        let snapshot = opened.index.snapshot()?;
+        let mut sequencer = Sequencer {
+            share: share as u64,
+            index: opened.index,
+            snapshot,
+            looks: Looks::default(),
+            hints: HashMap::new(),
+            round_hints: HashMap::new(),
+            unsettled: HashSet::new(),
+            fresh: Vec::new(),
+            stage: Stage::Resting,
+            hashes: Hashes::default(),
+            writes: mpsc::channel(),
+            next_ticket: 0,
+            asked: 0,
+            covered: 0,
+            round: 0,
+            is_ready: false,
+            broken: None,
+            listeners: HashSet::new(),
+        };
+        sequencer.look_through(None);
+        Ok(sequencer)
+    }
+
+    /// `path` may have changed: a commit of `author` gave it a new state. `content` is what the file of that
+    /// identity contains.
+    pub(crate) fn note(&mut self, path: &RelPath, content: Option<(Identity, ContentId)>, author: Option<DeviceId>) {
+        self.asked += 1;
+        self.hints.insert(path.clone(), Hint { content, author });
+        self.looks.path(path);
+    }
+
+    /// Everything at and beneath a path may have changed; `None` is the whole share.
+    pub(crate) fn look_through(&mut self, top: Option<RelPath>) {
+        self.asked += 1;
+        self.looks.tree(top);
+    }
+
+    /// What the index says of `path`.
+    pub(crate) fn standing(&self, path: &RelPath) -> Result<Standing, IndexError> {
+        if self.unsettled.contains(path) || self.looks.include(path) {
+            return Ok(Standing::Unsettled);
+        }
+        Ok(Standing::Settled(self.snapshot.get(path)?))
+    }
+
+    /// Whether a ticket is of a job of this share.
+    fn owns(&self, ticket: u64) -> bool {
+        ticket & TICKET_MARKS == SEQUENCE_TICKET && (ticket & !TICKET_MARKS) >> 32 == self.share
+    }
+
+    fn ticket(&mut self) -> u64 {
+        self.next_ticket += 1;
+        SEQUENCE_TICKET | self.share << 32 | (self.next_ticket & 0xffff_ffff)
+    }
+
+    /// A bounded part of a round. Returns whether there is more to do at once.
+    pub(crate) fn step(&mut self, place: &Place, shared: &mut Shared) -> bool {
+        if self.broken.is_some() {
+            return false;
+        }
+        let stepped = match self.stage {
+            Stage::Resting => self.begin_round(),
+            Stage::Looking => self.look(place, shared),
+            Stage::Hashing => Ok(self.hash(place, shared)),
+            Stage::Writing { .. } => Ok(false),
+        };
+        stepped.unwrap_or_else(|error| self.break_off(place, &error))
+    }
+
+    fn begin_round(&mut self) -> Result<bool, IndexError> {
+        let goes_on = self.looks.is_amid();
+        if !self.looks.begin() {
+            return Ok(false);
+        }
+        if !goes_on {
+            self.round = self.asked;
+            self.round_hints = std::mem::take(&mut self.hints);
+        }
+        self.stage = Stage::Looking;
+        Ok(true)
+    }
+
+    fn look(&mut self, place: &Place, shared: &mut Shared) -> Result<bool, IndexError> {
+        let room = ROUND_CHANGES_MAX.saturating_sub(self.fresh.len());
+        let more = match room {
+            0 => false,
+            _ => self
+                .looks
+                .step(&place.root, &self.snapshot, &self.round_hints, &mut self.fresh)?,
+        };
+        if more {
+            return Ok(true);
+        }
+        for fresh in &self.fresh {
+            self.unsettled.insert(fresh.path.clone());
+        }
+        self.stage = Stage::Hashing;
+        Ok(self.hash(place, shared))
+    }
+
+    /// Has the helper thread hash what is not known. Returns whether there is more to do at once.
+    fn hash(&mut self, place: &Place, shared: &mut Shared) -> bool {
+        if self.hashes.is_running() {
+            return false;
+        }
+        self.hashes.add(&place.root, &place.deltas, &mut self.fresh);
+        if self.hashes.is_empty() {
+            return self.write(shared).unwrap_or_else(|error| self.break_off(place, &error));
+        }
+        let ticket = self.ticket();
+        let is_taken = self.hashes.submit(shared, ticket);
+        if !is_taken {
+            // The thread has more to do than it can: this one read the files.
+            self.hashes.collect(&mut self.fresh);
+        }
+        !is_taken
+    }
+
+    /// Gives the round its revisions, and has it written.
+    fn write(&mut self, shared: &mut Shared) -> Result<bool, IndexError> {
+        let mut fresh = std::mem::take(&mut self.fresh);
+        for one in fresh.iter_mut().filter(|one| one.is_new) {
+            // Once its content is known, a file may turn out to be what it was.
+            one.compare(self.snapshot.get(&one.path)?.as_ref());
+        }
+        let mut revision = self.index.revision();
+        let mut batch = Batch::new();
+        let at = now();
+        let mut paths: Vec<&Fresh> = fresh.iter().filter(|fresh| !fresh.is_put_off).collect();
+        // Directories before what is in them.
+        paths.sort_by(|a, b| a.path.cmp(&b.path));
+        for fresh in paths {
+            if fresh.is_new {
+                revision = revision.next();
+            }
+            let record = Record {
+                state: fresh.state.clone(),
+                revision: if fresh.is_new { revision } else { fresh.revision },
+                author: fresh.author,
+                identity: fresh.identity,
+                at,
+            };
+            batch.put(&fresh.path, &record);
+        }
+        for again in fresh.into_iter().filter(|fresh| fresh.is_put_off) {
+            self.looks.later(&again.path);
+        }
+        if batch.is_empty() {
+            self.end_round();
+            return Ok(self.looks.is_waiting());
+        }
+        if revision > self.index.revision() {
+            batch.set_mark(revision, random_mark());
+        }
+        let (index, sender) = (self.index.clone(), self.writes.0.clone());
+        let ticket = self.ticket();
+        let job: Job = Box::new(move || {
+            // The receiver is gone only when the whole node is.
+            let _ = sender.send(index.write(&batch));
+            Ok(())
+        });
+        self.stage = Stage::Writing { ticket };
+        if let Err(job) = shared.submit(ticket, job) {
+            // The lane is full of commits: this thread waits for the disk once, rather than nobody ever.
+            let _ = job();
+            self.written();
+            return Ok(true);
+        }
+        Ok(false)
+    }
+
+    /// A job ended; whether it was one of this share's.
+    pub(crate) fn completed(&mut self, place: &Place, shared: &mut Shared, ticket: u64) -> bool {
+        if !self.owns(ticket) {
+            return false;
+        }
+        if self.stage == (Stage::Writing { ticket }) {
+            self.written();
+        } else {
+            self.hashes.collect(&mut self.fresh);
+        }
+        // What could not be read is tried again with the next round.
+        while self.step(place, shared) {}
+        true
+    }
+
+    fn written(&mut self) {
+        let result = self.writes.1.try_recv().unwrap_or(Err(IndexError::Closed));
+        let refreshed = result.and_then(|()| self.index.snapshot());
+        match refreshed {
+            Ok(snapshot) => {
+                self.snapshot = snapshot;
+                self.end_round();
+            }
+            Err(error) => self.broken = Some(error.to_string()),
+        }
+    }
+
+    fn end_round(&mut self) {
+        self.unsettled.clear();
+        self.fresh.clear();
+        self.stage = Stage::Resting;
+        if !self.looks.is_amid() {
+            self.is_ready = true;
+            self.covered = self.round;
+        }
+    }
+
+    fn break_off(&mut self, place: &Place, error: &IndexError) -> bool {
+        let path = place.root.path().display();
+        log::error!("{path} cannot be kept in sync: {error}; restart the server");
+        self.broken = Some(error.to_string());
+        false
+    }
+
+    /// Whether `path` is at `based_on` and what was `found` there is what the index knows; then the root of the
+    /// file. Else it is looked at.
+    pub(crate) fn is_current(
+        &mut self,
+        path: &RelPath,
+        based_on: Revision,
+        found: Option<&Found>,
+    ) -> Option<Option<[u8; 32]>> {
+        let standing = self.standing(path).unwrap_or(Standing::Unsettled);
+        if !standing.is_at(based_on) {
+            return None;
+        }
+        let Standing::Settled(record) = standing else {
+            return None;
+        };
+        let record = record.filter(Record::is_live);
+        let is_it = match (&record, found) {
+            (None, None) => true,
+            (Some(record), Some(found)) => is_of(record, found),
+            _ => false,
+        };
+        if !is_it {
+            self.note(path, None, None);
+            return None;
+        }
+        Some(record.and_then(|record| record.state).and_then(|state| state.root))
+    }
+
+    /// Whether there is something to look at.
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.stage == Stage::Resting && self.looks.is_waiting()
+    }
+
+    /// Whether something could not be read, and is to be tried again.
+    pub(crate) fn has_postponed(&mut self) -> bool {
+        self.stage == Stage::Resting && self.looks.retry()
+    }
+
+    /// Grows whenever an answer may be there.
+    pub(crate) fn progress(&self) -> (u64, bool, bool) {
+        (self.covered, self.is_ready, self.broken.is_some())
+    }
+
+    /// The last durable revision.
+    pub(crate) fn revision(&self) -> Revision {
+        self.snapshot.revision()
+    }
+
+    /// Somebody is to be woken when there is something new.
+    pub(crate) fn listen(&mut self, id: ConnId) {
+        self.listeners.insert(id);
+    }
+
+    /// Somebody is gone.
+    pub(crate) fn forget(&mut self, id: ConnId) {
+        self.listeners.remove(&id);
+    }
+
+    /// Who is to be woken.
+    pub(crate) fn listeners(&self) -> impl Iterator<Item = ConnId> + '_ {
+        self.listeners.iter().copied()
+    }
+}
+
+/// Whether what was found is what the record says.
+fn is_of(record: &Record, found: &Found) -> bool {
+    let Some(State { kind, .. }) = &record.state else {
+        return false;
+    };
+    match (kind, found.kind) {
+        (Kind::Directory, FoundKind::Directory) => true,
+        (Kind::File { .. }, FoundKind::File { .. }) | (Kind::Symlink { .. }, FoundKind::Symlink) => {
+            record.identity.is_some_and(|was| was.same_content(&found.identity))
+        }
+        _ => false,
+    }
+}
+
+fn random_mark() -> u64 {
+    // Without randomness a mark of nothing is as good as none: clients begin anew after a restored backup only.
+    super::begin::random_seed().unwrap_or(0).max(1)
+}
+
+fn now() -> Timestamp {
+    let since = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    Timestamp {
+        seconds: since.as_secs().cast_signed(),
+        nanos: since.subsec_nanos(),
+    }
+}

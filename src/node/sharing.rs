@@ -1,0 +1,223 @@
+//! What a server does for those who keep a folder in sync: answers what changed, says when there is more, and
+//! moves and removes things for them.
+//!
+//! Never blocks. Invariant: nothing that a client did not know of gives way to what it sends.
+
+use super::altering::Altering;
+use super::ledger::{Audience, Ledger};
+use super::peer::{Session, Transfer};
+use super::place::Place;
+use super::sequencer::{GATHER_MS, RETRY_MS, SEQUENCE_TIMER, Sequencer};
+use super::server_node::ServerNode;
+use super::slice::Slice;
+use crate::model::{CloseCode, Fault, RelPath, Revision, Right};
+use crate::reactor::{Context, Shared};
+use crate::store::Found;
+use crate::wire::{Alter, News, Since};
+use std::rc::Rc;
+
+/// What a connection that syncs waits for.
+#[derive(Debug, Default)]
+pub(crate) struct Following {
+    /// A question, and how many looks its answer includes at least.
+    asks: Option<(Since, u64)>,
+    /// Where the last page ended that was not the last one.
+    paged: Option<Revision>,
+    /// The last revision that it was told of, if it wants to hear of newer ones.
+    told: Option<Revision>,
+}
+
+/// Whether a path is still what somebody knows it to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Currency {
+    /// It is; a file has this root.
+    Current(Option<[u8; 32]>),
+    Stale,
+}
+
+impl Place {
+    /// Whether the path is at `based_on`, and what was `found` there is what the index knows.
+    pub(crate) fn currency(&self, path: &RelPath, based_on: Revision, found: Option<&Found>) -> Currency {
+        self.take_notices();
+        let mut sequencer = self.sequencer.borrow_mut();
+        let Some(sequencer) = sequencer.as_mut() else {
+            return Currency::Stale;
+        };
+        match sequencer.is_current(path, based_on, found) {
+            Some(root) => Currency::Current(root),
+            None => {
+                log::debug!("{path} is not what it was at revision {based_on}");
+                Currency::Stale
+            }
+        }
+    }
+
+    /// Tells the sequencer what was done here.
+    pub(super) fn take_notices(&self) -> bool {
+        let mut sequencer = self.sequencer.borrow_mut();
+        let mut notices = self.notices.borrow_mut();
+        let (Some(sequencer), Some(notices)) = (sequencer.as_mut(), notices.as_mut()) else {
+            return false;
+        };
+        for notice in notices.drain(..) {
+            sequencer.note(&notice.path, notice.content, notice.author);
+        }
+        sequencer.is_waiting()
+    }
+}
+
+impl ServerNode {
+    /// A client asks what changed.
+    pub(super) fn since(&mut self, cx: &mut Context<'_>, session: &mut Session, since: Since) -> Result<(), Fault> {
+        let Some(index) = session.share else {
+            return Err(Fault::protocol("a question without a share"));
+        };
+        self.begin_sequence(index)?;
+        let place = Rc::clone(&self.shares[index].place);
+        place.take_notices();
+        let mut sequencer = place.sequencer.borrow_mut();
+        let sequencer = sequencer.as_mut().expect("it has begun");
+        sequencer.listen(cx.id());
+        let following = session.following.get_or_insert_default();
+        following.asks = Some((since, sequencer.asked()));
+        following.told = None;
+        if since.watch {
+            following.told = Some(Revision::NONE);
+        }
+        let now = cx.now();
+        cx.set_timer(SEQUENCE_TIMER, now);
+        Ok(())
+    }
+
+    /// From the first question on a share has an index.
+    fn begin_sequence(&mut self, index: usize) -> Result<(), Fault> {
+        let share = &self.shares[index];
+        if share.place.sequencer.borrow().is_some() {
+            return Ok(());
+        }
+        if let Some(reason) = share.read_only {
+            return Err(Fault::new(CloseCode::Forbidden, reason));
+        }
+        let begun = Sequencer::open(&share.place.root, index).map_err(|error| {
+            log::error!("{}: {error}", share.place.root.path().display());
+            Fault::new(
+                CloseCode::Internal,
+                "the index of this share cannot be opened; its server's log says why",
+            )
+        })?;
+        *share.place.sequencer.borrow_mut() = Some(begun);
+        *share.place.notices.borrow_mut() = Some(Vec::new());
+        Ok(())
+    }
+
+    /// What the connection waits for, if it is there.
+    pub(super) fn follow(&mut self, session: &mut Session) -> Result<(), Fault> {
+        let (Some(following), Some(index)) = (&mut session.following, session.share) else {
+            return Ok(());
+        };
+        let sequencer = self.shares[index].place.sequencer.borrow();
+        let Some(sequencer) = sequencer.as_ref() else {
+            return Ok(());
+        };
+        if let Some(why) = sequencer.broken() {
+            log::warn!("a client that syncs is sent away: {why}");
+            return Err(Fault::new(
+                CloseCode::Internal,
+                "the index of this share failed; its server's log says why",
+            ));
+        }
+        if let Some((since, _)) = following.asks.take_if(|(_, asked)| sequencer.covers(*asked)) {
+            let page = sequencer.answer(&since, following.paged).map_err(|error| {
+                log::error!("{error}");
+                Fault::new(
+                    CloseCode::Internal,
+                    "the index of this share cannot be read; its server's log says why",
+                )
+            })?;
+            following.paged = page.head.more.then_some(page.head.known.revision);
+            if let Some(told) = &mut following.told {
+                *told = page.head.known.revision;
+            }
+            session.machine.changes(&page.head, page.changes);
+        }
+        let revision = sequencer.revision();
+        if following.asks.is_none()
+            && let Some(told) = &mut following.told
+            && *told < revision
+        {
+            *told = revision;
+            session.machine.news(&News { revision });
+        }
+        Ok(())
+    }
+
+    /// A client has things moved and removed.
+    pub(super) fn alter(&mut self, cx: &mut Context<'_>, session: &mut Session, alter: Alter) -> Result<(), Fault> {
+        let Some(index) = session.share else {
+            return Err(Fault::protocol("changes without a share"));
+        };
+        self.begin_sequence(index)?;
+        debug_assert!(session.machine.rights().allow(Right::Write));
+        session.ledger = Ledger::new(Audience::Nobody);
+        let place = Rc::clone(&self.shares[index].place);
+        let altering = Altering::new(cx.id(), place, session.device, alter);
+        session.transfer = Some(Transfer::Altering(Box::new(altering)));
+        self.core.committer.register(cx.id());
+        Ok(())
+    }
+
+    /// Moves all sequencers on, as far as there is time. New looks wait a moment for others.
+    pub(super) fn sequence(&mut self, shared: &mut Shared, is_due: bool) {
+        let slice = Slice::begin();
+        let mut again: Option<u64> = None;
+        for share in &self.shares {
+            let is_waiting = share.place.take_notices();
+            let mut sequencer = share.place.sequencer.borrow_mut();
+            let Some(sequencer) = sequencer.as_mut() else { continue };
+            if !is_due {
+                again = again.or(is_waiting.then_some(GATHER_MS));
+                continue;
+            }
+            share.place.root.forget_parents();
+            let before = sequencer.progress();
+            let mut more = true;
+            while more && !slice.is_over() {
+                more = sequencer.step(&share.place, shared);
+            }
+            if more {
+                again = Some(0);
+            } else if sequencer.has_postponed() {
+                again = again.or(Some(RETRY_MS));
+            }
+            if sequencer.progress() != before {
+                sequencer.listeners().for_each(|id| shared.wake(id));
+            }
+        }
+        if let Some(wait) = again {
+            shared.set_timer(SEQUENCE_TIMER, shared.now() + wait);
+        }
+    }
+
+    /// A job ended; whether it was one of a sequencer.
+    pub(super) fn sequenced(&mut self, shared: &mut Shared, ticket: u64) -> bool {
+        for share in &self.shares {
+            let mut sequencer = share.place.sequencer.borrow_mut();
+            let Some(sequencer) = sequencer.as_mut() else { continue };
+            if sequencer.completed(&share.place, shared, ticket) {
+                sequencer.listeners().for_each(|id| shared.wake(id));
+                shared.set_timer(SEQUENCE_TIMER, shared.now() + GATHER_MS);
+                return true;
+            }
+        }
+        false
+    }
+
+    /// A connection is gone, or its share is.
+    pub(super) fn no_longer_follows(&mut self, id: crate::reactor::ConnId, session: &Session) {
+        if let (Some(_), Some(index)) = (&session.following, session.share)
+            && let Some(sequencer) = self.shares[index].place.sequencer.borrow_mut().as_mut()
+        {
+            sequencer.forget(id);
+        }
+    }
+}
