@@ -37,6 +37,8 @@ mod judging;
 mod ledger;
 mod liveness;
 mod local;
+#[cfg(feature = "sync")]
+mod looking;
 mod mapped;
 mod metrics;
 mod offering;

@@ -14,13 +14,14 @@ mod hashing;
 mod looking;
 
 use hashing::Hashes;
-use looking::{Fresh, Looks};
+use looking::{Fresh, of_difference};
 
+use super::looking::Looks;
 use super::place::Place;
 use crate::model::{ContentId, DeviceId, Kind, RelPath, Revision, State, Timestamp};
 use crate::reactor::{ConnId, Job, Shared};
 use crate::store::{
-    Batch, Found, FoundIndex, FoundKind, Identity, Index, IndexError, IndexOptions, Record, Root, Snapshot,
+    Batch, Found, FoundIndex, FoundKind, Identity, Index, IndexError, IndexOptions, Keep, Record, Root, Snapshot,
 };
 use std::collections::{HashMap, HashSet};
 use std::sync::mpsc;
@@ -193,13 +194,18 @@ impl Sequencer {
     }
 
     fn look(&mut self, place: &Place, shared: &mut Shared) -> Result<bool, IndexError> {
+        let mut found = Vec::new();
         let room = ROUND_CHANGES_MAX.saturating_sub(self.fresh.len());
         let more = match room {
             0 => false,
             _ => self
                 .looks
-                .step(&place.root, &self.snapshot, &self.round_hints, &mut self.fresh)?,
+                .step(&place.root, &self.snapshot, &mut |_, _| Keep::Yes, &mut found)?,
         };
+        let fresh = found
+            .into_iter()
+            .filter_map(|found| of_difference(found, &self.round_hints));
+        self.fresh.extend(fresh);
         if more {
             return Ok(true);
         }

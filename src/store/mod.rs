@@ -83,6 +83,8 @@ pub use source::{Extent, SourceFile};
 pub use staged::{Flushing, Sealed, StagedFile};
 pub use staging::{Room, Staging, Sweep};
 #[cfg(feature = "sync")]
+pub(crate) use survey::agrees;
+#[cfg(feature = "sync")]
 pub use survey::{Difference, Survey};
 pub use trust::{Device, Redeemed, Stamp, Trust};
 pub use undo::Flush;

@@ -306,7 +306,7 @@ const ITEMS_MAX: usize = 256;
 /// Whether an entry is what its record says, as far as can be told without reading it. The time of
 /// change does not count: a rename of a directory above, or a hard link, touches it. Nor does the
 /// modification time of a directory, which any change in it touches.
-fn agrees(entry: &Entry, identity: &Identity, record: &Record) -> bool {
+pub(crate) fn agrees(entry: &Entry, identity: &Identity, record: &Record) -> bool {
     let Some(State { kind, meta, .. }) = &record.state else {
         return false;
     };
