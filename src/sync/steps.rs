@@ -9,7 +9,7 @@ use super::order::{Step, order};
 use super::sameness::{Content, content, is_directory, same_kind, same_meta};
 use super::tree::Rows;
 use super::verdict::{Row, Verdict};
-use crate::model::{Kind, Meta, Revision, State};
+use crate::model::{Kind, RelPath, Revision, State};
 use std::collections::HashMap;
 
 /// Bits of a mode that the owner of a directory needs to work in it.
@@ -67,6 +67,7 @@ pub(super) fn of_server(table: &Rows<'_>, moves: Moves) -> Vec<Action> {
                     path: row.path.clone(),
                     state: with_root(local, remote),
                     based_on: row.revision,
+                    expected: row.expected,
                 })
             }
             _ => None,
@@ -156,13 +157,10 @@ fn local_steps(table: &Rows<'_>, at: usize, moves: &Moves, kept: &HashMap<usize,
     }
 }
 
-fn arrival(row: &Row<'_>, at: usize, state: &State, expected: Expected, kept: Option<crate::model::RelPath>) -> Step {
+fn arrival(row: &Row<'_>, at: usize, state: &State, expected: Expected, kept: Option<RelPath>) -> Step {
     let (path, state, revision) = (row.path.clone(), state.clone(), row.revision);
     let (class, action) = match state.kind {
-        Kind::Directory => {
-            let state = workable(&state);
-            (2, Action::MakeDirectory { path, state, revision })
-        }
+        Kind::Directory => (2, Action::MakeDirectory { path, state, revision }),
         Kind::Symlink { .. } => (
             3,
             Action::MakeLink {
@@ -197,7 +195,7 @@ fn late_meta(row: &Row<'_>, state: &State) -> Option<Action> {
     let stays = row.local().is_some_and(|local| content(local, state) == Content::Same);
     let needed = match row.local() {
         Some(local) if stays => !same_meta(local, state) || row.expected != Expected::Agreed,
-        _ => is_directory(Some(state)) && workable(state) != *state,
+        _ => is_directory(Some(state)) && state.meta.mode & OWNER_WORKS != OWNER_WORKS,
     };
     let expected = if stays { row.expected } else { Expected::Surveyed };
     needed.then(|| Action::SetMeta {
@@ -206,16 +204,6 @@ fn late_meta(row: &Row<'_>, state: &State) -> Option<Action> {
         revision: row.revision,
         expected,
     })
-}
-
-fn workable(state: &State) -> State {
-    State {
-        meta: Meta {
-            mode: state.meta.mode | OWNER_WORKS,
-            ..state.meta
-        },
-        ..state.clone()
-    }
 }
 
 fn remote_steps(table: &Rows<'_>, at: usize, moves: &Moves, steps: &mut Vec<Step>) {
@@ -248,6 +236,7 @@ fn remote_steps(table: &Rows<'_>, at: usize, moves: &Moves, steps: &mut Vec<Step
             from_revision: row.revision,
             to: target.path.clone(),
             state: with_root(local, row.remote.expect("what is moved is there")),
+            expected: target.expected,
         };
         leave(0, send, Some(to));
     } else if row.remote.is_some() {
@@ -258,6 +247,7 @@ fn remote_steps(table: &Rows<'_>, at: usize, moves: &Moves, steps: &mut Vec<Step
             let remove = Action::SendRemove {
                 path: row.path.clone(),
                 based_on: row.revision,
+                expected: row.expected,
             };
             leave(3, remove, None);
         }
@@ -269,6 +259,7 @@ fn remote_steps(table: &Rows<'_>, at: usize, moves: &Moves, steps: &mut Vec<Step
                 path: row.path.clone(),
                 state: state.clone(),
                 based_on,
+                expected: row.expected,
             },
             frees: None,
             fills: Some(at),

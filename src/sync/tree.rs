@@ -96,6 +96,8 @@ fn needed(row: &Row<'_>, inside: Inside, settings: &Settings<'_>) -> Verdict {
         (false, true, OneWaySafe) => Verdict::Hold(HeldReason::Mode),
         (false, true, OneWayReplica) => Verdict::Hold(HeldReason::Deletion),
         (false, true, TwoWaySafe | TwoWayResolved | ReceiveOnly) if row.local.is_none() => Verdict::Pull,
+        // What is in it there may only seem to stay.
+        (false, true, _) if settings.standing == Standing::Partial => Verdict::Hold(HeldReason::Deletion),
         (false, true, TwoWaySafe | TwoWayResolved | ReceiveOnly) => Verdict::Clash,
         (true, true, _) | (false, false, _) => Verdict::Hold(HeldReason::Unsettled),
     }

@@ -127,12 +127,10 @@ pub(super) fn judge<'a>(cases: &'a Cases, settings: &Settings<'_>) -> Vec<Row<'a
             if let Some(root) = known_root(&found.state, known.get(&found.file).copied()) {
                 row.local.as_mut().expect("what was found has a state").to_mut().root = root;
             }
-            // Our own change comes back: whatever stands here now was made from it.
-            if case.sent.is_some() && row.remote_changed && equal(case.sent.as_ref(), row.remote) {
-                row.base = row.remote;
-            }
         }
-        if matches!(case.local, Local::Gone) && case.sent.is_some() && equal(case.sent.as_ref(), row.remote) {
+        // Our own change comes back: whatever is here now, or is no more, followed it.
+        let moved_on = case.local != Local::Unchanged || case.base.is_none();
+        if moved_on && case.sent.is_some() && row.remote_changed && equal(case.sent.as_ref(), row.remote) {
             row.base = row.remote;
         }
         row.verdict = verdict(&row, settings, case.local == Local::Gone);
