@@ -82,12 +82,13 @@ pub enum Action {
         /// The server's revision of `to`.
         revision: Revision,
     },
-    /// Makes a directory where nothing is. It is made so that its owner can write in it; a
-    /// [`SetMeta`](Action::SetMeta) at the end of the plan takes that away if need be. Record: `state`.
+    /// Makes a directory where nothing is, or takes the one that is there. It gets the mode of `state`,
+    /// and 0o700 in any case, so that things can be made in it. Record: `state`; none when the mode is
+    /// not the wanted one yet: then a [`SetMeta`](Action::SetMeta) follows at the end of the plan.
     MakeDirectory {
         /// Where.
         path: RelPath,
-        /// Its mode.
+        /// What the server has: its mode.
         state: State,
         /// The server's revision.
         revision: Revision,
@@ -145,6 +146,8 @@ pub enum Action {
         state: State,
         /// The revision that the server must still have there.
         based_on: Revision,
+        /// What is here, so that it is still what the record will say.
+        expected: Expected,
     },
     /// Sends mode and time alone: the server has the content. Record, with its yes: `state`.
     SendMeta {
@@ -154,6 +157,8 @@ pub enum Action {
         state: State,
         /// The revision that the server must still have there.
         based_on: Revision,
+        /// What is here, so that it is still what the record will say.
+        expected: Expected,
     },
     /// Has the server rename a file to a path where it has nothing. Record, with its yes: `from` none,
     /// `to` is `state`.
@@ -166,6 +171,8 @@ pub enum Action {
         to: RelPath,
         /// What is there; the content is that of `from`.
         state: State,
+        /// What is at `to` here, so that it is still what the record will say.
+        expected: Expected,
     },
     /// Has the server take away a file or link, into its versions, or a directory, which it refuses
     /// while anything is in it. Record, with its yes: none.
@@ -174,6 +181,8 @@ pub enum Action {
         path: RelPath,
         /// The revision that the server must still have there.
         based_on: Revision,
+        /// What is here: mostly nothing, otherwise what takes its place on the server.
+        expected: Expected,
     },
 }
 
@@ -184,8 +193,8 @@ pub enum Expected {
     Absent,
     /// What the record of the base says, by its identity.
     Agreed,
-    /// What the survey found, by its identity. After an earlier action of this plan on the same path,
-    /// the result of that.
+    /// What the survey found, by its identity; after a [`MakeDirectory`](Action::MakeDirectory) of this
+    /// plan on the same path, what that made.
     Surveyed,
 }
 

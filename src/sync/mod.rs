@@ -28,18 +28,56 @@
 //! - Rounds follow each other until a plan [is empty](Plan::is_empty).
 
 mod action;
+mod brake;
 mod case;
+mod moves;
+mod order;
+mod sameness;
 mod settings;
+mod steps;
+mod tree;
+mod verdict;
 
 pub use action::{Action, Conflict, Expected, Held, HeldReason, Plan, Side, Stop};
 pub use case::{Agreed, Base, Case, Cases, Found, Local, Remote};
 pub use settings::{Brake, Mode, Names, Settings, Standing};
+
+use tree::Rows;
+use verdict::{Row, Verdict, judge};
 
 /// Plans one round.
 ///
 /// `cases` are the paths at which a side differs from `base`. The same arguments give the same plan.
 #[must_use]
 pub fn plan(cases: &Cases, base: &impl Base, settings: &Settings<'_>) -> Plan {
-    let _ = (cases, base, settings);
-    Plan::default()
+    let mut plan = Plan::default();
+    let mut table = Rows::new(judge(cases, settings));
+    let unread = table.rows.iter().filter(|row| row.verdict == Verdict::Hash);
+    plan.hash = unread.map(|row| row.path.clone()).collect();
+    if !plan.hash.is_empty() {
+        return plan;
+    }
+    tree::settle(&mut table, base, settings);
+    let (local, remote) = (moves::by_server(&table), moves::by_user(&table, settings));
+    plan.held = table.rows.iter().filter_map(held).collect();
+    plan.stop = brake::stop(&table, &local, &remote, settings);
+    if plan.stop.is_some() {
+        return plan;
+    }
+    plan.conflicts = table.rows.iter().filter_map(steps::gave_way).collect();
+    plan.actions = steps::of_base(&table);
+    plan.actions.extend(steps::of_folder(&table, local));
+    plan.actions.extend(steps::of_server(&table, remote));
+    plan
+}
+
+/// What is told of a path that is held: deletions, and what the server changed.
+fn held(row: &Row<'_>) -> Option<Held> {
+    match row.verdict {
+        Verdict::Hold(reason) if row.remote_changed || reason == HeldReason::Deletion => Some(Held {
+            path: row.path.clone(),
+            reason,
+        }),
+        _ => None,
+    }
 }
