@@ -203,11 +203,7 @@ fn a_directory_of_more_names_than_a_chunk_is_told_once_and_whole() {
     let mut scan = root.scan(None);
     let mut items = Vec::new();
     while scan.step(&root, &mut |_, _| Keep::Yes, 500, &mut items) {
-        assert!(
-            scan.levels
-                .iter()
-                .all(|level| level.names.index.len() <= CHUNK_NAMES_MAX)
-        );
+        assert!(scan.levels.iter().all(|level| level.names.len() <= CHUNK_NAMES_MAX));
     }
     let mut names = lines(&items);
     names.sort();

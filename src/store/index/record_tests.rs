@@ -70,9 +70,9 @@ fn version_one_is_frozen() {
     let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     let at = "01ffc99a3b";
     let (author, root) = ("aa".repeat(32), "bb".repeat(32));
-    let meta = "a401809f8bab0d15cd5b07";
-    let on_disk = "808604 87ad4b 829f8bab0d05000000".replace(' ', "");
-    let also = "8020809f8bab0d15cd5b07";
+    let meta = "a40180ee89ab0d15cd5b07";
+    let on_disk = "808604 87ad4b 82ee89ab0d05000000".replace(' ', "");
+    let also = "802080ee89ab0d15cd5b07";
     let frozen = [
         format!("013dac02{at}{meta}c096b102{root}{author}{on_disk}"),
         format!("011aac02{at}{meta}{author}{on_disk}{also}"),
