@@ -45,6 +45,7 @@ mod staging;
 mod trust;
 mod undo;
 mod versions;
+mod watch;
 
 pub use barrier::{Barrier, Beside};
 pub use error::{FileError, Operation};
@@ -82,3 +83,4 @@ pub use versions::{
     Author, AuthorTag, Keeping, KeptAt, Reason, RestoreError, Retention, SizeBound, Stay, Tidied, Tidying, Version,
     VersionName, VersionWalk, Versions, restore, versions_of,
 };
+pub use watch::{Dirt, Notice, Settle, Shortage, Unwatched, Watch, WatchError, WatchOptions};
