@@ -156,5 +156,7 @@ pub const IGNORE_RULES_MAX: usize = 1024;
 pub const IGNORE_ACTIVE_BYTES_MAX: usize = 128 * 1024;
 /// Directories whose rules are remembered between two decisions.
 pub const IGNORE_CACHED_MAX: usize = 4096;
+/// Bytes of those rules; compiled they take some 16 times as much.
+pub const IGNORE_CACHED_BYTES_MAX: usize = 1 << 20;
 /// Complaints about ignore rules that are kept until somebody asks for them.
 pub const IGNORE_PROBLEMS_MAX: usize = 64;

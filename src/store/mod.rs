@@ -13,6 +13,7 @@ mod facts;
 mod filter;
 mod glob;
 mod home;
+mod ignore;
 mod inplace;
 mod journal;
 mod kept;
@@ -53,6 +54,7 @@ pub use facts::{Found, FoundKind, Identity, inspect};
 pub use filter::{Decision, Filter, FilterError, PathKind, Rule};
 pub use glob::GlobError;
 pub use home::{Home, StateError};
+pub use ignore::{Ignore, IgnoreProblem, Reason as IgnoreReason, Verdict};
 pub use inplace::InPlace;
 pub use journal::{
     Examined, ExaminedTransfer, Incoming, Journal, JournalError, PlanBasis, Reached, Repaired, StagedBytes, Subject,
