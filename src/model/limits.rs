@@ -129,3 +129,34 @@ pub const HTTP_REQUESTS_MAX: u32 = 1_000;
 pub const HTTP_PIPELINED_MAX: u32 = 16;
 /// HTTP connections at a time. The oldest gives way to a new one.
 pub const HTTP_CONNECTIONS_MAX: usize = 32;
+
+/// Directories of one tree that are watched; of each some 200 bytes are kept.
+pub const WATCHES_MAX: usize = 1 << 20;
+/// Names of directories that wait to be looked at; above it the whole tree is walked again.
+pub const WATCH_LOOKS_MAX: usize = 65_536;
+/// Milliseconds without an event until a changed path is looked at.
+pub const SETTLE_QUIET_MS: u64 = 50;
+/// Milliseconds after which it is looked at although events go on.
+pub const SETTLE_LATEST_MS: u64 = 1_000;
+/// As [`SETTLE_QUIET_MS`], for a file that is written and was not closed yet.
+pub const SETTLE_OPEN_QUIET_MS: u64 = 1_000;
+/// As [`SETTLE_LATEST_MS`], for a file that is written and was not closed yet.
+pub const SETTLE_OPEN_LATEST_MS: u64 = 10_000;
+/// Changed paths that are kept one by one; above it their directories are kept instead.
+pub const SETTLE_PATHS_MAX: usize = 16_384;
+/// Bytes of those paths.
+pub const SETTLE_BYTES_MAX: usize = 4 << 20;
+
+/// Bytes of a file of ignore rules that are read.
+pub const IGNORE_FILE_BYTES_MAX: usize = 64 * 1024;
+/// Rules that are taken of one such file.
+pub const IGNORE_RULES_MAX: usize = 1024;
+/// Bytes of the rules that a path can meet, over all directories above it; times the bytes of the path it
+/// bounds a decision.
+pub const IGNORE_ACTIVE_BYTES_MAX: usize = 128 * 1024;
+/// Directories whose rules are remembered between two decisions.
+pub const IGNORE_CACHED_MAX: usize = 4096;
+/// Bytes of those rules; compiled they take some 16 times as much.
+pub const IGNORE_CACHED_BYTES_MAX: usize = 1 << 20;
+/// Complaints about ignore rules that are kept until somebody asks for them.
+pub const IGNORE_PROBLEMS_MAX: usize = 64;

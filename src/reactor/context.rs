@@ -6,6 +6,7 @@
 use super::bandwidth::{Direction, LimitId, Limited, Limits};
 use super::connection::{Ask, Connection, Phase};
 use super::durable::{HelperFigures, Helpers, Job};
+use super::foreign::Foreign;
 use super::ready::Ready;
 use super::source::ConnId;
 use super::timers::{TimerId, Timers};
@@ -35,6 +36,7 @@ pub struct Shared {
     host_timers: HashMap<u64, TimerId>,
     durable: Option<Helpers>,
     pub(super) limits: Limits,
+    pub(super) foreign: Foreign,
     pub(super) to_close: VecDeque<ConnId>,
     pub(super) stopping: bool,
     pub(super) closing_listeners: bool,
@@ -54,6 +56,7 @@ impl Shared {
             host_timers: HashMap::new(),
             durable,
             limits: Limits::new(bytes_per_second),
+            foreign: Foreign::default(),
             to_close: VecDeque::new(),
             stopping: false,
             closing_listeners: false,
@@ -72,6 +75,12 @@ impl Shared {
     /// Has [`Handler::ready`](super::Handler::ready) called for a connection soon.
     pub fn wake(&mut self, id: ConnId) {
         self.ready.wake(id);
+    }
+
+    /// Has [`Handler::watched`](super::Handler::watched) called for a descriptor of the host soon; nothing happens when
+    /// there is none of that key.
+    pub fn wake_foreign(&mut self, key: u64) {
+        self.foreign.wake(key);
     }
 
     /// Has [`Handler::timer`](super::Handler::timer) called with `key` at `when` or shortly after.

@@ -55,4 +55,11 @@ pub trait Handler<M> {
 
     /// The host's timer `key` has fired.
     fn timer(&mut self, shared: &mut Shared, key: u64);
+
+    /// The host's descriptor `key` can be read, or [`Shared::wake_foreign`] was called: do a bounded amount of what
+    /// there is to do. After [`Activity::Idle`] it is not called before something new arrives, so that the descriptor
+    /// has to be read until there is nothing.
+    fn watched(&mut self, _shared: &mut Shared, _key: u64) -> Activity {
+        Activity::Idle
+    }
 }

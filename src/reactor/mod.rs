@@ -9,6 +9,7 @@ mod connection;
 mod context;
 mod counters;
 mod durable;
+mod foreign;
 mod handler;
 #[cfg(feature = "tls")]
 mod identity;

@@ -28,20 +28,26 @@ pub(super) enum Source {
     Waker,
     Signals,
     Listener(usize),
+    Foreign(usize),
     Connection { index: usize, generation_low: usize },
 }
 
 /// Half of a token holds the slot, the other half the generation (its low bits where a token has 32).
 const INDEX_BITS: u32 = usize::BITS / 2;
 const INDEX_MASK: usize = (1 << INDEX_BITS) - 1;
-/// Reserved slots at the top: the waker, the signals, then the listeners downwards.
+/// Reserved slots at the top: the waker, the signals, then the listeners and the host's descriptors downwards.
 const WAKER: usize = INDEX_MASK;
 const SIGNALS: usize = INDEX_MASK - 1;
 const LISTENER_LAST: usize = INDEX_MASK - 2;
 const LISTENER_FIRST: usize = LISTENER_LAST - (LISTENERS_MAX - 1);
+const FOREIGN_LAST: usize = LISTENER_FIRST - 1;
+const FOREIGN_FIRST: usize = FOREIGN_LAST - (FOREIGN_MAX - 1);
 
 /// Listening sockets of one reactor.
 pub(super) const LISTENERS_MAX: usize = 64;
+
+/// Descriptors of the host that one reactor waits for.
+pub(super) const FOREIGN_MAX: usize = 1024;
 
 impl Source {
     pub(super) fn token(self) -> Token {
@@ -49,6 +55,7 @@ impl Source {
             Source::Waker => WAKER,
             Source::Signals => SIGNALS,
             Source::Listener(index) => LISTENER_LAST - index,
+            Source::Foreign(index) => FOREIGN_LAST - index,
             Source::Connection { index, generation_low } => generation_low << INDEX_BITS | index,
         })
     }
@@ -59,6 +66,7 @@ impl Source {
             WAKER => Source::Waker,
             SIGNALS => Source::Signals,
             LISTENER_FIRST..=LISTENER_LAST => Source::Listener(LISTENER_LAST - index),
+            FOREIGN_FIRST..=FOREIGN_LAST => Source::Foreign(FOREIGN_LAST - index),
             index => Source::Connection {
                 index,
                 generation_low: token.0 >> INDEX_BITS,
@@ -187,6 +195,7 @@ mod tests {
         };
         let mut sources = vec![Source::Waker, Source::Signals, connection];
         sources.extend((0..LISTENERS_MAX).map(Source::Listener));
+        sources.extend((0..FOREIGN_MAX).map(Source::Foreign));
         for source in sources {
             assert_eq!(Source::of(source.token()), source);
         }

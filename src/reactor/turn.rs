@@ -2,15 +2,15 @@
 //! never waits while work is left, and never works while none is.
 //!
 //! 1. Wait: not at all with work in the line, else until an event, the next timer or the time-out.
-//! 2. Note what is ready; deliver signals, results of the helper thread, and timers.
+//! 2. Note what is ready; deliver signals, results of the helper thread, timers, and the host's descriptors.
 //! 3. Accept, at most [`ACCEPTS_PER_TURN`].
 //! 4. Visit connections that stood in line at the start, each within its quantum of bytes and time,
 //!    in the order that `ready` says; who is not done goes to the end of its line.
 //! 5. Carry out wishes to close.
 //!
-//! Invariant: results, timers, accepting and closing end after [`SLICE_MICROS`] and one callback each,
+//! Invariant: results, timers, descriptors, accepting and closing end after [`SLICE_MICROS`] and one callback each,
 //! the pass over the lines after 8 ms and one visit. What is left comes first in the next turn, so
-//! that however much has work, nobody is later than one such turn: 14 ms, if callbacks keep to
+//! that however much has work, nobody is later than one such turn: 15 ms, if callbacks keep to
 //! their quantum.
 
 use super::bandwidth::{Direction, LimitId};
@@ -71,18 +71,18 @@ impl Default for ReactorOptions {
 }
 
 /// The time that one kind of work may take of a turn.
-struct Slice {
+pub(super) struct Slice {
     until: Instant,
 }
 
 impl Slice {
-    fn begin() -> Slice {
+    pub(super) fn begin() -> Slice {
         Slice {
             until: Instant::now() + Duration::from_micros(SLICE_MICROS),
         }
     }
 
-    fn is_over(&self) -> bool {
+    pub(super) fn is_over(&self) -> bool {
         Instant::now() >= self.until
     }
 }
@@ -95,14 +95,14 @@ struct Slot<M> {
 /// The poll loop: sockets, timers, signals and the helper thread, with a machine `M` of the host
 /// for each connection.
 pub struct Reactor<M> {
-    poll: Poll,
+    pub(super) poll: Poll,
     events: Events,
     slots: Slots<Slot<M>>,
     listeners: Listeners,
     /// The helper thread has results that were not delivered yet.
     has_results: bool,
     signals: Option<Signals>,
-    shared: Shared,
+    pub(super) shared: Shared,
     scratch: Scratch,
     connections_max: usize,
     handshake_timeout_ms: u64,
@@ -179,6 +179,7 @@ impl<M> Reactor<M> {
         self.note_events(handler);
         self.deliver_results(handler);
         self.fire_timers(handler);
+        self.serve_foreign(handler);
         self.accept(handler);
         self.visit_ready(handler);
         self.close_requested(handler);
@@ -284,6 +285,7 @@ impl<M> Reactor<M> {
             || !self.shared.to_close.is_empty()
             || self.has_results
             || self.shared.closing_listeners
+            || self.shared.foreign.has_work()
             || self.listeners.any_ready()
     }
 
@@ -311,6 +313,7 @@ impl<M> Reactor<M> {
                 Source::Waker => self.has_results = true,
                 Source::Signals => has_signals = true,
                 Source::Listener(index) => self.listeners.note(index),
+                Source::Foreign(index) => self.shared.foreign.note(index),
                 Source::Connection { index, generation_low } => {
                     let Some((id, slot)) = self.slots.find(index, generation_low) else {
                         continue;

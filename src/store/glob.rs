@@ -112,6 +112,11 @@ impl Glob {
         self.matches_counting(path.as_bytes(), &mut 0)
     }
 
+    /// As [`Glob::matches`], for the rest of a path from some directory on.
+    pub(super) fn matches_bytes(&self, path: &[u8]) -> bool {
+        self.matches_counting(path, &mut 0)
+    }
+
     fn matches_counting(&self, path: &[u8], steps: &mut u64) -> bool {
         let mut rest = match self.reach {
             Reach::Path => Some(path),

@@ -12,6 +12,7 @@ mod facts;
 mod filter;
 mod glob;
 mod home;
+mod ignore;
 #[cfg(feature = "sync")]
 mod index;
 mod inplace;
@@ -49,6 +50,7 @@ mod survey;
 mod trust;
 mod undo;
 mod versions;
+mod watch;
 
 pub use barrier::{Barrier, Beside};
 pub use error::{FileError, Operation};
@@ -58,6 +60,7 @@ pub use glob::GlobError;
 pub use home::{Home, StateError};
 #[cfg(feature = "sync")]
 pub use index::{Batch, FoundIndex, Index, IndexError, IndexOptions, OpenedIndex, Record, RecordWalk, Snapshot};
+pub use ignore::{Ignore, IgnoreProblem, Reason as IgnoreReason, Verdict};
 pub use inplace::InPlace;
 pub use journal::{
     Examined, ExaminedTransfer, Incoming, Journal, JournalError, PlanBasis, Reached, Repaired, StagedBytes, Subject,
@@ -92,3 +95,4 @@ pub use versions::{
     Author, AuthorTag, Keeping, KeptAt, Reason, RestoreError, Retention, SizeBound, Stay, Tidied, Tidying, Version,
     VersionName, VersionWalk, Versions, restore, versions_of,
 };
+pub use watch::{Dirt, Notice, Settle, Shortage, Unwatched, Watch, WatchError, WatchOptions};
