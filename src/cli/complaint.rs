@@ -103,7 +103,31 @@ fn job_advice(error: &JobError) -> &'static str {
         JobError::Unsupported { .. } => "update the server, or leave --inplace out",
         JobError::Filter { .. } => "rules are written as in .gitignore: --exclude '*.tmp' --exclude build/",
         JobError::State { .. } => "`syncline doctor` looks into it; --home DIR uses another directory",
+        #[cfg(feature = "sync")]
+        JobError::Folder(error) => folder_advice(error),
         JobError::Interrupted { .. } => "run the same command again: what is complete is kept",
+    }
+}
+
+#[cfg(feature = "sync")]
+fn folder_advice(error: &syncline::node::FolderError) -> &'static str {
+    use syncline::node::FolderError;
+    match error {
+        FolderError::Unusable { .. } => "check the name, and that you may write there",
+        FolderError::Locked { .. } => "let the other one finish, or end it",
+        FolderError::Unlinked { .. } => {
+            "give it a link once: syncline sync DIR 'syncline://HOST:PORT/SHARE#…' (`syncline serve` prints one); \
+             if it was synced before, its disk may not be mounted"
+        }
+        FolderError::Linked { .. } => "use another folder for this share",
+        FolderError::Base { .. } => "free some space, check the disk, and run it again",
+    }
+}
+
+#[cfg(feature = "sync")]
+impl From<syncline::node::FolderError> for Complaint {
+    fn from(error: syncline::node::FolderError) -> Complaint {
+        Complaint::from(JobError::Folder(error))
     }
 }
 

@@ -18,6 +18,8 @@ pub(crate) enum Exit {
     Usage,
     /// Some items failed, the others are done.
     Partial,
+    /// Two versions of something are there, and somebody has to decide.
+    Conflicts,
     /// The same command may succeed later.
     Temporary,
     /// Authentication or pairing was refused.
@@ -56,6 +58,7 @@ impl Exit {
             Exit::Error => 1,
             Exit::Usage => 2,
             Exit::Partial => 3,
+            Exit::Conflicts => 4,
             Exit::Temporary => 5,
             Exit::Refused => 6,
             Exit::Safety => 7,
@@ -83,8 +86,22 @@ impl Exit {
             | JobError::Unsupported { .. }
             | JobError::Source { .. }
             | JobError::State { .. } => Exit::Error,
+            #[cfg(feature = "sync")]
+            JobError::Folder(error) => Exit::of_folder(error),
             JobError::Interrupted { signal: Some(SIGTERM) } => Exit::Interrupted(Signal::Term),
             JobError::Interrupted { .. } => Exit::Interrupted(Signal::Int),
+        }
+    }
+
+    /// The ending of a sync whose folder cannot be used.
+    #[cfg(feature = "sync")]
+    fn of_folder(error: &syncline::node::FolderError) -> Exit {
+        use syncline::node::FolderError;
+        match error {
+            FolderError::Unusable { .. } => Exit::TargetMissing,
+            FolderError::Locked { .. } => Exit::Locked,
+            FolderError::Unlinked { .. } | FolderError::Base { .. } => Exit::Safety,
+            FolderError::Linked { .. } => Exit::Usage,
         }
     }
 

@@ -34,6 +34,9 @@ pub(crate) enum Verb {
     Push(push::Flags),
     /// Fetch files and folders from a share
     Pull(pull::Flags),
+    /// Keep a folder and a share the same
+    #[cfg(feature = "sync")]
+    Sync(super::sync::Flags),
     /// Make a link that lets one more device in
     Invite(invite::Flags),
     /// List the devices that may come in

@@ -46,6 +46,8 @@ mod scratch;
 mod serve;
 mod session;
 mod status;
+#[cfg(feature = "sync")]
+mod sync;
 mod transfer;
 mod trash;
 mod versions;

@@ -217,7 +217,7 @@ pub(crate) fn item_text(path: &RelPath, action: Action, size: u64, figures: Figu
                 quantity::size(size)
             )
         }
-        Action::Touched | Action::Deleted => format!("{would}{} {path}", action_name(action)),
+        Action::Touched | Action::Deleted | Action::Moved => format!("{would}{} {path}", action_name(action)),
     }
 }
 
@@ -227,6 +227,7 @@ fn action_name(action: Action) -> &'static str {
         Action::Replaced => "replaced",
         Action::Touched => "touched",
         Action::Deleted => "deleted",
+        Action::Moved => "moved",
     }
 }
 

@@ -116,7 +116,12 @@ fn run(args: &[OsString]) -> Exit {
         }
     };
     let console = console_of(&cli.shared);
-    let lists_failures = matches!(cli.command, Some(Verb::Push(_) | Verb::Pull(_)));
+    let lists_failures = match cli.command {
+        Some(Verb::Push(_) | Verb::Pull(_)) => true,
+        #[cfg(feature = "sync")]
+        Some(Verb::Sync(_)) => true,
+        _ => false,
+    };
     let items = if lists_failures { Items::Listed } else { Items::Logged };
     start_log(&cli.shared, default_log(console.verbosity(), items), items);
     let session = Session::new(console, cli.shared.home);
@@ -135,6 +140,8 @@ fn dispatch(session: &Session, verb: Verb) -> Result<Ending, Complaint> {
         Verb::Serve(flags) => serve::run(session, &flags),
         Verb::Push(flags) => push::run(session, &flags),
         Verb::Pull(flags) => pull::run(session, &flags),
+        #[cfg(feature = "sync")]
+        Verb::Sync(flags) => super::sync::run(session, &flags),
         Verb::Invite(flags) => invite::run(session, &flags),
         Verb::Devices => devices::run(session),
         Verb::Revoke(flags) => revoke::run(session, &flags),

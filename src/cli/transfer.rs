@@ -15,7 +15,7 @@ use clap::Args;
 use serde_json::json;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
-use syncline::model::{DeviceId, Link, Timetable};
+use syncline::model::{DeviceId, Link, RelPath, Timetable};
 use syncline::node::{
     Client, ClientEvent, ClientOptions, Durability, Job, JobError, MaxDelete, Outcome, Summary, TransferOptions,
 };
@@ -213,6 +213,19 @@ pub(crate) fn run(
     }
 }
 
+/// Runs a sync to its end.
+#[cfg(feature = "sync")]
+pub(crate) fn sync(session: &Session, network: &ClientOptions, job: Job) -> Result<Ending, Complaint> {
+    let watches = matches!(&job, Job::Sync { options, .. } if options.watch);
+    let mut reporter = Reporter {
+        watches,
+        ..Reporter::new(&session.console, Run::Real, Instant::now())
+    };
+    let client = Client::start(network.clone(), job, TransferOptions::default())?;
+    let outcome = follow(client, |event| reporter.handle(event, Instant::now()))?;
+    reporter.finish(outcome, Idle::Fine)
+}
+
 /// Polls a client until it has finished, and hands on every event but the last.
 pub(crate) fn drive(
     network: ClientOptions,
@@ -246,6 +259,12 @@ struct Reporter<'a> {
     warnings: Failures,
     /// Entries with which something was done.
     items: u64,
+    /// Versions that gave way.
+    conflicts: u64,
+    /// Entries that are the same on both sides, once they are.
+    in_sync: Option<u64>,
+    /// It goes on when it is in sync.
+    watches: bool,
 }
 
 impl Reporter<'_> {
@@ -257,6 +276,9 @@ impl Reporter<'_> {
             failures: Failures::default(),
             warnings: Failures::default(),
             items: 0,
+            conflicts: 0,
+            in_sync: None,
+            watches: false,
         }
     }
 
@@ -321,6 +343,21 @@ impl Reporter<'_> {
                 console.object(&report::failure_object(&path, code, warning));
             }
             ClientEvent::Progress(progress) => self.display.handle(console, &progress, now),
+            ClientEvent::Conflict { path, copy } => self.conflict(&path, copy.as_ref()),
+            ClientEvent::InSync { entries, revision } => {
+                console.clear();
+                console.object(&json!({
+                    "event": "status", "state": "in_sync", "entries": entries, "revision": revision.0,
+                }));
+                self.in_sync = Some(entries);
+                if self.watches {
+                    console.note(&format!(
+                        "{} {} in sync",
+                        console.green("✓"),
+                        quantity::counted(entries, "entry")
+                    ));
+                }
+            }
             // Neither comes here: a status is no transfer, and the end is taken out by `drive`.
             ClientEvent::Status(_) | ClientEvent::Finished(_) => {}
         }
@@ -338,7 +375,10 @@ impl Reporter<'_> {
                     0 => Moved::Nothing,
                     _ => Moved::Something,
                 };
-                let exit = Exit::of_summary(&summary, moved, idle);
+                let exit = match (Exit::of_summary(&summary, moved, idle), self.conflicts) {
+                    (Exit::Done, 1..) => Exit::Conflicts,
+                    (exit, _) => exit,
+                };
                 let mark = if exit == Exit::Partial {
                     console.yellow("!")
                 } else {
@@ -363,6 +403,22 @@ impl Reporter<'_> {
                 })
             }
         }
+    }
+
+    fn conflict(&mut self, path: &RelPath, copy: Option<&RelPath>) {
+        self.conflicts += 1;
+        let console = self.console;
+        let kept = match copy {
+            Some(copy) => format!("yours is kept as {copy}"),
+            None => "yours is kept among the versions".to_owned(),
+        };
+        let mark = console.yellow("conflict:");
+        console.failure(&format!("{mark} {path} was changed on both sides; {kept}"), &json!({}));
+        let mut object = report::path_fields(path.as_bytes());
+        object.insert("event".into(), "status".into());
+        object.insert("state".into(), "conflict".into());
+        object.insert("copy".into(), copy.map(ToString::to_string).into());
+        console.object(&serde_json::Value::Object(object));
     }
 
     /// Items are listed for people only: scripts have had an object for each.
@@ -402,7 +458,7 @@ fn connected(console: &Console, server: Option<DeviceId>, name: &str, paired: bo
 mod tests {
     use super::super::console::capture;
     use super::*;
-    use syncline::model::{ItemCode, RelPath};
+    use syncline::model::ItemCode;
     use syncline::node::{Action, Figures};
 
     fn network(plain: bool, yes: bool) -> NetworkFlags {

@@ -35,6 +35,9 @@ pub(crate) enum Scope {
     Below(Option<RelPath>),
     /// Entries whose first component is one of these: a pull of named directories or files.
     Named(Vec<Box<[u8]>>),
+    /// These entries, each by itself.
+    #[cfg(feature = "sync")]
+    Exactly(std::collections::HashSet<RelPath>),
     /// Exactly one file, which gets another name here.
     Renamed { offered: RelPath, local: RelPath },
 }
@@ -71,6 +74,8 @@ impl Agreement {
                 let first = path.components().next().unwrap_or_default();
                 names.iter().any(|name| **name == *first).then(|| path.clone())
             }
+            #[cfg(feature = "sync")]
+            Scope::Exactly(paths) => paths.contains(path).then(|| path.clone()),
             Scope::Renamed { offered, local } => {
                 let is_it = path == offered && !matches!(entry.kind, Kind::Directory);
                 is_it.then(|| local.clone())
@@ -113,6 +118,8 @@ impl Agreement {
         let seen = match &self.scope {
             Scope::Below(top) => without_prefix(path, top.as_ref()),
             Scope::Named(_) | Scope::Renamed { .. } => Some(path.clone()),
+            #[cfg(feature = "sync")]
+            Scope::Exactly(_) => Some(path.clone()),
         };
         seen.is_some_and(|path| self.filter.decide(&path, kind) == Decision::Leave)
     }

@@ -36,6 +36,8 @@ impl Client {
     /// # Errors
     /// A [`JobError`] for what can be known without the server: sources, state directory, host name.
     pub fn start(options: ClientOptions, job: Job, transfer: TransferOptions) -> Result<Client, JobError> {
+        #[cfg(feature = "sync")]
+        let (job, sync) = open_folder(job, &options)?;
         let home = Home::open(&options.home).map_err(|error| JobError::State {
             reason: error.to_string(),
         })?;
@@ -90,6 +92,8 @@ impl Client {
             come_back: None,
             stalled: None,
             rates,
+            #[cfg(feature = "sync")]
+            sync,
         };
         if !delay.is_zero() {
             let delay_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
@@ -180,8 +184,28 @@ impl Job {
             Job::Push { target, .. } => target,
             Job::Pull { links, .. } => &links[0],
             Job::Status { link } => link,
+            #[cfg(feature = "sync")]
+            Job::Sync { link, .. } => link.as_ref().expect("start has filled it in"),
         }
     }
+}
+
+/// The folder of a sync, and the job with the link that it remembers.
+#[cfg(feature = "sync")]
+fn open_folder(job: Job, client: &ClientOptions) -> Result<(Job, Option<Box<super::syncing::Syncing>>), JobError> {
+    let Job::Sync { folder, link, options } = job else {
+        return Ok((job, None));
+    };
+    let home = Home::open(&client.home).map_err(|error| JobError::State {
+        reason: error.to_string(),
+    })?;
+    let opened = super::syncing::Folder::open(&folder, link.as_ref(), options.clone(), &home.device_name())?;
+    let job = Job::Sync {
+        folder,
+        link: Some(opened.link),
+        options,
+    };
+    Ok((job, Some(Box::new(opened.syncing))))
 }
 
 /// The server that a link, or an earlier run, names.
@@ -198,6 +222,12 @@ fn expected_server(home: &Home, link: &Link) -> Result<Option<DeviceId>, JobErro
 /// What is noted of pushes that broke off.
 fn resumes_of(job: &Job, transfer: &TransferOptions, home: &Home) -> Rc<Resumes> {
     match job {
+        #[cfg(feature = "sync")]
+        Job::Sync { .. } => {
+            let resumes = Resumes::of(Journal::open_home(home));
+            resumes.expire_now();
+            resumes
+        }
         Job::Push { .. } if !transfer.dry_run => {
             let resumes = Resumes::of(Journal::open_home(home));
             resumes.expire_now();

@@ -61,6 +61,9 @@ pub(super) struct ClientNode {
     pub(super) stalled: Option<String>,
     /// The limit of bandwidth.
     pub(super) rates: Rates,
+    /// The folder that is kept in sync.
+    #[cfg(feature = "sync")]
+    pub(super) sync: Option<Box<super::syncing::Syncing>>,
 }
 
 pub(super) enum Phase {
@@ -96,6 +99,12 @@ impl Handler<Peer> for ClientNode {
     fn received(&mut self, cx: &mut Context<'_>, peer: &mut Peer, bytes: &[u8]) {
         let result = peer.receive(bytes, cx.now(), |session, event| {
             match session.transfer_event(event, &mut self.core) {
+                #[cfg(feature = "sync")]
+                Some(event) => match self.sync_event(cx, session, event)? {
+                    Some(event) => self.event(cx, session, event),
+                    None => Ok(()),
+                },
+                #[cfg(not(feature = "sync"))]
                 Some(event) => self.event(cx, session, event),
                 None => Ok(()),
             }
@@ -108,6 +117,11 @@ impl Handler<Peer> for ClientNode {
     fn ready(&mut self, cx: &mut Context<'_>, peer: &mut Peer) -> Activity {
         let result = peer.session.step(cx, &mut self.core);
         let activity = result.as_ref().map_or(Activity::Idle, |activity| *activity);
+        #[cfg(feature = "sync")]
+        let activity = match self.step_sync(cx, &mut peer.session) {
+            Activity::More => Activity::More,
+            Activity::Idle => activity,
+        };
         self.after(cx, &mut peer.session, result);
         activity
     }
@@ -139,6 +153,8 @@ impl Handler<Peer> for ClientNode {
 
     fn closed(&mut self, shared: &mut Shared, id: ConnId, mut peer: Peer, why: Closed) {
         self.core.committer.forget(id);
+        #[cfg(feature = "sync")]
+        self.sync_broken();
         let mut summary = std::mem::take(&mut peer.session.ledger.summary);
         (summary.wire_sent, summary.wire_received) = peer.session.wire_before;
         self.disk_full |= peer.session.ledger.disk_full;
@@ -152,6 +168,10 @@ impl Handler<Peer> for ClientNode {
     }
 
     fn durable(&mut self, shared: &mut Shared, ticket: u64, result: io::Result<()>) {
+        #[cfg(feature = "sync")]
+        if self.sync_completed(shared, ticket) {
+            return;
+        }
         self.core.committer.completed(shared, ticket, &result);
     }
 
@@ -203,6 +223,8 @@ impl ClientNode {
             },
             Job::Pull { .. } => Rights::READ,
             Job::Status { .. } => Rights::NONE,
+            #[cfg(feature = "sync")]
+            Job::Sync { options, .. } => rights_of(options.mode),
         };
         // The secret is worth nothing to anyone but the server of the fingerprint beside it.
         let secret = link.secret.as_ref().and_then(|secret| secret.invite.clone());
@@ -306,6 +328,8 @@ impl ClientNode {
         }
         match &self.job {
             Job::Status { .. } => session.machine.status_query(),
+            #[cfg(feature = "sync")]
+            Job::Sync { .. } => self.begin_sync(session)?,
             Job::Push { sources, target } => {
                 let scopes = if self.transfer.delete {
                     Sources::open(sources)?.scopes(target)?
@@ -410,6 +434,8 @@ impl ClientNode {
                 self.core.committer.register(cx.id());
             }
             Job::Status { .. } => {}
+            #[cfg(feature = "sync")]
+            Job::Sync { .. } => {}
         }
         Ok(())
     }
@@ -487,10 +513,19 @@ impl ClientNode {
         session.wire_before = (cx.bytes_sent() + cx.outbound_bytes() as u64, cx.bytes_received());
         if let Some(Transfer::Receiving(receiving)) = &session.transfer
             && let Some(finish) = receiving.ended()
+            && !self.is_sync()
         {
             let result = self.verdict(finish);
             self.end(cx, session, result);
         }
+    }
+
+    /// Whether more follows when a transfer is over.
+    fn is_sync(&self) -> bool {
+        #[cfg(feature = "sync")]
+        return self.sync.is_some();
+        #[cfg(not(feature = "sync"))]
+        false
     }
 
     fn report(&mut self, now: Tick, ledger: &mut Ledger) {
@@ -514,5 +549,14 @@ impl ClientNode {
         self.phase = Phase::Closing(result);
         session.close(cx, &Fault::new(code, ""));
         session.wire_before = (cx.bytes_sent() + cx.outbound_bytes() as u64, cx.bytes_received());
+    }
+}
+
+/// What a client needs to do on the share.
+#[cfg(feature = "sync")]
+fn rights_of(mode: crate::sync::Mode) -> Rights {
+    match mode {
+        crate::sync::Mode::ReceiveOnly => Rights::READ,
+        _ => Rights::READ_WRITE,
     }
 }

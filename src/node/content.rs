@@ -37,6 +37,12 @@ impl Hashing {
         }
     }
 
+    /// The state of the file that is read.
+    #[cfg(feature = "sync")]
+    pub(crate) fn identity(&self) -> crate::store::Identity {
+        self.file.identity()
+    }
+
     /// Reads and hashes up to a mebibyte; `scratch` is a buffer to reuse. The end of the file is not looked
     /// for: whether it is still where it was shows in the file's state.
     pub(crate) fn step(mut self, scratch: &mut Vec<u8>) -> Hashed {

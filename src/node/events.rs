@@ -1,7 +1,7 @@
 //! What a server or client tells its host while it runs.
 
 use super::options::Mapping;
-use crate::model::{CloseCode, DeviceId, ItemCode, RelPath, Rights, ShareName};
+use crate::model::{CloseCode, DeviceId, ItemCode, RelPath, Revision, Rights, ShareName};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -95,6 +95,20 @@ pub enum ClientEvent {
         /// Whether it is only a warning (a special file that is skipped by design).
         warning: bool,
     },
+    /// Two versions of a path: one gave way.
+    Conflict {
+        /// Where.
+        path: RelPath,
+        /// Where the version is now that gave way; `None`: in the versions.
+        copy: Option<RelPath>,
+    },
+    /// Folder and share are the same, as far as they can be.
+    InSync {
+        /// Entries that were agreed on.
+        entries: u64,
+        /// The share's revision.
+        revision: Revision,
+    },
     /// Numbers for a progress display; sent at most ten times a second.
     Progress(Progress),
     /// The server's answer to a status job: one JSON object.
@@ -114,6 +128,8 @@ pub enum Action {
     Touched,
     /// Removed on the receiving side.
     Deleted,
+    /// Got another name there.
+    Moved,
 }
 
 /// How the content of one file came to where it is.
@@ -325,6 +341,10 @@ pub enum JobError {
         /// Which, and why.
         reason: String,
     },
+    /// The folder of a sync cannot be used.
+    #[cfg(feature = "sync")]
+    #[error(transparent)]
+    Folder(#[from] super::syncing::FolderError),
     /// Interrupted by a signal or the host.
     #[error("interrupted")]
     Interrupted {

@@ -71,6 +71,8 @@ mod sharing;
 mod slice;
 mod source_tree;
 mod status;
+#[cfg(feature = "sync")]
+mod syncing;
 mod tally;
 mod target;
 mod tidying;
@@ -82,9 +84,13 @@ pub use events::{Action, ClientEvent, Figures, JobError, Outcome, Progress, Serv
 pub use history::{Deleted, History, HistoryError};
 #[cfg(feature = "tls")]
 pub use identity::stored_device;
+#[cfg(feature = "sync")]
+pub use options::SyncOptions;
 pub use options::{
     Bandwidth, ClientOptions, Deadlines, Durability, FilterRule, Job, Mapping, MaxDelete, ServerOptions, ShareOptions,
     Source, TransferOptions,
 };
 pub use server::{Server, ServerError};
+#[cfg(feature = "sync")]
+pub use syncing::{FolderError, linked};
 pub use turns::{Load, Schedule};

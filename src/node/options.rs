@@ -133,11 +133,35 @@ pub enum Job {
         /// The user wrote the target with a trailing slash: it is a directory.
         target_is_directory: bool,
     },
+    /// A folder and a share, kept the same.
+    #[cfg(feature = "sync")]
+    Sync {
+        /// The folder.
+        folder: PathBuf,
+        /// The share; `None`: the one that the folder remembers.
+        link: Option<Link>,
+        /// How.
+        options: SyncOptions,
+    },
     /// Asks the server how it is.
     Status {
         /// Any link to the server; the share must be one that the device may read.
         link: Link,
     },
+}
+
+/// How a folder is kept in sync.
+#[cfg(feature = "sync")]
+#[derive(Debug, Clone, Default)]
+pub struct SyncOptions {
+    /// Which side follows which.
+    pub mode: crate::sync::Mode,
+    /// Refuse to delete more than this, on either side.
+    pub max_delete: MaxDelete,
+    /// Go on when it is in sync: whatever changes on either side is carried over at once.
+    pub watch: bool,
+    /// When a file that was fetched counts as agreed on.
+    pub durability: Durability,
 }
 
 /// A local source of a push.

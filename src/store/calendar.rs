@@ -2,6 +2,12 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+/// The present as `YYYYMMDD-HHMMSS` in UTC, for the names of conflict copies.
+#[must_use]
+pub fn stamp_now() -> String {
+    Moment::now().compact()
+}
+
 /// A second of UTC, taken apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Moment {

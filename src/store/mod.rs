@@ -10,6 +10,8 @@ mod calendar;
 mod error;
 mod facts;
 mod filter;
+#[cfg(feature = "sync")]
+mod folder_link;
 mod glob;
 mod home;
 mod ignore;
@@ -53,14 +55,17 @@ mod versions;
 mod watch;
 
 pub use barrier::{Barrier, Beside};
+pub use calendar::stamp_now;
 pub use error::{FileError, Operation};
 pub use facts::{Found, FoundKind, Identity, inspect};
 pub use filter::{Decision, Filter, FilterError, PathKind, Rule};
+#[cfg(feature = "sync")]
+pub use folder_link::{folder_link, set_folder_link};
 pub use glob::GlobError;
 pub use home::{Home, StateError};
+pub use ignore::{Ignore, IgnoreProblem, Reason as IgnoreReason, Verdict};
 #[cfg(feature = "sync")]
 pub use index::{Batch, FoundIndex, Index, IndexError, IndexOptions, OpenedIndex, Record, RecordWalk, Snapshot};
-pub use ignore::{Ignore, IgnoreProblem, Reason as IgnoreReason, Verdict};
 pub use inplace::InPlace;
 pub use journal::{
     Examined, ExaminedTransfer, Incoming, Journal, JournalError, PlanBasis, Reached, Repaired, StagedBytes, Subject,

@@ -106,12 +106,17 @@ impl Watch {
             path: root.path().to_owned(),
             why,
         };
-        let inotify = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)
-            .map_err(|errno| failed(Shortage::of(errno)))?;
+        let inotify =
+            inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC).map_err(|errno| failed(Shortage::of(errno)))?;
         let top = root.directory().as_fd();
         // First the one above: where both are one directory (of "/"), the mask that is set last stays.
-        let above = openat(top, "..", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-            .and_then(|above| add(&inotify, above.as_fd(), ABOVE_MASK));
+        let above = openat(
+            top,
+            "..",
+            OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )
+        .and_then(|above| add(&inotify, above.as_fd(), ABOVE_MASK));
         let wd = add(&inotify, top, ROOT_MASK).map_err(|errno| failed(Shortage::of(errno)))?;
         let stat = fstat(top).map_err(|errno| failed(Shortage::Other(errno)))?;
         Ok(Watch {

@@ -189,7 +189,12 @@ impl Table {
     /// Makes everything loose that the walk, which is over, did not meet.
     pub(super) fn sweep(&mut self) {
         let unmet = |node: &Node| node.place.is_some() && node.round != self.round;
-        let unmet: Vec<Place> = self.nodes.values().filter(|node| unmet(node)).filter_map(|node| node.place.clone()).collect();
+        let unmet: Vec<Place> = self
+            .nodes
+            .values()
+            .filter(|node| unmet(node))
+            .filter_map(|node| node.place.clone())
+            .collect();
         for place in unmet {
             self.detach(&place);
         }
@@ -276,7 +281,10 @@ mod tests {
         assert!(table.visit(1) && table.visit(2));
         assert!(!table.visit(2));
         table.sweep();
-        assert_eq!((table.take_loose(), table.take_loose(), table.take_loose()), (Some(3), Some(4), None));
+        assert_eq!(
+            (table.take_loose(), table.take_loose(), table.take_loose()),
+            (Some(3), Some(4), None)
+        );
         assert_eq!(shown(&table, 2).unwrap(), "a");
     }
 }

@@ -1,0 +1,380 @@
+//! A folder that is kept in sync with a share: the rounds of a client.
+//!
+//! 1. The server is asked what changed since the revision that is known.
+//! 2. The folder is compared with the base, which is what both sides last agreed on.
+//! 3. `sync::plan` says what to do; files whose content has to be known for that are hashed first.
+//! 4. It is carried out, in order, and what was agreed on enters the base.
+//! 5. Again from 1, until there is nothing left to do. Our own changes come back from the server then.
+//!
+//! Holds no intent across a crash: the next round sees what is there. Invariant: the base never says more than
+//! what is durable on this disk and was committed by the server.
+
+mod acting;
+mod base;
+mod driving;
+mod exchanging;
+mod folder;
+mod planning;
+
+pub(crate) use folder::Folder;
+pub use folder::{FolderError, linked};
+
+use super::commit::Done;
+use super::content::{Hashed, Hashing};
+use super::deltas::Deltas;
+use super::events::{ClientEvent, JobError};
+use super::looking::Looks;
+use super::options::SyncOptions;
+use super::peer::{Core, Session};
+use super::place::Place;
+use super::resumes::Resumes;
+use super::slice::Slice;
+use crate::model::{Fault, RelPath, Revision, State};
+use crate::reactor::{Activity, Context, Shared};
+use crate::store::{Batch, Difference, Identity, Index, IndexError, ShareLock, Snapshot};
+use crate::sync::{Action, Conflict, Standing};
+use crate::wire::{ChangesReader, Known, Since, features};
+use exchanging::Exchange;
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::rc::Rc;
+use std::sync::mpsc;
+
+/// A folder in sync, or on its way there.
+pub(crate) struct Syncing {
+    place: Rc<Place>,
+    _lock: ShareLock,
+    options: SyncOptions,
+    /// This device, as it stands in the names of conflict copies.
+    device: String,
+    index: Index,
+    snapshot: Snapshot,
+    /// What of the share is in the base.
+    known: Known,
+    /// What the server has told beyond that.
+    told: Known,
+    remote: BTreeMap<RelPath, (Option<State>, Revision)>,
+    /// The index of the server is not the one that the base is of.
+    is_anew: bool,
+    local: BTreeMap<RelPath, Here>,
+    /// Contents of local files that were read.
+    roots: HashMap<RelPath, (Identity, [u8; 32])>,
+    looks: Looks,
+    /// The folder could be seen whole.
+    is_whole: bool,
+    stage: Stage,
+    hashing: Option<(RelPath, Hashing)>,
+    to_hash: VecDeque<RelPath>,
+    actions: VecDeque<Action>,
+    exchange: Exchange,
+    /// What actions of this plan made, by path.
+    made: HashMap<RelPath, Identity>,
+    batch: Batch,
+    /// Directories whose names changed here.
+    changed: BTreeSet<Option<RelPath>>,
+    /// The actions of the last plan, and how many of them came to something.
+    planned: usize,
+    done: usize,
+    rounds: u32,
+    /// Rounds in a row that came to nothing.
+    failures: u32,
+    conflicts: Vec<Conflict>,
+    writes: (
+        mpsc::Sender<Result<(), IndexError>>,
+        mpsc::Receiver<Result<(), IndexError>>,
+    ),
+    next_ticket: u64,
+    /// The server has said that there is more.
+    news: bool,
+    /// Why a look at the folder or the index failed.
+    failure: Option<JobError>,
+}
+
+/// What stands at a path of the folder that is not what was agreed.
+#[derive(Debug, Clone)]
+enum Here {
+    Found(State, Identity),
+    Gone,
+    Blocked,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// Not connected.
+    Away,
+    /// The server was asked.
+    Asking,
+    Looking,
+    Hashing,
+    Planning,
+    Acting,
+    /// Something is on its way.
+    Exchanging,
+    /// What was done here becomes durable.
+    Flushing,
+    /// The base is written.
+    Writing {
+        ticket: u64,
+    },
+    /// In sync, until something happens.
+    Resting,
+    Ended,
+}
+
+/// What a connection of a syncing client works with.
+pub(crate) struct Around<'a> {
+    pub(crate) core: &'a mut Core,
+    pub(crate) events: &'a mut Vec<ClientEvent>,
+    /// What is sent is remembered there.
+    pub(crate) deltas: &'a Rc<Deltas>,
+    pub(crate) resumes: &'a Rc<Resumes>,
+}
+
+/// How a step of it ended.
+pub(crate) enum Stepped {
+    /// There is more to do, or not for the moment.
+    On(Activity),
+    /// All is done.
+    Over(Result<(), JobError>),
+}
+
+/// Marks the tickets of these jobs.
+const SYNC_TICKET: u64 = 1 << 61;
+/// Rounds without an end: somebody changes the folder all the time, and there is always a next run.
+const ROUNDS_MAX: u32 = 50;
+
+impl Syncing {
+    /// The connection is open: a round begins.
+    pub(crate) fn begin(&mut self, session: &mut Session) -> Result<(), JobError> {
+        if session.machine.features() & features::SYNC == 0 {
+            return Err(JobError::Unsupported {
+                what: "to keep folders in sync",
+            });
+        }
+        self.looks.tree(None);
+        self.told = self.known;
+        self.remote.clear();
+        self.is_anew = false;
+        self.rounds = 0;
+        self.ask(session);
+        Ok(())
+    }
+
+    fn ask(&mut self, session: &mut Session) {
+        self.stage = Stage::Asking;
+        self.news = false;
+        session.machine.since(&Since {
+            known: self.told,
+            watch: self.options.watch,
+        });
+    }
+
+    /// The connection is gone: nothing that was on its way is certain.
+    pub(crate) fn reset(&mut self) {
+        self.stage = Stage::Away;
+        self.actions.clear();
+        self.exchange = Exchange::default();
+        self.made.clear();
+        self.local.clear();
+        // What was agreed before the connection broke is still true, and is written with what comes next.
+        self.looks = Looks::default();
+        self.hashing = None;
+        self.to_hash.clear();
+    }
+
+    /// A page of changes.
+    pub(crate) fn changes(&mut self, session: &mut Session, mut page: ChangesReader<'_>) -> Result<(), Fault> {
+        let head = page.head();
+        if head.anew {
+            self.remote.clear();
+            // Who knew nothing has lost nothing.
+            self.is_anew = self.known != Known::default();
+        }
+        while let Some(change) = page.next_change().map_err(|error| Fault::protocol(error.to_string()))? {
+            self.remote.insert(change.path, (change.state, change.revision));
+        }
+        self.told = head.known;
+        if head.more {
+            self.ask(session);
+        } else {
+            self.stage = Stage::Looking;
+        }
+        Ok(())
+    }
+
+    /// The server has more.
+    pub(crate) fn news(&mut self, revision: Revision) {
+        self.news |= revision > self.told.revision;
+    }
+
+    /// A bounded part of what is to do.
+    pub(crate) fn step(&mut self, cx: &mut Context<'_>, session: &mut Session, around: &mut Around<'_>) -> Stepped {
+        let stepped = match self.stage {
+            Stage::Away | Stage::Asking | Stage::Writing { .. } | Stage::Ended => Ok(Activity::Idle),
+            Stage::Looking => self.look(around),
+            Stage::Hashing => Ok(self.hash(around)),
+            Stage::Planning => self.plan(cx, session, around),
+            Stage::Acting => self.act(cx, session, around),
+            Stage::Exchanging => self.exchange_step(cx, session, around),
+            Stage::Flushing => self.flushed(cx, around),
+            Stage::Resting => {
+                if self.news {
+                    self.rounds = 0;
+                    self.ask(session);
+                }
+                Ok(Activity::Idle)
+            }
+        };
+        let stepped = match self.failure.take() {
+            Some(error) => Err(error),
+            None => stepped,
+        };
+        match stepped {
+            Ok(_) if self.stage == Stage::Ended => Stepped::Over(Ok(())),
+            Ok(activity) => Stepped::On(activity),
+            Err(error) => Stepped::Over(Err(error)),
+        }
+    }
+
+    fn look(&mut self, around: &mut Around<'_>) -> Result<Activity, JobError> {
+        let slice = Slice::begin();
+        self.place.root.forget_parents();
+        let mut found = Vec::new();
+        if !self.looks.begin() {
+            self.stage = Stage::Planning;
+            return Ok(Activity::More);
+        }
+        let mut more = true;
+        while more && !slice.is_over() {
+            let keep = &mut |_: &RelPath, _| crate::store::Keep::Yes;
+            more = self
+                .looks
+                .step(&self.place.root, &self.snapshot, keep, &mut found)
+                .map_err(|error| self.base_error(&error))?;
+        }
+        for difference in found {
+            self.differs(difference, around);
+        }
+        if !more {
+            self.is_whole &= self.looks.was_complete();
+            self.stage = Stage::Planning;
+        }
+        Ok(Activity::More)
+    }
+
+    fn differs(&mut self, difference: Difference, around: &mut Around<'_>) {
+        match difference {
+            Difference::Changed { entry, identity, .. } => {
+                let state = State::of(&entry);
+                self.local.insert(entry.path, Here::Found(state, identity));
+            }
+            Difference::Gone { path, .. } => {
+                self.local.insert(path, Here::Gone);
+            }
+            Difference::Special(path) => {
+                around.events.push(ClientEvent::Failed {
+                    path: path.to_string(),
+                    code: crate::model::ItemCode::Special,
+                    warning: true,
+                });
+                self.local.insert(path, Here::Blocked);
+            }
+            Difference::Failed(error) => {
+                log::warn!("{error}");
+                around.events.push(ClientEvent::Failed {
+                    path: crate::model::escape(error.path()),
+                    code: error.code(),
+                    warning: false,
+                });
+                if let Ok(path) = RelPath::parse(error.path()) {
+                    self.local.insert(path, Here::Blocked);
+                }
+            }
+        }
+    }
+
+    /// Reads files whose content decides.
+    fn hash(&mut self, around: &mut Around<'_>) -> Activity {
+        let slice = Slice::begin();
+        while !slice.is_over() {
+            let Some((path, hashing)) = self.next_to_hash() else {
+                self.stage = Stage::Planning;
+                return Activity::More;
+            };
+            let identity = hashing.identity();
+            match hashing.step(&mut around.core.scratch) {
+                Hashed::More(hashing) => self.hashing = Some((path, *hashing)),
+                Hashed::Done(id) => {
+                    self.roots.insert(path, (identity, id.root));
+                }
+                Hashed::Failed => {
+                    self.local.insert(path, Here::Blocked);
+                }
+            }
+        }
+        Activity::More
+    }
+
+    fn next_to_hash(&mut self) -> Option<(RelPath, Hashing)> {
+        if let Some(begun) = self.hashing.take() {
+            return Some(begun);
+        }
+        loop {
+            let path = self.to_hash.pop_front()?;
+            match self.place.root.open_file(&path) {
+                Ok(file) => return Some((path, Hashing::new(file))),
+                Err(error) => {
+                    log::info!("{error}");
+                    self.local.insert(path, Here::Blocked);
+                }
+            }
+        }
+    }
+
+    /// How far absence can be believed.
+    fn standing(&self) -> Standing {
+        match (self.is_anew, self.is_whole) {
+            (true, _) => Standing::NewEpoch,
+            (false, true) => Standing::Whole,
+            (false, false) => Standing::Partial,
+        }
+    }
+
+    /// A job ended; whether it was one of these.
+    pub(crate) fn completed(
+        &mut self,
+        shared: &mut Shared,
+        ticket: u64,
+        connection: Option<crate::reactor::ConnId>,
+    ) -> bool {
+        if ticket & SYNC_TICKET == 0 || ticket >> 62 != 0 {
+            return false;
+        }
+        if self.stage == (Stage::Writing { ticket }) {
+            self.written();
+        }
+        if let Some(id) = connection {
+            shared.wake(id);
+        }
+        true
+    }
+
+    /// What the helper thread has done for the folder.
+    fn flushed(&mut self, cx: &mut Context<'_>, around: &mut Around<'_>) -> Result<Activity, JobError> {
+        for done in around.core.committer.take_results(cx.id()) {
+            let Done::Closed { durable, .. } = done else { continue };
+            if durable.is_err() {
+                return Err(JobError::Target {
+                    path: self.place.root.path().display().to_string(),
+                    reason: "what was done there could not be made durable".to_owned(),
+                });
+            }
+            self.write(cx);
+        }
+        Ok(Activity::Idle)
+    }
+
+    /// Every conflict so far: what gave way, and where it is.
+    pub(crate) fn conflicts(&self) -> &[Conflict] {
+        &self.conflicts
+    }
+}

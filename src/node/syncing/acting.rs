@@ -1,0 +1,309 @@
+//! What a plan does to the folder of this device.
+//!
+//! Every action looks at what it finds first, and is skipped when that is not what it expects. Invariant: what
+//! disappears goes to the versions or to a conflict copy; nothing is overwritten.
+
+use super::exchanging::Exchange;
+use super::{Around, Here, Stage, Syncing};
+use crate::model::{ItemCode, Kind, Meta, RelPath, Revision, State};
+use crate::node::events::{Action as Told, ClientEvent, Figures, JobError};
+use crate::node::looking::found_at;
+use crate::node::peer::Session;
+use crate::node::slice::Slice;
+use crate::reactor::{Activity, Context};
+use crate::store::{self, Author, FileError, Identity, Keeping, publish};
+use crate::sync::{Action, Expected};
+
+impl Syncing {
+    /// Carries out actions, as far as there is time; those that need the server are gathered.
+    pub(super) fn act(
+        &mut self,
+        cx: &mut Context<'_>,
+        session: &mut Session,
+        around: &mut Around<'_>,
+    ) -> Result<Activity, JobError> {
+        let slice = Slice::begin();
+        self.place.root.forget_parents();
+        if let Some(versions) = &self.place.versions {
+            versions.forget_parents();
+        }
+        loop {
+            let Some(action) = self.actions.pop_front() else {
+                self.conclude(cx, around.core);
+                return Ok(Activity::Idle);
+            };
+            match Exchange::begin(action, &mut self.actions) {
+                Ok(exchange) => {
+                    self.stage = Stage::Exchanging;
+                    self.send_off(exchange, session);
+                    return Ok(Activity::Idle);
+                }
+                Err(action) => {
+                    let path = path_of(&action).clone();
+                    match self.act_here(action) {
+                        Ok(Some(told)) => around.events.push(ClientEvent::Item {
+                            path,
+                            action: told,
+                            size: 0,
+                            figures: Figures::default(),
+                        }),
+                        Ok(None) => {}
+                        Err(code) => self.failed(&path, code, around),
+                    }
+                }
+            }
+            if slice.is_over() {
+                return Ok(Activity::More);
+            }
+        }
+    }
+
+    pub(super) fn failed(&mut self, path: &RelPath, code: ItemCode, around: &mut Around<'_>) {
+        self.look_again(path);
+        // The other side, or the user, was quicker: the next round sees what there is.
+        if matches!(code, ItemCode::Stale | ItemCode::Vanished) {
+            return;
+        }
+        around.events.push(ClientEvent::Failed {
+            path: path.to_string(),
+            code,
+            warning: false,
+        });
+    }
+
+    /// One action on the folder or the base. Returns what the user is told.
+    fn act_here(&mut self, action: Action) -> Result<Option<Told>, ItemCode> {
+        match action {
+            Action::Agree {
+                path,
+                state,
+                revision,
+                expected,
+            } => {
+                let identity = self.check(&path, expected)?;
+                self.agree(&path, state, revision, identity);
+                Ok(None)
+            }
+            Action::Forget { path } => {
+                self.forget(&path);
+                Ok(None)
+            }
+            Action::KeepAside { path, copy, expected } => self.keep_aside(&path, copy, expected).map(Some),
+            Action::Rename {
+                from,
+                to,
+                state,
+                revision,
+            } => self.rename(&from, &to, state, revision).map(Some),
+            Action::MakeDirectory { path, state, revision } => self.make_directory(&path, state, revision),
+            Action::MakeLink {
+                path,
+                state,
+                revision,
+                expected,
+            } => self.make_link(&path, state, revision, expected).map(Some),
+            Action::SetMeta {
+                path,
+                state,
+                revision,
+                expected,
+            } => {
+                self.check(&path, expected)?;
+                self.place.root.set_meta(&path, &state.meta).map_err(code_of)?;
+                let made = self.identity_at(&path)?;
+                self.agree(&path, state, revision, made);
+                Ok(Some(Told::Touched))
+            }
+            Action::Remove { path, expected } => {
+                self.check(&path, expected)?;
+                let removed = match self.keeping() {
+                    Some(keeping) => self.place.root.remove_keeping(&path, &keeping),
+                    None => self.place.root.remove(&path),
+                };
+                removed.map_err(code_of)?;
+                self.changed.insert(path.parent());
+                self.forget(&path);
+                Ok(Some(Told::Deleted))
+            }
+            Action::Fetch { .. }
+            | Action::Send { .. }
+            | Action::SendMeta { .. }
+            | Action::SendMove { .. }
+            | Action::SendRemove { .. } => {
+                debug_assert!(false, "what needs the server is gathered");
+                Ok(None)
+            }
+        }
+    }
+
+    fn keep_aside(&mut self, path: &RelPath, copy: RelPath, expected: Expected) -> Result<Told, ItemCode> {
+        self.check(path, expected)?;
+        let mut name = copy;
+        let mut tries = 0;
+        loop {
+            match self.place.root.rename_new(path, &name) {
+                Ok(()) => break,
+                Err(error) if error.code() == ItemCode::InTheWay && tries < NAMES_MAX => {
+                    tries += 1;
+                    name = another(&name, tries).ok_or(ItemCode::BadPath)?;
+                }
+                Err(error) => return Err(code_of(error)),
+            }
+        }
+        self.changed.insert(path.parent());
+        // Nothing is agreed of what was moved away.
+        for row in self.snapshot.walk(Some(path)).map_err(|_| ItemCode::Io)? {
+            let (beneath, _) = row.map_err(|_| ItemCode::Io)?;
+            if !is_beneath(&beneath, path) {
+                break;
+            }
+            self.forget(&beneath);
+        }
+        self.forget(path);
+        self.looks.tree(Some(name));
+        Ok(Told::Replaced)
+    }
+
+    fn rename(&mut self, from: &RelPath, to: &RelPath, state: State, revision: Revision) -> Result<Told, ItemCode> {
+        self.check(from, Expected::Agreed)?;
+        for made in self.place.root.make_parents(to).map_err(code_of)? {
+            self.changed.insert(made.parent());
+            self.look_again(&made);
+        }
+        self.place.root.rename_new(from, to).map_err(code_of)?;
+        self.changed.extend([from.parent(), to.parent()]);
+        self.forget(from);
+        self.place.root.set_meta(to, &state.meta).map_err(code_of)?;
+        let made = self.identity_at(to)?;
+        self.agree(to, state, revision, made);
+        Ok(Told::Moved)
+    }
+
+    fn make_directory(&mut self, path: &RelPath, state: State, revision: Revision) -> Result<Option<Told>, ItemCode> {
+        let root = &self.place.root;
+        let made = root.make_directory(path).map_err(code_of)?;
+        let meta = Meta {
+            mode: state.meta.mode | OWNER,
+            ..state.meta
+        };
+        root.set_meta(path, &meta).map_err(code_of)?;
+        self.changed.insert(path.parent());
+        let identity = self.identity_at(path)?;
+        self.made.extend(identity.map(|identity| (path.clone(), identity)));
+        if meta.mode == state.meta.mode {
+            self.agree(path, state, revision, identity);
+        } else {
+            self.settled(path);
+        }
+        Ok((made == store::MadeDirectory::Created).then_some(Told::Created))
+    }
+
+    fn make_link(
+        &mut self,
+        path: &RelPath,
+        state: State,
+        revision: Revision,
+        expected: Expected,
+    ) -> Result<Told, ItemCode> {
+        let Kind::Symlink { target } = &state.kind else {
+            return Err(ItemCode::Other);
+        };
+        let identity = self.check(path, expected)?;
+        let (expected, told) = match identity {
+            None => (store::Expected::Absent, Told::Created),
+            Some(identity) => (store::Expected::Present(identity), Told::Replaced),
+        };
+        let staged = self.place.staging.symlink(path, target, &state.meta).map_err(code_of)?;
+        publish(&self.place.root, staged, &expected, self.keeping().as_ref()).map_err(code_of)?;
+        self.changed.insert(path.parent());
+        let made = self.identity_at(path)?;
+        self.agree(path, state, revision, made);
+        Ok(told)
+    }
+
+    fn keeping(&self) -> Option<Keeping<'_>> {
+        let author = Author::Local;
+        let versions = self.place.versions.as_ref();
+        versions.map(|versions| Keeping { versions, author })
+    }
+
+    fn identity_at(&self, path: &RelPath) -> Result<Option<Identity>, ItemCode> {
+        let found = found_at(&self.place.root, path).map_err(code_of)?;
+        Ok(found.map(|(_, identity)| identity))
+    }
+
+    /// What must stand at the path for the action; `None` when nothing must.
+    pub(super) fn wanted(&self, path: &RelPath, expected: Expected) -> Result<Option<(Identity, bool)>, ItemCode> {
+        let known = match expected {
+            Expected::Absent => return Ok(None),
+            Expected::Agreed => {
+                let record = self.snapshot.get(path).map_err(|_| ItemCode::Io)?;
+                let record = record.filter(store::Record::is_live);
+                record.and_then(|record| {
+                    let is_directory = record.state.is_some_and(|state| state.kind == Kind::Directory);
+                    Some((record.identity?, is_directory))
+                })
+            }
+            Expected::Surveyed => match (self.made.get(path), self.local.get(path)) {
+                (Some(made), _) => Some((*made, true)),
+                (None, Some(Here::Found(state, identity))) => Some((*identity, state.kind == Kind::Directory)),
+                (None, _) => None,
+            },
+        };
+        known.map(Some).ok_or(ItemCode::Stale)
+    }
+
+    /// Looks whether what stands at the path is what the action expects. Returns its identity, as it was then.
+    pub(super) fn check(&self, path: &RelPath, expected: Expected) -> Result<Option<Identity>, ItemCode> {
+        let wanted = self.wanted(path, expected)?;
+        let found = found_at(&self.place.root, path).map_err(code_of)?;
+        match (wanted, found) {
+            (None, None) => Ok(None),
+            (Some((was, true)), Some((entry, now))) if entry.kind == Kind::Directory && was.same_inode(&now) => {
+                Ok(Some(now))
+            }
+            (Some((was, false)), Some((entry, now))) if entry.kind != Kind::Directory && was.same_content(&now) => {
+                Ok(Some(was))
+            }
+            _ => Err(ItemCode::Stale),
+        }
+    }
+}
+
+/// What the owner of a directory may do, so that things can be put into it.
+const OWNER: u32 = 0o700;
+/// Names of a conflict copy that are tried.
+const NAMES_MAX: u32 = 99;
+
+fn code_of(error: FileError) -> ItemCode {
+    log::info!("{error}");
+    error.code()
+}
+
+fn is_beneath(path: &RelPath, top: &RelPath) -> bool {
+    let rest = path.as_bytes().strip_prefix(top.as_bytes());
+    rest.is_some_and(|rest| rest.first() == Some(&b'/'))
+}
+
+/// The next name after one that is taken.
+fn another(name: &RelPath, number: u32) -> Option<RelPath> {
+    let bytes = [name.as_bytes(), format!("-{}", number + 1).as_bytes()].concat();
+    RelPath::parse(&bytes).ok()
+}
+
+pub(super) fn path_of(action: &Action) -> &RelPath {
+    match action {
+        Action::Agree { path, .. }
+        | Action::Forget { path }
+        | Action::KeepAside { path, .. }
+        | Action::MakeDirectory { path, .. }
+        | Action::MakeLink { path, .. }
+        | Action::SetMeta { path, .. }
+        | Action::Remove { path, .. }
+        | Action::Fetch { path, .. }
+        | Action::Send { path, .. }
+        | Action::SendMeta { path, .. }
+        | Action::SendRemove { path, .. } => path,
+        Action::Rename { to, .. } | Action::SendMove { to, .. } => to,
+    }
+}

@@ -1,0 +1,240 @@
+//! The folder of a sync: its lock, its base, and what it remembers of its share.
+//!
+//! Invariant: a folder belongs to one share; it is never quietly tied to another.
+
+use super::{Exchange, Stage, Syncing};
+use crate::model::{Epoch, Link, Revision};
+use crate::node::looking::Looks;
+use crate::node::options::SyncOptions;
+use crate::node::place::Place;
+use crate::node::resumes::Resumes;
+use crate::store::{
+    Batch, FileError, FoundIndex, Index, IndexError, IndexOptions, Journal, LockError, Root, ShareLock,
+};
+use crate::store::{folder_link, set_folder_link};
+use crate::wire::Known;
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::path::Path;
+use std::rc::Rc;
+use std::sync::mpsc;
+
+/// Name of what the base keeps beside its records.
+const KNOWN: &str = "known";
+
+/// Why a folder cannot be synced.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FolderError {
+    /// It is not there, or cannot be used.
+    #[error("cannot use the folder {path}: {reason}")]
+    Unusable {
+        /// As given.
+        path: String,
+        /// From the system.
+        reason: String,
+    },
+    /// Another process works on it.
+    #[error("another syncline works on the folder {path} ({holder})")]
+    Locked {
+        /// As given.
+        path: String,
+        /// What it says of itself.
+        holder: String,
+    },
+    /// It was never synced, and no link was given.
+    #[error("the folder {path} does not know what to sync with")]
+    Unlinked {
+        /// As given.
+        path: String,
+    },
+    /// It is synced with something else.
+    #[error("the folder {path} is synced with {share} already")]
+    Linked {
+        /// As given.
+        path: String,
+        /// `HOST:PORT/SHARE`.
+        share: String,
+    },
+    /// What it remembers cannot be read.
+    #[error("what the folder {path} remembers of its share cannot be read: {reason}")]
+    Base {
+        /// As given.
+        path: String,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// The folder, with the link that it is synced by.
+pub(crate) struct Folder {
+    pub(crate) syncing: Syncing,
+    pub(crate) link: Link,
+}
+
+impl Folder {
+    /// Opens the folder; `link` is what the user gave. It is made when there is a link and no folder.
+    pub(crate) fn open(
+        path: &Path,
+        link: Option<&Link>,
+        options: SyncOptions,
+        device: &str,
+    ) -> Result<Folder, FolderError> {
+        let shown = crate::model::escape(std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str()));
+        let unusable = |error: FileError| FolderError::Unusable {
+            path: shown.clone(),
+            reason: error.reason(),
+        };
+        let root = match link {
+            Some(_) => Root::create(path),
+            None => Root::open(path),
+        };
+        let root = root.map_err(unusable)?;
+        let lock = ShareLock::acquire(&root).map_err(|error| match error {
+            LockError::Held { holder } => FolderError::Locked {
+                path: shown.clone(),
+                holder,
+            },
+            LockError::ReadOnly => FolderError::Unusable {
+                path: shown.clone(),
+                reason: "it cannot be written to".to_owned(),
+            },
+            LockError::File(error) => unusable(error),
+        })?;
+        let base_error = |error: &IndexError| FolderError::Base {
+            path: shown.clone(),
+            reason: error.to_string(),
+        };
+        let opened = Index::open(&root, IndexOptions::default()).map_err(|error| base_error(&error))?;
+        if let FoundIndex::Damaged { moved_to, reason } = &opened.found {
+            log::error!(
+                "{shown}: what it remembers of its share could not be read ({reason}); it is synced as for the first time, and \
+                 the old one is kept as .syncline/{moved_to}"
+            );
+        }
+        let index = opened.index;
+        let snapshot = index.snapshot().map_err(|error| base_error(&error))?;
+        let kept: Option<Link> = folder_link(&root).map_err(unusable)?.and_then(|text| text.parse().ok());
+        let same = |a: &Link, b: &Link| a.share == b.share && a.path == b.path;
+        let link = match (link, kept) {
+            (None, None) => return Err(FolderError::Unlinked { path: shown }),
+            (None, Some(kept)) => kept,
+            (Some(link), Some(kept)) if !same(link, &kept) && snapshot.live() > 0 => {
+                let share = format!("{}/{}", kept.authority(), kept.share);
+                return Err(FolderError::Linked { path: shown, share });
+            }
+            (Some(link), _) => link.clone(),
+        };
+        let known = snapshot.value(KNOWN).map_err(|error| base_error(&error))?;
+        let known = known.and_then(|bytes| decode_known(&bytes)).unwrap_or_default();
+        let mut place = Place::new(root, options.durability).keeping_versions();
+        place.resumes = Resumes::of(Journal::open(&place.root));
+        place.notices = std::cell::RefCell::new(Some(Vec::new()));
+        let recovered = place.recover();
+        if recovered.is_something() {
+            log::info!("{shown}: found after an earlier run: {recovered}");
+        }
+        let remembered = without_secret(&link);
+        set_folder_link(&place.root, &remembered).map_err(unusable)?;
+        let syncing = Syncing {
+            place: Rc::new(place),
+            _lock: lock,
+            options,
+            device: legal_name(device),
+            index,
+            snapshot,
+            known,
+            told: known,
+            remote: BTreeMap::new(),
+            is_anew: false,
+            local: BTreeMap::new(),
+            roots: HashMap::new(),
+            looks: Looks::default(),
+            is_whole: true,
+            stage: Stage::Away,
+            hashing: None,
+            to_hash: VecDeque::new(),
+            actions: VecDeque::new(),
+            exchange: Exchange::default(),
+            made: HashMap::new(),
+            batch: Batch::new(),
+            changed: BTreeSet::new(),
+            planned: 0,
+            done: 0,
+            rounds: 0,
+            failures: 0,
+            conflicts: Vec::new(),
+            writes: mpsc::channel(),
+            next_ticket: 0,
+            news: false,
+            failure: None,
+        };
+        Ok(Folder { syncing, link })
+    }
+}
+
+/// What the folder is synced with.
+///
+/// # Errors
+/// [`FolderError::Unlinked`] when it never was, [`FolderError::Unusable`] when it cannot be read.
+pub fn linked(path: &Path) -> Result<Link, FolderError> {
+    let shown = crate::model::escape(std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str()));
+    let found = Root::open(path).and_then(|root| folder_link(&root));
+    let found = found.map_err(|error| FolderError::Unusable {
+        path: shown.clone(),
+        reason: error.reason(),
+    })?;
+    found
+        .and_then(|text| text.parse().ok())
+        .ok_or(FolderError::Unlinked { path: shown })
+}
+
+impl Syncing {
+    /// From the next write on, the base is of all that the server has told.
+    pub(super) fn catch_up(&mut self) {
+        if self.known != self.told {
+            self.known = self.told;
+            self.batch.set_value(KNOWN, &encode_known(&self.known));
+        }
+        self.is_anew = false;
+    }
+}
+
+fn encode_known(known: &Known) -> Vec<u8> {
+    [known.epoch.0, known.revision.0, known.mark]
+        .iter()
+        .flat_map(|number| number.to_le_bytes())
+        .collect()
+}
+
+fn decode_known(bytes: &[u8]) -> Option<Known> {
+    let number = |index: usize| {
+        let bytes = bytes.get(8 * index..8 * index + 8)?;
+        Some(u64::from_le_bytes(bytes.try_into().ok()?))
+    };
+    Some(Known {
+        epoch: Epoch(number(0)?),
+        revision: Revision(number(1)?),
+        mark: number(2)?,
+    })
+}
+
+/// What is remembered: a secret is good once.
+fn without_secret(link: &Link) -> String {
+    let bare = Link {
+        secret: None,
+        ..link.clone()
+    };
+    bare.to_string()
+}
+
+/// What may stand in the name of a file.
+fn legal_name(device: &str) -> String {
+    let legal = |letter: char| {
+        if letter.is_alphanumeric() || "-_.".contains(letter) {
+            letter
+        } else {
+            '-'
+        }
+    };
+    let name: String = device.chars().map(legal).take(40).collect();
+    if name.is_empty() { "device".to_owned() } else { name }
+}

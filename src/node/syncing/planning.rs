@@ -1,0 +1,199 @@
+//! From what both sides have to a plan, and from there to the next step.
+//!
+//! Changes nothing. Invariant: nothing is planned on the word of a page or a look that was not complete.
+
+use super::base::{Agreements, agreed_of};
+use super::{Around, Here, ROUNDS_MAX, Stage, Syncing};
+use crate::model::{RelPath, Revision};
+use crate::node::events::{ClientEvent, JobError};
+use crate::node::options::MaxDelete;
+use crate::node::peer::Session;
+use crate::reactor::{Activity, Context};
+use crate::store::stamp_now;
+use crate::sync::{Brake, Case, Cases, Found, Local, Names, Plan, Remote, Settings, Standing, plan};
+
+impl Syncing {
+    pub(super) fn plan(
+        &mut self,
+        cx: &mut Context<'_>,
+        session: &mut Session,
+        around: &mut Around<'_>,
+    ) -> Result<Activity, JobError> {
+        if self.planned > 0 {
+            // A plan was carried out: what the server made of it is asked before the next one.
+            return self.next_round(session);
+        }
+        let cases = self.cases()?;
+        let stamp = stamp_now();
+        let settings = Settings {
+            mode: self.options.mode,
+            standing: self.standing(),
+            brake: brake_of(self.options.max_delete),
+            entries: self.snapshot.live(),
+            stamp: &stamp,
+            device: &self.device,
+            names: Names::Exact,
+        };
+        let planned = plan(&cases, &Agreements(&self.snapshot), &settings);
+        if !planned.hash.is_empty() {
+            self.to_hash = planned.hash.into();
+            self.stage = Stage::Hashing;
+            return Ok(Activity::More);
+        }
+        if let Some(stop) = planned.stop {
+            return Err(JobError::MassDelete {
+                deletions: stop.deletions,
+                existing: stop.entries,
+            });
+        }
+        Ok(self.begin_actions(cx, planned, around))
+    }
+
+    fn begin_actions(&mut self, cx: &mut Context<'_>, planned: Plan, around: &mut Around<'_>) -> Activity {
+        for conflict in planned.conflicts {
+            let is_known = self
+                .conflicts
+                .iter()
+                .any(|one| one.copy == conflict.copy && one.path == conflict.path);
+            if is_known {
+                continue;
+            }
+            around.events.push(ClientEvent::Conflict {
+                path: conflict.path.clone(),
+                copy: conflict.copy.clone(),
+            });
+            self.conflicts.push(conflict);
+        }
+        for held in &planned.held {
+            log::info!("{} is left as it is: {:?}", held.path, held.reason);
+        }
+        let is_open = !planned.held.is_empty();
+        self.actions = planned.actions.into();
+        (self.planned, self.done) = (self.actions.len(), 0);
+        if self.planned > 0 {
+            self.stage = Stage::Acting;
+            return Activity::More;
+        }
+        // In sync, as far as it can be.
+        if !is_open && self.standing() != Standing::Partial {
+            self.remote.clear();
+            self.catch_up();
+        }
+        if !self.batch.is_empty() {
+            self.write(cx);
+            return Activity::Idle;
+        }
+        self.rest(around);
+        Activity::More
+    }
+
+    fn rest(&mut self, around: &mut Around<'_>) {
+        self.roots.clear();
+        around.events.push(ClientEvent::InSync {
+            entries: self.snapshot.live(),
+            revision: self.known.revision,
+        });
+        self.stage = if self.options.watch {
+            Stage::Resting
+        } else {
+            Stage::Ended
+        };
+    }
+
+    fn next_round(&mut self, session: &mut Session) -> Result<Activity, JobError> {
+        let (planned, done) = (std::mem::take(&mut self.planned), std::mem::take(&mut self.done));
+        self.made.clear();
+        self.rounds += 1;
+        if done == 0 && planned > 0 && !self.news {
+            self.failures += 1;
+        } else {
+            self.failures = 0;
+        }
+        // Nothing came of anything: the next run may find it otherwise, this one would go in circles.
+        if self.failures >= 2 || self.rounds >= ROUNDS_MAX {
+            self.stage = if self.options.watch {
+                Stage::Resting
+            } else {
+                Stage::Ended
+            };
+            return Ok(Activity::More);
+        }
+        self.ask(session);
+        Ok(Activity::Idle)
+    }
+
+    /// Every path at which a side differs from the base.
+    fn cases(&mut self) -> Result<Cases, JobError> {
+        let mut cases = Cases::new();
+        let is_anew = self.is_anew;
+        let mut paths: Vec<RelPath> = self.local.keys().chain(self.remote.keys()).cloned().collect();
+        if is_anew {
+            for row in self.snapshot.walk(None).map_err(|error| self.base_error(&error))? {
+                paths.push(row.map_err(|error| self.base_error(&error))?.0);
+            }
+        }
+        paths.sort_unstable();
+        paths.dedup();
+        for path in paths {
+            let record = self.snapshot.get(&path).map_err(|error| self.base_error(&error))?;
+            let base = record.and_then(agreed_of);
+            let remote = match self.remote.get(&path) {
+                Some((state, revision)) => {
+                    let is_agreed = base.as_ref().map_or(state.is_none(), |base| base.revision == *revision);
+                    match is_agreed && !is_anew {
+                        true => Remote::Unchanged,
+                        false => Remote::Changed {
+                            state: state.clone(),
+                            revision: *revision,
+                        },
+                    }
+                }
+                None if is_anew => Remote::Changed {
+                    state: None,
+                    revision: Revision::NONE,
+                },
+                None => Remote::Unchanged,
+            };
+            let local = self.local_of(&path);
+            if local == Local::Unchanged && remote == Remote::Unchanged {
+                continue;
+            }
+            cases.insert(
+                path,
+                Case {
+                    base,
+                    sent: None,
+                    local,
+                    remote,
+                },
+            );
+        }
+        Ok(cases)
+    }
+
+    fn local_of(&self, path: &RelPath) -> Local {
+        match self.local.get(path) {
+            None => Local::Unchanged,
+            Some(Here::Gone) => Local::Gone,
+            Some(Here::Blocked) => Local::Blocked,
+            Some(Here::Found(state, identity)) => {
+                let mut state = state.clone();
+                let known = self.roots.get(path).filter(|(was, _)| was.same_content(identity));
+                state.root = known.map(|(_, root)| *root);
+                Local::Found(Found {
+                    state,
+                    file: identity.inode(),
+                })
+            }
+        }
+    }
+}
+
+fn brake_of(max_delete: MaxDelete) -> Option<Brake> {
+    match max_delete {
+        MaxDelete::Default => Some(Brake::default()),
+        MaxDelete::Count(count) => Some(Brake { count, percent: 0 }),
+        MaxDelete::Percent(percent) => Some(Brake { count: 0, percent }),
+        MaxDelete::Unlimited => None,
+    }
+}
