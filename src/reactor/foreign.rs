@@ -49,7 +49,9 @@ impl Foreign {
     }
 
     fn find(&self, key: u64) -> Option<usize> {
-        self.slots.iter().position(|slot| slot.is_some_and(|slot| slot.key == key))
+        self.slots
+            .iter()
+            .position(|slot| slot.is_some_and(|slot| slot.key == key))
     }
 
     /// The next in line.

@@ -185,11 +185,17 @@ impl Ignore {
     fn push(&mut self, root: &Root, directory: Option<RelPath>) {
         let left = directory.as_ref().and_then(|path| {
             let decision = self.decide(path, Shape::Directory);
-            (decision.keeps() == Keep::No).then(|| self.reason_of(&decision)).flatten()
+            (decision.keeps() == Keep::No)
+                .then(|| self.reason_of(&decision))
+                .flatten()
         });
         let path = directory.as_ref().map_or(&b""[..], RelPath::as_bytes);
         let above = self.levels.last().map_or(0, |level| level.bytes);
-        let mut rules = if left.is_some() { Loaded::None } else { self.load(root, path) };
+        let mut rules = if left.is_some() {
+            Loaded::None
+        } else {
+            self.load(root, path)
+        };
         let mut bytes = above + rules.bytes();
         if bytes > IGNORE_ACTIVE_BYTES_MAX {
             self.complain(path, Fault::TooMuchTogether);

@@ -6,9 +6,7 @@
 //!
 //! Invariant: what is kept of a file is bounded, and whatever is left out of it is told as a problem.
 
-use crate::model::limits::{
-    FILTER_RULE_BYTES_MAX, IGNORE_ACTIVE_BYTES_MAX, IGNORE_FILE_BYTES_MAX, IGNORE_RULES_MAX,
-};
+use crate::model::limits::{FILTER_RULE_BYTES_MAX, IGNORE_ACTIVE_BYTES_MAX, IGNORE_FILE_BYTES_MAX, IGNORE_RULES_MAX};
 use crate::model::{Escaped, RelPath};
 use crate::store::glob::{Glob, GlobError};
 use crate::store::scan::{Keep, Shape};
@@ -227,7 +225,10 @@ mod tests {
 
     fn texts(file: &RuleFile) -> Vec<(u32, String, Keep)> {
         let text = |rule: &CompiledRule| String::from_utf8(rule.text.to_vec()).unwrap();
-        file.rules.iter().map(|rule| (rule.line, text(rule), rule.keeps)).collect()
+        file.rules
+            .iter()
+            .map(|rule| (rule.line, text(rule), rule.keeps))
+            .collect()
     }
 
     // Protects users' habits: comments, spaces, line ends and escapes are read as git reads them.
@@ -245,7 +246,10 @@ mod tests {
             (10, " #g", Keep::No),
             (11, "last", Keep::No),
         ];
-        assert_eq!(texts(&file), want.map(|(line, text, keeps)| (line, text.to_owned(), keeps)));
+        assert_eq!(
+            texts(&file),
+            want.map(|(line, text, keeps)| (line, text.to_owned(), keeps))
+        );
     }
 
     // Protects the user from rules that silently do nothing, and the rest of the file from one wrong line.
@@ -255,20 +259,29 @@ mod tests {
         let (file, faults) = parse(format!("a[\n{long}\nb\n").as_bytes());
         assert_eq!(texts(&file), [(3, "b".to_owned(), Keep::No)]);
         let reason = GlobError::OpenClass;
-        assert_eq!(faults, [Fault::Pattern { line: 1, reason }, Fault::LongRule { line: 2 }]);
+        assert_eq!(
+            faults,
+            [Fault::Pattern { line: 1, reason }, Fault::LongRule { line: 2 }]
+        );
         let problem = IgnoreProblem {
             file: RelPath::parse(b"d\x1b/.synclineignore").unwrap(),
             fault: faults[0].clone(),
         };
         let text = problem.to_string();
-        assert!(text.starts_with("line 1 of d\\u{1b}/.synclineignore has no effect: a [ has no ]"), "{text}");
+        assert!(
+            text.starts_with("line 1 of d\\u{1b}/.synclineignore has no effect: a [ has no ]"),
+            "{text}"
+        );
     }
 
     // Row 14. Protects memory and the loop from a file that a peer sent.
     #[test]
     fn row_14_a_file_of_rules_is_bounded() {
         let (file, faults) = parse(&b"a\n".repeat(IGNORE_RULES_MAX + 1));
-        assert_eq!((file.rules.len(), &faults[..]), (IGNORE_RULES_MAX, &[Fault::ManyRules][..]));
+        assert_eq!(
+            (file.rules.len(), &faults[..]),
+            (IGNORE_RULES_MAX, &[Fault::ManyRules][..])
+        );
         let mut faults = Vec::new();
         let file = RuleFile::parse(b"a\nb", true, |fault| faults.push(fault));
         assert_eq!(texts(&file), [(1, "a".to_owned(), Keep::No)], "half a line is no rule");

@@ -106,12 +106,17 @@ impl Watch {
             path: root.path().to_owned(),
             why,
         };
-        let inotify = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)
-            .map_err(|errno| failed(Shortage::of(errno)))?;
+        let inotify =
+            inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC).map_err(|errno| failed(Shortage::of(errno)))?;
         let top = root.directory().as_fd();
         // First the one above: where both are one directory (of "/"), the mask that is set last stays.
-        let above = openat(top, "..", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-            .and_then(|above| add(&inotify, above.as_fd(), ABOVE_MASK));
+        let above = openat(
+            top,
+            "..",
+            OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )
+        .and_then(|above| add(&inotify, above.as_fd(), ABOVE_MASK));
         let wd = add(&inotify, top, ROOT_MASK).map_err(|errno| failed(Shortage::of(errno)))?;
         let stat = fstat(top).map_err(|errno| failed(Shortage::Other(errno)))?;
         Ok(Watch {
@@ -187,7 +192,7 @@ impl Watch {
     }
 
     fn read_once(&mut self, buffer: &mut Vec<u8>, out: &mut Vec<Notice>) -> Result<(), Errno> {
-        // A second descriptor, so that the reader does not borrow all of the watch.
+        // Copied out, since handling them may set watches.
         let mut reader = inotify::Reader::new(self.inotify.as_fd(), buffer.spare_capacity_mut());
         let mut events = Vec::new();
         loop {
@@ -199,6 +204,7 @@ impl Watch {
             }
         }
         self.drained = false;
+        self.walk.note_news();
         for (wd, what, name) in events {
             self.handle_event(wd, what, name.as_deref(), out);
         }

@@ -62,7 +62,11 @@ impl Pending {
     }
 
     fn due(&self) -> Tick {
-        let quiet = if self.is_open { SETTLE_OPEN_QUIET_MS } else { SETTLE_QUIET_MS };
+        let quiet = if self.is_open {
+            SETTLE_OPEN_QUIET_MS
+        } else {
+            SETTLE_QUIET_MS
+        };
         let latest = match self.closed {
             Some(closed) => closed + SETTLE_LATEST_MS,
             None => self.first + SETTLE_OPEN_LATEST_MS,
@@ -129,7 +133,11 @@ impl Settle {
                 continue;
             }
             let removed = self.remove(&path)?;
-            return Some(if removed.is_tree { Dirt::Tree(path) } else { Dirt::Path(path) });
+            return Some(if removed.is_tree {
+                Dirt::Tree(path)
+            } else {
+                Dirt::Path(path)
+            });
         }
         None
     }

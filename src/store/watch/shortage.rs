@@ -80,7 +80,12 @@ impl fmt::Display for Unwatched {
         let first: &[u8] = self.first.as_ref().map_or(b".", RelPath::as_bytes);
         match self.directories {
             0 | 1 => write!(f, "{} is not watched: {}", Escaped(first), self.why),
-            more => write!(f, "{more} directories are not watched, the first is {}: {}", Escaped(first), self.why),
+            more => write!(
+                f,
+                "{more} directories are not watched, the first is {}: {}",
+                Escaped(first),
+                self.why
+            ),
         }
     }
 }
@@ -104,7 +109,10 @@ impl fmt::Display for Shortage {
                     limit.raised(INSTANCES_PROPOSED_MIN)
                 )
             }
-            Shortage::Bound(most) => write!(f, "at most {most} directories of a folder are watched; ignore or split some"),
+            Shortage::Bound(most) => write!(
+                f,
+                "at most {most} directories of a folder are watched; ignore or split some"
+            ),
             Shortage::NoProc => f.write_str("/proc is not mounted; mount it to have changes noticed at once"),
             Shortage::Unreadable => f.write_str("its listing may not be read; allow it with chmod u+rx"),
             Shortage::Other(errno) => write!(f, "{}", crate::model::system_reason(&(*errno).into())),
@@ -165,15 +173,27 @@ mod tests {
             why: Shortage::Watches,
         };
         let text = unwatched.to_string();
-        assert!(text.starts_with("3 directories are not watched, the first is a\\nb: "), "{text}");
-        assert!(text.contains("sudo sysctl fs.inotify.max_user_watches=") || text.contains("sudo sysctl user.max_"), "{text}");
+        assert!(
+            text.starts_with("3 directories are not watched, the first is a\\nb: "),
+            "{text}"
+        );
+        assert!(
+            text.contains("sudo sysctl fs.inotify.max_user_watches=") || text.contains("sudo sysctl user.max_"),
+            "{text}"
+        );
         let limit = |value| Limit {
             name: "fs.inotify.max_user_watches".to_owned(),
             value,
         };
         assert_eq!(limit(Some(8192)).raised(524_288), "fs.inotify.max_user_watches=524288");
-        assert_eq!(limit(Some(524_288)).raised(524_288), "fs.inotify.max_user_watches=1048576");
-        assert_eq!(limit(Some(600_000)).raised(524_288), "fs.inotify.max_user_watches=2097152");
+        assert_eq!(
+            limit(Some(524_288)).raised(524_288),
+            "fs.inotify.max_user_watches=1048576"
+        );
+        assert_eq!(
+            limit(Some(600_000)).raised(524_288),
+            "fs.inotify.max_user_watches=2097152"
+        );
         assert_eq!(limit(None).raised(524_288), "fs.inotify.max_user_watches=524288");
     }
 }
