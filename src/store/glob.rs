@@ -88,7 +88,8 @@ impl Glob {
         let mut segments = Vec::new();
         for segment in pattern.split(|&byte| byte == b'/') {
             segments.push(match segment {
-                b"**" => Segment::AnyDepth,
+                // As git has it, three stars are two.
+                [b'*', b'*', rest @ ..] if rest.iter().all(|&byte| byte == b'*') => Segment::AnyDepth,
                 name => Segment::Name(parse_name(name)?),
             });
         }
@@ -340,6 +341,7 @@ mod tests {
                 &["ab", "x/a/b", "a/x/bc"],
             ),
             ("a/**/b/**/c", &["a/b/c", "a/b/b/x/c", "a/b/c/c"], &["a/c", "a/b"]),
+            ("a/***/b", &["a/b", "a/x/y/b"], &["ab", "x/a/b"]),
             ("a**b", &["ab", "axxb", "x/ab"], &["a/b"]),
             ("**", &["a", "a/b"], &[]),
             ("f?o", &["foo", "a/f.o"], &["fo", "fooo"]),

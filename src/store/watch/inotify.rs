@@ -192,7 +192,7 @@ impl Watch {
     }
 
     fn read_once(&mut self, buffer: &mut Vec<u8>, out: &mut Vec<Notice>) -> Result<(), Errno> {
-        // A second descriptor, so that the reader does not borrow all of the watch.
+        // Copied out, since handling them may set watches.
         let mut reader = inotify::Reader::new(self.inotify.as_fd(), buffer.spare_capacity_mut());
         let mut events = Vec::new();
         loop {
@@ -204,6 +204,7 @@ impl Watch {
             }
         }
         self.drained = false;
+        self.walk.note_news();
         for (wd, what, name) in events {
             self.handle_event(wd, what, name.as_deref(), out);
         }

@@ -3,8 +3,9 @@
 //! 1. **Look** at a name in a watched directory: whatever directory stands there is watched and takes that
 //!    place; if there is none, what stood there loses its place.
 //! 2. **List** a directory that was not listed in this round: each directory in it is looked at.
-//! 3. A look or listing whose own directory is not where it should be is **stuck**: something was renamed,
-//!    and the event that says so is under way. It is tried again when the events were read.
+//! 3. A look or listing whose own directory is not where it should be is **stuck**: something was renamed, and
+//!    the look that finds out is still to come. It is tried again when more events were read, and never just so:
+//!    it may be for good that something else is mounted there. Also when something else found its place.
 //! 4. When nothing is left, what a whole round did not meet loses its place, and what has no place is given up.
 //!
 //! Awkward cases: a directory with content appears (its watch comes later than the content: it is told as a
@@ -32,6 +33,10 @@ pub(super) struct Walk {
     lists: VecDeque<Wd>,
     listing: Option<Listing>,
     stuck: Vec<Stuck>,
+    /// Events were read since what is stuck was tried.
+    has_news: bool,
+    /// [`Table::changes`](super::table::Table::changes) when what is stuck was tried.
+    tried_at: u64,
     is_round: bool,
     /// The first round is over: what is found from now on is news.
     is_settled: bool,
@@ -86,8 +91,19 @@ impl Walk {
         self.looks.len() + self.stuck.len()
     }
 
-    /// The events were read: what was stuck may work now.
+    /// Events were read.
+    pub(super) fn note_news(&mut self) {
+        self.has_news = true;
+    }
+
+    /// All events were read: what was stuck may work now, if there was any.
     pub(super) fn resume(&mut self) {
+        if std::mem::take(&mut self.has_news) {
+            self.retry();
+        }
+    }
+
+    fn retry(&mut self) {
         for stuck in self.stuck.drain(..) {
             match stuck {
                 Stuck::Look(place) => _ = self.looks.insert(place),
@@ -120,6 +136,8 @@ impl Watch {
             } else if let Some(wd) = self.walk.lists.pop_front() {
                 self.begin_listing(wd);
                 spent += 1;
+            } else if self.retry_stuck() {
+                // What was found meanwhile may be where it belongs.
             } else if std::mem::take(&mut self.walk.is_round) {
                 self.walk.is_settled = true;
                 self.table.sweep();
@@ -151,7 +169,7 @@ impl Watch {
         }
     }
 
-    /// Opens a watched directory; `None` when it does not stand where it should.
+    /// Opens a watched directory; `None` when it does not stand where it should, or nowhere.
     fn reach(&self, wd: Wd, inode: Inode, access: OFlags) -> Result<Option<OwnedFd>, Errno> {
         let Some(mut path) = self.table.path(wd) else {
             return Ok(None);
@@ -169,9 +187,16 @@ impl Watch {
         Ok(((stat.st_dev, stat.st_ino) == inode).then_some(directory))
     }
 
+    fn retry_stuck(&mut self) -> bool {
+        if self.walk.stuck.is_empty() || self.walk.tried_at == self.table.changes() {
+            return false;
+        }
+        self.walk.tried_at = self.table.changes();
+        self.walk.retry();
+        true
+    }
+
     fn stick(&mut self, stuck: Stuck) {
-        // What is reported after this read may be what is missing.
-        self.drained = false;
         self.walk.stuck.push(stuck);
     }
 
@@ -197,12 +222,12 @@ impl Watch {
             let _ = inotify::remove_watch(&self.inotify, wd);
             return self.miss(&place, path, Shortage::Bound(self.watches_max), out);
         }
-        match self.table.attach(wd, (stat.st_dev, stat.st_ino), place) {
+        match self.table.attach(wd, (stat.st_dev, stat.st_ino), &place) {
             Attached::Same => {}
             Attached::New | Attached::Moved if !self.walk.is_settled => {}
             // What came into it before the watch was set is told by this only.
             Attached::New | Attached::Moved => out.push(Notice::Changed(Dirt::Tree(path))),
-            Attached::Circle => return self.lose(out),
+            Attached::Circle => return self.stick(Stuck::Look(place)),
         }
         if self.table.visit(wd) {
             self.walk.lists.push_back(wd);
