@@ -192,7 +192,7 @@ fn writes(criterion: &mut Criterion) {
     }
     group.throughput(Throughput::Elements(1));
     group.bench_function("snapshot", |b| {
-        b.iter(|| black_box(index.snapshot().expect("it is open")))
+        b.iter(|| black_box(index.snapshot().expect("it is open")));
     });
     group.finish();
 }
