@@ -1,7 +1,8 @@
 //! What a look at a folder costs in which nothing has changed, and what its index costs.
 //!
 //! Never reads a file, and flushes only to memory (`/dev/shm`, where it is). `SYNCLINE_SURVEY_FILES` sets
-//! the number of files, 100,000 without it; sizes and memory are printed.
+//! the number of files, 100,000 without it, `SYNCLINE_SURVEY_DIRECTORY` how many are in one directory, 100
+//! without it. Sizes, memory and processor time are printed.
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use std::fs::{self, File};
@@ -17,8 +18,8 @@ const BATCH: usize = 10_000;
 /// Entries that a loop looks at in one turn.
 const STEP: usize = 256;
 
-fn files() -> usize {
-    std::env::var("SYNCLINE_SURVEY_FILES").map_or(FILES, |files| files.parse().expect("a number"))
+fn variable(name: &str, default: usize) -> usize {
+    std::env::var(name).map_or(default, |value| value.parse().expect("a number"))
 }
 
 fn folder() -> TempDir {
@@ -27,10 +28,11 @@ fn folder() -> TempDir {
 }
 
 fn tree(top: &Path, files: usize) {
+    let each = variable("SYNCLINE_SURVEY_DIRECTORY", FILES_PER_DIRECTORY);
     for number in 0..files {
-        let directory = number / FILES_PER_DIRECTORY;
+        let directory = number / each;
         let inner = top.join(format!("project {:02}/directory {directory:05}", directory % 50));
-        if number % FILES_PER_DIRECTORY == 0 {
+        if number % each == 0 {
             fs::create_dir_all(&inner).expect("room for a directory");
         }
         File::create(inner.join(format!("a usual name {number:07}.txt"))).expect("room for a file");
@@ -102,8 +104,29 @@ fn anonymous() -> String {
     line.unwrap_or("RssAnon: unknown").to_owned()
 }
 
+/// The most that `anonymous` has been, sampled between steps, and the time on a processor, of one survey.
+fn once(root: &Root, index: &Index) -> String {
+    let on_processor = || {
+        let text = fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+        let first = text.split(' ').next().and_then(|ns| ns.parse::<u64>().ok());
+        first.unwrap_or(0) / 1_000_000
+    };
+    let before = on_processor();
+    survey(root, index, |_| {});
+    let ms = on_processor() - before;
+    let (mut steps, mut most) = (0, String::new());
+    survey(root, index, |_| {
+        if steps % 64 == 0 {
+            let now = anonymous();
+            most = most.clone().max(now);
+        }
+        steps += 1;
+    });
+    format!("{ms} ms of processor time, at most {most}")
+}
+
 fn surveys(criterion: &mut Criterion) {
-    let files = files();
+    let files = variable("SYNCLINE_SURVEY_FILES", FILES);
     let dir = folder();
     tree(dir.path(), files);
     let root = Root::open(dir.path()).expect("it was just made");
@@ -117,14 +140,13 @@ fn surveys(criterion: &mut Criterion) {
     );
     drop(index);
     index = open(&root);
-    println!("opened: {}", anonymous());
+    println!("opened: {}; one survey: {}", anonymous(), once(&root, &index));
     let mut group = criterion.benchmark_group("survey");
     group.sample_size(10).throughput(Throughput::Elements(files as u64));
     let id = BenchmarkId::new("no difference", format!("{files} files"));
     group.bench_function(id, |b| {
         b.iter(|| survey(&root, &index, |told| assert!(told.is_empty())));
     });
-    println!("surveyed: {}", anonymous());
     drop(index);
     group.bench_function(BenchmarkId::new("open", format!("{files} files")), |b| {
         b.iter(|| black_box(open(&root)));
@@ -170,7 +192,7 @@ fn writes(criterion: &mut Criterion) {
     }
     group.throughput(Throughput::Elements(1));
     group.bench_function("snapshot", |b| {
-        b.iter(|| black_box(index.snapshot().expect("it is open")))
+        b.iter(|| black_box(index.snapshot().expect("it is open")));
     });
     group.finish();
 }

@@ -11,7 +11,7 @@
 //! `Gone` is told only of what was looked for where it would be, in a listing that was whole.
 
 use super::error::FileError;
-use super::facts::Identity;
+use super::facts::{FoundKind, Identity};
 use super::index::{IndexError, Record, Rows, Snapshot, ancestors, behind, is_in, key_into, key_of, path_of};
 use super::root::Root;
 use super::scan::{Filter, Keep, Scan, ScanItem, Shape};
@@ -116,7 +116,7 @@ impl Survey {
         out: &mut Vec<Difference>,
     ) -> Result<bool, IndexError> {
         if matches!(self.phase, Phase::Starting) {
-            self.begin(root, snapshot, &mut *keep, out)?;
+            self.begin(root, &mut *keep, out);
         }
         let mut rows = self.rows(snapshot)?;
         let mut left = max.max(1);
@@ -160,22 +160,15 @@ impl Survey {
     }
 
     /// Looks at the start.
-    fn begin(
-        &mut self,
-        root: &Root,
-        snapshot: &Snapshot,
-        keep: Filter<'_>,
-        out: &mut Vec<Difference>,
-    ) -> Result<(), IndexError> {
-        let nothing = Phase::Ended { complete: true };
+    fn begin(&mut self, root: &Root, keep: Filter<'_>, out: &mut Vec<Difference>) {
         let Some(start) = self.start.clone() else {
             self.phase = Phase::Walking(Scan::in_order(None));
-            return Ok(());
+            return;
         };
         let key = key_of(&start);
         if self.left_out.holds_ancestor_of(&key, &mut *keep) {
-            self.phase = nothing;
-            return Ok(());
+            self.phase = Phase::Ended { complete: true };
+            return;
         }
         let found = match root.probe(&start) {
             Err(error) if is_beneath_no_directory(&error) => Ok(None),
@@ -187,27 +180,19 @@ impl Survey {
                 out.push(Difference::Failed(error));
                 Phase::Ended { complete: false }
             }
-            Ok(None) => {
-                let record = snapshot.get(&start)?;
-                // What has no record can still have some beneath it.
-                let shape = record.as_ref().map_or(Shape::Directory, shape_of);
-                match keep(&start, shape) {
-                    Keep::Yes => Phase::Draining { complete: true },
-                    Keep::No => nothing,
-                }
-            }
+            Ok(None) => Phase::Draining { complete: true },
             Ok(Some(found)) => {
                 let shape = match found.kind {
-                    super::facts::FoundKind::Directory => Shape::Directory,
+                    FoundKind::Directory => Shape::Directory,
                     _ => Shape::Other,
                 };
                 match keep(&start, shape) {
                     Keep::Yes => Phase::Walking(Scan::in_order(Some(start))),
-                    Keep::No => nothing,
+                    // The filter may think otherwise of what stood here before.
+                    Keep::No => Phase::Draining { complete: true },
                 }
             }
         };
-        Ok(())
     }
 
     /// The rows that are left.

@@ -294,7 +294,7 @@ fn try_damaged(bytes: &[u8]) -> FoundIndex {
             assert!(fs::metadata(aside).unwrap().len() > 0);
         }
     }
-    index.write(&self::batch(&[("file", file(5_000, 1))])).unwrap();
+    index.write(&batch(&[("file", file(5_000, 1))])).unwrap();
     assert_eq!(fs::read(dir.path().join("file")).unwrap(), b"x");
     found
 }
@@ -432,7 +432,7 @@ fn readers_do_not_wait_for_the_writer() {
         let snapshot = index.snapshot().unwrap();
         let live = snapshot.live();
         // Whole batches only.
-        assert!((live - 1) % 20_000 == 0 && live >= last, "{live}");
+        assert!((live - 1).is_multiple_of(20_000) && live >= last, "{live}");
         assert_eq!(snapshot.revision().0, live);
         last = live;
     }
