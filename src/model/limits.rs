@@ -160,3 +160,8 @@ pub const IGNORE_CACHED_MAX: usize = 4096;
 pub const IGNORE_CACHED_BYTES_MAX: usize = 1 << 20;
 /// Complaints about ignore rules that are kept until somebody asks for them.
 pub const IGNORE_PROBLEMS_MAX: usize = 64;
+
+/// Milliseconds after which a watched folder is looked through as a whole: watching is not believed for ever.
+pub const RESCAN_MS: u64 = 30 * 60 * 1000;
+/// The same for a folder that is not watched, or not all of it.
+pub const RESCAN_UNWATCHED_MS: u64 = 60 * 1000;

@@ -95,6 +95,8 @@ impl Client {
             #[cfg(feature = "sync")]
             sync,
         };
+        #[cfg(feature = "sync")]
+        node.observe(&mut reactor)?;
         if !delay.is_zero() {
             let delay_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
             node.phase = Phase::Waiting;

@@ -186,7 +186,16 @@ impl Handler<Peer> for ClientNode {
         }
     }
 
+    #[cfg(feature = "sync")]
+    fn watched(&mut self, shared: &mut Shared, _key: u64) -> Activity {
+        self.sync_observed(shared)
+    }
+
     fn timer(&mut self, shared: &mut Shared, key: u64) {
+        #[cfg(feature = "sync")]
+        if key == super::sequencer::OBSERVE_TIMER {
+            return self.sync_settled(shared);
+        }
         if key == COMMIT_TIMER {
             self.core.committer.pump(shared);
         }

@@ -157,6 +157,10 @@ impl Handler<Guest> for ServerNode {
         Handler::<Peer>::durable(self, shared, ticket, result);
     }
 
+    fn watched(&mut self, shared: &mut Shared, key: u64) -> Activity {
+        Handler::<Peer>::watched(self, shared, key)
+    }
+
     fn signal(&mut self, shared: &mut Shared, signal: i32) {
         Handler::<Peer>::signal(self, shared, signal);
     }

@@ -41,6 +41,8 @@ mod local;
 mod looking;
 mod mapped;
 mod metrics;
+#[cfg(feature = "sync")]
+mod observing;
 mod offering;
 mod options;
 mod outgoing;

@@ -17,18 +17,22 @@ use hashing::Hashes;
 use looking::{Fresh, of_difference};
 
 use super::looking::Looks;
+use super::observing::Observing;
 use super::place::Place;
-use crate::model::{ContentId, DeviceId, Kind, RelPath, Revision, State, Timestamp};
+use crate::model::{ContentId, DeviceId, Kind, RelPath, Revision, State, Tick, Timestamp};
 use crate::reactor::{ConnId, Job, Shared};
 use crate::store::{
-    Batch, Found, FoundIndex, FoundKind, Identity, Index, IndexError, IndexOptions, Keep, Record, Root, Snapshot,
+    Batch, Found, FoundIndex, FoundKind, Identity, Index, IndexError, IndexOptions, Record, Root, Snapshot,
 };
 use std::collections::{HashMap, HashSet};
+use std::os::fd::BorrowedFd;
 use std::sync::mpsc;
 use std::time::SystemTime;
 
 /// The timer that moves rounds on.
 pub(super) const SEQUENCE_TIMER: u64 = 9;
+/// The timer that looks whether what was observed is quiet.
+pub(super) const OBSERVE_TIMER: u64 = 10;
 /// Marks the tickets of these jobs; the share's number and a count are below it.
 const SEQUENCE_TICKET: u64 = 1 << 61;
 const TICKET_MARKS: u64 = 0b111 << 61;
@@ -48,6 +52,9 @@ pub(crate) struct Sequencer {
     /// The last durable state.
     snapshot: Snapshot,
     looks: Looks,
+    observing: Observing,
+    /// The loop waits for what is observed.
+    is_observed: bool,
     /// What commits said of paths that were not looked at yet, and of those of the round.
     hints: HashMap<RelPath, Hint>,
     round_hints: HashMap<RelPath, Hint>,
@@ -101,7 +108,7 @@ pub(crate) enum Standing {
 
 impl Sequencer {
     /// Opens the index of a share and begins to look through the folder.
-    pub(crate) fn open(root: &Root, share: usize) -> Result<Sequencer, IndexError> {
+    pub(crate) fn open(root: &Root, share: usize, now: Tick) -> Result<Sequencer, IndexError> {
         let opened = Index::open(root, IndexOptions::default())?;
         if let FoundIndex::Damaged { moved_to, reason } = &opened.found {
             log::error!(
@@ -115,6 +122,8 @@ impl Sequencer {
             index: opened.index,
             snapshot,
             looks: Looks::default(),
+            observing: Observing::begin(root, true, now),
+            is_observed: false,
             hints: HashMap::new(),
             round_hints: HashMap::new(),
             unsettled: HashSet::new(),
@@ -198,9 +207,12 @@ impl Sequencer {
         let room = ROUND_CHANGES_MAX.saturating_sub(self.fresh.len());
         let more = match room {
             0 => false,
-            _ => self
-                .looks
-                .step(&place.root, &self.snapshot, &mut |_, _| Keep::Yes, &mut found)?,
+            _ => self.looks.step(
+                &place.root,
+                &self.snapshot,
+                &mut |path, shape| self.observing.keep(&place.root, path, shape),
+                &mut found,
+            )?,
         };
         let fresh = found
             .into_iter()
@@ -372,6 +384,37 @@ impl Sequencer {
     /// Grows whenever an answer may be there.
     pub(crate) fn progress(&self) -> (u64, bool, bool) {
         (self.covered, self.is_ready, self.broken.is_some())
+    }
+
+    /// What the loop is to wait for, once.
+    pub(crate) fn take_unobserved(&mut self) -> Option<BorrowedFd<'_>> {
+        match std::mem::replace(&mut self.is_observed, true) {
+            true => None,
+            false => self.observing.descriptor(),
+        }
+    }
+
+    /// Something changed in the folder. Returns whether there is more to read at once.
+    pub(crate) fn observe(&mut self, place: &Place, now: Tick) -> bool {
+        let more = self.observing.read(&place.root, now);
+        self.observing.tell_problems();
+        if self.observing.is_gone() && self.broken.is_none() {
+            log::error!(
+                "{} is gone, and is not kept in sync any more",
+                place.root.path().display()
+            );
+            self.broken = Some("its folder is gone".to_owned());
+        }
+        more
+    }
+
+    /// Takes what is quiet by now. Returns when to ask again.
+    pub(crate) fn settle(&mut self, now: Tick) -> Tick {
+        let due = self.observing.ripe(now, &mut self.looks);
+        if self.looks.is_waiting() {
+            self.asked += 1;
+        }
+        due
     }
 
     /// The last durable revision.

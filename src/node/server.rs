@@ -217,6 +217,8 @@ impl Server {
                 share.place.staging.retire();
             }
         }
+        #[cfg(feature = "sync")]
+        self.observe_shares()?;
         if std::mem::take(&mut self.node.recheck) {
             for id in self.reactor.connection_ids() {
                 self.reactor.shared().wake(id);
@@ -250,6 +252,20 @@ impl Server {
             Draining::Asked | Draining::Over => {}
             Draining::Until(_) => self.cut_all(),
         }
+    }
+
+    /// Has the loop wait for what changes in the folders that are kept in sync.
+    #[cfg(feature = "sync")]
+    fn observe_shares(&mut self) -> io::Result<()> {
+        for (key, share) in self.node.shares.iter().enumerate() {
+            let mut sequencer = share.place.sequencer.borrow_mut();
+            let descriptor = sequencer.as_mut().and_then(|sequencer| sequencer.take_unobserved());
+            if let Some(descriptor) = descriptor {
+                self.reactor.watch(key as u64, descriptor)?;
+                self.reactor.shared().wake_foreign(key as u64);
+            }
+        }
+        Ok(())
     }
 
     fn begin_draining(&mut self) {

@@ -216,6 +216,11 @@ impl Handler<Peer> for ServerNode {
         }
     }
 
+    #[cfg(feature = "sync")]
+    fn watched(&mut self, shared: &mut Shared, key: u64) -> Activity {
+        self.observed(shared, key)
+    }
+
     fn signal(&mut self, shared: &mut Shared, signal: i32) {
         log::info!("signal {signal}: finishing what runs");
         match self.draining {
@@ -227,6 +232,10 @@ impl Handler<Peer> for ServerNode {
     fn timer(&mut self, shared: &mut Shared, key: u64) {
         if key == COMMIT_TIMER {
             return self.core.committer.pump(shared);
+        }
+        #[cfg(feature = "sync")]
+        if key == super::sequencer::OBSERVE_TIMER {
+            return self.settle_observed(shared);
         }
         #[cfg(feature = "sync")]
         if key == super::sequencer::SEQUENCE_TIMER {

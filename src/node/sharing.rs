@@ -7,11 +7,11 @@ use super::altering::Altering;
 use super::ledger::{Audience, Ledger};
 use super::peer::{Session, Transfer};
 use super::place::Place;
-use super::sequencer::{GATHER_MS, RETRY_MS, SEQUENCE_TIMER, Sequencer};
+use super::sequencer::{GATHER_MS, OBSERVE_TIMER, RETRY_MS, SEQUENCE_TIMER, Sequencer};
 use super::server_node::ServerNode;
 use super::slice::Slice;
-use crate::model::{CloseCode, Fault, RelPath, Revision, Right};
-use crate::reactor::{Context, Shared};
+use crate::model::{CloseCode, Fault, RelPath, Revision, Right, Tick};
+use crate::reactor::{Activity, Context, Shared};
 use crate::store::Found;
 use crate::wire::{Alter, News, Since};
 use std::rc::Rc;
@@ -72,7 +72,7 @@ impl ServerNode {
         let Some(index) = session.share else {
             return Err(Fault::protocol("a question without a share"));
         };
-        self.begin_sequence(index)?;
+        self.begin_sequence(index, cx.now())?;
         let place = Rc::clone(&self.shares[index].place);
         place.take_notices();
         let mut sequencer = place.sequencer.borrow_mut();
@@ -90,7 +90,7 @@ impl ServerNode {
     }
 
     /// From the first question on a share has an index.
-    fn begin_sequence(&mut self, index: usize) -> Result<(), Fault> {
+    fn begin_sequence(&mut self, index: usize, now: Tick) -> Result<(), Fault> {
         let share = &self.shares[index];
         if share.place.sequencer.borrow().is_some() {
             return Ok(());
@@ -98,7 +98,7 @@ impl ServerNode {
         if let Some(reason) = share.read_only {
             return Err(Fault::new(CloseCode::Forbidden, reason));
         }
-        let begun = Sequencer::open(&share.place.root, index).map_err(|error| {
+        let begun = Sequencer::open(&share.place.root, index, now).map_err(|error| {
             log::error!("{}: {error}", share.place.root.path().display());
             Fault::new(
                 CloseCode::Internal,
@@ -156,7 +156,7 @@ impl ServerNode {
         let Some(index) = session.share else {
             return Err(Fault::protocol("changes without a share"));
         };
-        self.begin_sequence(index)?;
+        self.begin_sequence(index, cx.now())?;
         debug_assert!(session.machine.rights().allow(Right::Write));
         session.ledger = Ledger::new(Audience::Nobody);
         let place = Rc::clone(&self.shares[index].place);
@@ -195,6 +195,37 @@ impl ServerNode {
         }
         if let Some(wait) = again {
             shared.set_timer(SEQUENCE_TIMER, shared.now() + wait);
+        }
+    }
+
+    /// The folder of a share changed.
+    pub(super) fn observed(&mut self, shared: &mut Shared, share: u64) -> Activity {
+        let share = usize::try_from(share).ok().and_then(|index| self.shares.get(index));
+        let Some(share) = share else { return Activity::Idle };
+        let mut sequencer = share.place.sequencer.borrow_mut();
+        let Some(sequencer) = sequencer.as_mut() else {
+            return Activity::Idle;
+        };
+        let more = sequencer.observe(&share.place, shared.now());
+        shared.set_timer(OBSERVE_TIMER, shared.now());
+        if more { Activity::More } else { Activity::Idle }
+    }
+
+    /// What was observed may be quiet by now.
+    pub(super) fn settle_observed(&mut self, shared: &mut Shared) {
+        let (mut next, mut is_waiting): (Option<Tick>, bool) = (None, false);
+        for share in &self.shares {
+            let mut sequencer = share.place.sequencer.borrow_mut();
+            let Some(sequencer) = sequencer.as_mut() else { continue };
+            let due = sequencer.settle(shared.now());
+            next = Some(next.map_or(due, |next| next.min(due)));
+            is_waiting |= sequencer.is_waiting();
+        }
+        if is_waiting {
+            shared.set_timer(SEQUENCE_TIMER, shared.now());
+        }
+        if let Some(next) = next {
+            shared.set_timer(OBSERVE_TIMER, next.max(shared.now() + 1));
         }
     }
 

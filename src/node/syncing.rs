@@ -24,6 +24,7 @@ use super::content::{Hashed, Hashing};
 use super::deltas::Deltas;
 use super::events::{ClientEvent, JobError};
 use super::looking::Looks;
+use super::observing::Observing;
 use super::options::SyncOptions;
 use super::peer::{Core, Session};
 use super::place::Place;
@@ -59,6 +60,7 @@ pub(crate) struct Syncing {
     /// Contents of local files that were read.
     roots: HashMap<RelPath, (Identity, [u8; 32])>,
     looks: Looks,
+    observing: Observing,
     /// The folder could be seen whole.
     is_whole: bool,
     stage: Stage,
@@ -150,7 +152,9 @@ impl Syncing {
                 what: "to keep folders in sync",
             });
         }
+        self.observing.forget_rules();
         self.looks.tree(None);
+        self.is_whole = true;
         self.told = self.known;
         self.remote.clear();
         self.is_anew = false;
@@ -217,9 +221,14 @@ impl Syncing {
             Stage::Exchanging => self.exchange_step(cx, session, around),
             Stage::Flushing => self.flushed(cx, around),
             Stage::Resting => {
+                self.is_whole = true;
                 if self.news {
                     self.rounds = 0;
                     self.ask(session);
+                } else if self.looks.is_waiting() {
+                    self.rounds = 0;
+                    self.stage = Stage::Looking;
+                    return Stepped::On(Activity::More);
                 }
                 Ok(Activity::Idle)
             }
@@ -245,15 +254,15 @@ impl Syncing {
         }
         let mut more = true;
         while more && !slice.is_over() {
-            let keep = &mut |_: &RelPath, _| crate::store::Keep::Yes;
-            more = self
-                .looks
-                .step(&self.place.root, &self.snapshot, keep, &mut found)
-                .map_err(|error| self.base_error(&error))?;
+            let root = &self.place.root;
+            let keep = &mut |path: &RelPath, shape| self.observing.keep(root, path, shape);
+            let stepped = self.looks.step(root, &self.snapshot, keep, &mut found);
+            more = stepped.map_err(|error| self.base_error(&error))?;
         }
         for difference in found {
             self.differs(difference, around);
         }
+        self.observing.tell_problems();
         if !more {
             self.is_whole &= self.looks.was_complete();
             self.stage = Stage::Planning;
@@ -371,10 +380,5 @@ impl Syncing {
             self.write(cx);
         }
         Ok(Activity::Idle)
-    }
-
-    /// Every conflict so far: what gave way, and where it is.
-    pub(crate) fn conflicts(&self) -> &[Conflict] {
-        &self.conflicts
     }
 }

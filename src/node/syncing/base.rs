@@ -2,7 +2,7 @@
 //!
 //! Invariant: a record's identity is one that was seen before what it stands for was agreed.
 
-use super::{Here, SYNC_TICKET, Stage, Syncing};
+use super::{SYNC_TICKET, Stage, Syncing};
 use crate::model::{RelPath, Revision, State, Timestamp};
 use crate::node::commit::Closing;
 use crate::node::events::JobError;
@@ -64,14 +64,6 @@ impl Syncing {
     pub(super) fn look_again(&mut self, path: &RelPath) {
         self.local.remove(path);
         self.looks.path(path);
-    }
-
-    /// What was found at the path when the folder was looked through.
-    pub(super) fn surveyed(&self, path: &RelPath) -> Option<Identity> {
-        match self.local.get(path) {
-            Some(Here::Found(_, identity)) => Some(*identity),
-            _ => None,
-        }
     }
 
     /// All actions are over: what was done becomes durable, then the base says so.

@@ -7,8 +7,12 @@ use crate::conn::Event;
 use crate::model::Fault;
 use crate::node::client_node::ClientNode;
 use crate::node::events::JobError;
-use crate::node::peer::Session;
-use crate::reactor::{Activity, ConnId, Context, Shared};
+use crate::node::peer::{Peer, Session};
+use crate::node::sequencer::OBSERVE_TIMER;
+use crate::reactor::{Activity, ConnId, Context, Reactor, Shared};
+
+/// The key of the folder's watch.
+const FOLDER: u64 = 0;
 
 impl ClientNode {
     /// Runs `work` on the folder, if one is synced.
@@ -82,10 +86,46 @@ impl ClientNode {
             .unwrap_or(false)
     }
 
+    /// Has the loop wait for what changes in the folder.
+    pub(in crate::node) fn observe(&mut self, reactor: &mut Reactor<Peer>) -> Result<(), JobError> {
+        let descriptor = self.sync.as_ref().and_then(|sync| sync.observing.descriptor());
+        if let Some(descriptor) = descriptor {
+            reactor.watch(FOLDER, descriptor).map_err(|error| JobError::State {
+                reason: format!("the folder cannot be watched: {error}"),
+            })?;
+            reactor.shared().wake_foreign(FOLDER);
+        }
+        Ok(())
+    }
+
     fn connection(&self) -> Option<ConnId> {
         match self.phase {
             crate::node::client_node::Phase::Connected(id) => Some(id),
             _ => None,
+        }
+    }
+
+    /// Something changed in the folder.
+    pub(in crate::node) fn sync_observed(&mut self, shared: &mut Shared) -> Activity {
+        let now = shared.now();
+        let more = self.with_sync(|sync, _| sync.observing.read(&sync.place.root, now));
+        shared.set_timer(OBSERVE_TIMER, now);
+        if more.unwrap_or(false) {
+            Activity::More
+        } else {
+            Activity::Idle
+        }
+    }
+
+    /// What was observed may be quiet by now.
+    pub(in crate::node) fn sync_settled(&mut self, shared: &mut Shared) {
+        let now = shared.now();
+        let due = self.with_sync(|sync, _| sync.observing.ripe(now, &mut sync.looks));
+        if let Some(due) = due {
+            shared.set_timer(OBSERVE_TIMER, due.max(now + 1));
+        }
+        if let Some(id) = self.connection() {
+            shared.wake(id);
         }
     }
 

@@ -3,8 +3,9 @@
 //! Invariant: a folder belongs to one share; it is never quietly tied to another.
 
 use super::{Exchange, Stage, Syncing};
-use crate::model::{Epoch, Link, Revision};
+use crate::model::{Epoch, Link, Revision, Tick};
 use crate::node::looking::Looks;
+use crate::node::observing::Observing;
 use crate::node::options::SyncOptions;
 use crate::node::place::Place;
 use crate::node::resumes::Resumes;
@@ -134,6 +135,7 @@ impl Folder {
         }
         let remembered = without_secret(&link);
         set_folder_link(&place.root, &remembered).map_err(unusable)?;
+        let observing = Observing::begin(&place.root, options.watch, Tick(0));
         let syncing = Syncing {
             place: Rc::new(place),
             _lock: lock,
@@ -148,6 +150,7 @@ impl Folder {
             local: BTreeMap::new(),
             roots: HashMap::new(),
             looks: Looks::default(),
+            observing,
             is_whole: true,
             stage: Stage::Away,
             hashing: None,
