@@ -7,6 +7,7 @@
 mod barrier;
 mod book;
 mod calendar;
+mod changes;
 mod conflict;
 mod error;
 mod facts;
