@@ -5,56 +5,19 @@
 
 mod harness;
 
-use harness::breaks::{cutting_relay, cutting_relay_back, restart};
+use harness::breaks::{self, cutting_relay, kept, restart};
 use harness::edits::noise;
 use harness::{Run, World, pull_job, push_job};
 use std::fs;
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
-use syncline::model::Link;
-use syncline::node::{Client, ClientOptions, Job, JobError, TransferOptions};
+use syncline::node::{Client, ClientOptions, Job, TransferOptions};
 
 const MIB: u64 = 1 << 20;
 const SIZE: u64 = 24 * MIB;
 
-/// A transfer whose connection is cut for good after so many bytes of it.
+/// A transfer with the usual options whose connection is cut for good after so many bytes of it.
 fn broken_off(world: &mut World, home: &str, job: &Job, bytes: u64) {
-    let (relay, _) = match job {
-        Job::Push { .. } => cutting_relay(world.address, bytes),
-        _ => cutting_relay_back(world.address, bytes),
-    };
-    let job = through(job, &world.address.to_string(), &relay.to_string());
-    let client = Client::start(world.client_options(home), job, TransferOptions::default()).unwrap();
-    let run = world.drive(client, |_, _| {});
-    assert!(
-        matches!(run.outcome.result, Err(JobError::Lost { .. })),
-        "{:?}",
-        run.outcome
-    );
-    // The server notices, and ends its side.
-    while world.server.connections() > 0 {
-        world.server.poll(Some(Duration::from_millis(1))).unwrap();
-    }
-}
-
-/// The same job by another address.
-fn through(job: &Job, from: &str, to: &str) -> Job {
-    let link = |link: &Link| link.to_string().replace(from, to).parse().unwrap();
-    let mut job = job.clone();
-    match &mut job {
-        Job::Push { target, .. } => *target = link(target),
-        Job::Pull { links, .. } => links.iter_mut().for_each(|one| *one = link(one)),
-        Job::Status { .. } => {}
-    }
-    job
-}
-
-fn kept(folder: &Path) -> Vec<PathBuf> {
-    let found = fs::read_dir(folder.join(".syncline/staging/kept"));
-    found
-        .map(|entries| entries.map(|entry| entry.unwrap().path()).collect())
-        .unwrap_or_default()
+    breaks::broken_off(world, home, job, TransferOptions::default(), bytes);
 }
 
 fn assert_resumed(run: &Run, at_least: u64) {

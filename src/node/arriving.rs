@@ -6,7 +6,6 @@
 
 use super::commit::Committer;
 use super::options::Durability;
-use super::partial::Partial;
 use super::resumes::Lease;
 use super::verifying::{BESIDE_BYTES_MIN, CheckedChunk, Verifying};
 use crate::delta::TreeHasher;
@@ -84,9 +83,13 @@ impl Arrival {
         }
     }
 
-    /// The rest of the file of `start`, behind what is there of it.
-    pub(super) fn behind(start: &Start, partial: Partial, serial: u64) -> Arrival {
-        let Partial { staged, lease, hasher } = partial;
+    /// The rest of the file of `start`, behind what is `staged` of it.
+    pub(super) fn behind(
+        start: &Start,
+        staged: StagedFile,
+        (lease, hasher): (Lease, TreeHasher),
+        serial: u64,
+    ) -> Arrival {
         let offset = hasher.length();
         let large = start.size - offset >= BESIDE_BYTES_MIN && !start.sparse;
         let shared = || staged.file().try_clone().ok().map(Arc::new);

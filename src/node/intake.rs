@@ -5,6 +5,7 @@
 
 use super::arriving::{Arrival, Ended, Finding};
 use super::ledger::Ledger;
+use super::partial::{Kept, Partial};
 use super::rebuilding::Staged;
 use super::receiving::{Books, Committed, Receiving};
 use super::resumes::Lease;
@@ -13,8 +14,7 @@ use crate::conn::{Machine, Receiver};
 use crate::delta::content_id;
 use crate::delta::index::Parts;
 use crate::model::ItemCode;
-use crate::store::Incoming;
-use crate::store::{Room, StagedFile};
+use crate::store::{Expected, Incoming, Room, StagedFile};
 use crate::wire::{End, EndOutcome, Hole, Inline, SettledResult, Start};
 
 impl Receiving {
@@ -78,16 +78,30 @@ impl Receiving {
         if let Err(error) = self.make_parents(&path, books) {
             return self.fail(start.file, error.code(), receiver, books.ledger);
         }
-        let partial = match partial.reopen(&self.plan.place, &path) {
-            Ok(partial) => partial,
-            Err(code) => return self.fail(start.file, code, receiver, books.ledger),
-        };
-        self.started += 1;
-        books.ledger.started(start.file, &path);
-        books.ledger.resumed(start.file, partial.hasher.length());
-        self.incoming = Some(Arrival::behind(start, partial, self.started).toward(self.plan.place.durability));
         if let Some(want) = self.wants.get_mut(&start.file) {
             want.size = start.size;
+        }
+        books.ledger.started(start.file, &path);
+        if !partial.is_staged() {
+            partial.discard(&self.plan.place);
+            return self.patches.refuse(start);
+        }
+        match partial.reopen(&self.plan.place, &path, &Expected::Absent) {
+            Ok(Partial {
+                kept: Kept::Staged(staged),
+                lease,
+                hasher,
+            }) => {
+                self.started += 1;
+                books.ledger.resumed(start.file, hasher.length());
+                let arrival = Arrival::behind(start, staged, (lease, hasher), self.started);
+                self.incoming = Some(arrival.toward(self.plan.place.durability));
+            }
+            Ok(partial) => {
+                partial.discard();
+                self.patches.refuse(start);
+            }
+            Err(code) => self.fail(start.file, code, receiver, books.ledger),
         }
     }
 

@@ -78,7 +78,12 @@ impl Receiving {
                     true => Changed::IsBasis,
                     false => Changed::IsDropped,
                 };
-                let adopting = is_kept.then(|| Adopting::find(place, local, self.plan.peer.as_ref(), state, changed));
+                let changeable = match (judged.basis, judged.expected) {
+                    (Some(basis), Expected::Present(identity)) if self.plan.in_place => Some((basis, identity)),
+                    _ => None,
+                };
+                let peer = self.plan.peer.as_ref();
+                let adopting = is_kept.then(|| Adopting::find(place, local, peer, state, changed, changeable));
                 (judged, adopting.flatten())
             }
         };

@@ -17,26 +17,45 @@ use super::resumes::{Begun, Lease};
 use crate::delta::TreeHasher;
 use crate::model::limits::LEAF_BYTES;
 use crate::model::{ContentId, DeviceId, ItemCode, RelPath, Timestamp};
-use crate::store::{SourceFile, StagedFile};
+use crate::store::{Expected, FileError, Identity, InPlace, Operation, PlanBasis, StagedFile};
+use std::os::unix::fs::FileExt;
 use std::rc::Rc;
 
 /// What is there of a file.
 pub(super) struct Partial {
-    pub(super) staged: StagedFile,
+    pub(super) kept: Kept,
     pub(super) lease: Lease,
     pub(super) hasher: TreeHasher,
+}
+
+/// Where it is.
+pub(super) enum Kept {
+    Staged(StagedFile),
+    /// In the file that is there, with these changes laid over.
+    Changes(Box<InPlace>),
 }
 
 /// What is there of a file whose turn has not come: without a descriptor, so that thousands can wait.
 pub(super) struct Parked {
     lease: Lease,
     hasher: TreeHasher,
+    form: Form,
 }
+
+/// What the kept file is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Staged,
+    /// Changes that make a result of this length.
+    Changes(u64),
+}
+
+/// The file that is to be changed in place, if one is: its content and its state.
+pub(super) type Changeable = Option<(ContentId, Identity)>;
 
 /// A kept file that is read.
 pub(super) struct Adopting {
     partial: Partial,
-    source: SourceFile,
     /// Bytes to read: of whole leaves, if it is a beginning.
     end: u64,
     of: Of,
@@ -77,13 +96,49 @@ const LEAF: u64 = LEAF_BYTES as u64;
 impl Partial {
     /// It is of no use any more.
     pub(super) fn discard(self) {
-        self.lease.discard(self.staged);
+        self.kept.discard(self.lease);
     }
 
     /// Lets go of the file until its turn has come.
     pub(super) fn park(self) -> Parked {
-        let Partial { lease, hasher, .. } = self;
-        Parked { lease, hasher }
+        let Partial { kept, lease, hasher } = self;
+        let form = match kept {
+            Kept::Staged(_) => Form::Staged,
+            Kept::Changes(work) => Form::Changes(work.length()),
+        };
+        Parked { lease, hasher, form }
+    }
+}
+
+impl Kept {
+    /// Fills `buffer` with what is there at `offset`.
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<(), FileError> {
+        match self {
+            Kept::Staged(staged) => {
+                let read = staged.file().read_exact_at(buffer, offset);
+                read.map_err(|error| FileError::new(Operation::Read, staged.path(), error))
+            }
+            Kept::Changes(work) => match work.read_through(offset, buffer)? {
+                count if count == buffer.len() => Ok(()),
+                _ => Err(FileError::found(
+                    Operation::Read,
+                    work.path().as_bytes(),
+                    ItemCode::Changing,
+                )),
+            },
+        }
+    }
+
+    /// It is of no use any more, unless another transfer goes on with it.
+    fn discard(self, lease: Lease) {
+        match self {
+            Kept::Staged(staged) => lease.discard(staged),
+            Kept::Changes(_) if lease.is_revoked() => {}
+            Kept::Changes(work) => {
+                work.discard();
+                lease.end();
+            }
+        }
     }
 }
 
@@ -98,11 +153,22 @@ impl Parked {
         self.hasher.length()
     }
 
-    /// Its turn has come.
+    /// Whether it can be gone on with for a result of `length` bytes: by a patch, unless all of it is in a file of
+    /// its own.
+    pub(super) fn is_for(&self, length: u64) -> bool {
+        self.form == Form::Staged || self.form == Form::Changes(length)
+    }
+
+    /// Whether it is the beginning of a file of its own, which what comes can be written behind.
+    pub(super) fn is_staged(&self) -> bool {
+        self.form == Form::Staged
+    }
+
+    /// Its turn has come. What it may change is at `path` as `expected`.
     ///
     /// Errors: when another transfer goes on with the file, or it is not there as it was.
-    pub(super) fn reopen(self, place: &Place, path: &RelPath) -> Result<Partial, ItemCode> {
-        let Parked { lease, hasher } = self;
+    pub(super) fn reopen(self, place: &Place, path: &RelPath, expected: &Expected) -> Result<Partial, ItemCode> {
+        let Parked { lease, hasher, form } = self;
         if lease.is_revoked() {
             return Err(ItemCode::TakenOver);
         }
@@ -110,15 +176,24 @@ impl Parked {
             log::warn!("{error}");
             error.code()
         })?;
-        let length = |staged: &StagedFile| staged.file().metadata().map_or(0, |found| found.len());
-        match staged.filter(|staged| length(staged) >= hasher.length()) {
-            Some(staged) => Ok(Partial { staged, lease, hasher }),
-            None => {
-                log::warn!("{path}: what was staged of it was removed");
-                lease.end();
-                Err(ItemCode::Vanished)
+        let Some(staged) = staged.filter(|staged| length_of(staged) >= hasher.length()) else {
+            log::warn!("{path}: what was staged of it was removed");
+            lease.end();
+            return Err(ItemCode::Vanished);
+        };
+        let kept = match (form, expected) {
+            (Form::Staged, _) => Kept::Staged(staged),
+            (Form::Changes(length), Expected::Present(identity)) => {
+                let gathered = (staged, hasher.length());
+                let work = InPlace::go_on(&place.root, path, identity, length, gathered).map_err(|error| {
+                    log::warn!("{error}");
+                    error.code()
+                })?;
+                Kept::Changes(Box::new(work))
             }
-        }
+            (Form::Changes(_), Expected::Absent) => return Err(ItemCode::Changing),
+        };
+        Ok(Partial { kept, lease, hasher })
     }
 
     /// It is of no use any more.
@@ -139,6 +214,7 @@ impl Adopting {
         peer: Option<&DeviceId>,
         (size, mtime): (u64, Timestamp),
         changed: Changed,
+        changeable: Changeable,
     ) -> Option<Box<Adopting>> {
         let Begun {
             mut lease,
@@ -161,37 +237,43 @@ impl Adopting {
             true => Of::Offered,
             false => Of::Earlier,
         };
-        if of == Of::Earlier && changed == Changed::IsDropped {
+        let gathered = incoming.basis.filter(|basis| basis.in_place);
+        if of == Of::Earlier && (changed == Changed::IsDropped || gathered.is_some()) {
             log::info!("{path}: it changed since it was sent in part");
             lease.discard(staged);
             return None;
         }
-        let source = staged.as_source().ok()?;
+        let present = length_of(&staged);
         let written = match incoming.basis {
-            None => source.size(),
+            None => present,
             // It has had its length from the start: what is behind the last note may be of the basis.
-            Some(_) => source.size().min(reached.offset),
+            Some(_) => present.min(reached.offset),
+        };
+        let kept = match gathered {
+            None => Kept::Staged(staged),
+            Some(PlanBasis { id, .. }) => {
+                let there = changeable.filter(|(content, _)| *content == id);
+                let Some(work) = there.and_then(|(_, there)| lay(place, path, &there, size, (staged, written))) else {
+                    log::info!("{path}: what was gathered of its changes does not fit the file that is there");
+                    place.staging.discard_kept(lease.id());
+                    lease.end();
+                    return None;
+                };
+                Kept::Changes(work)
+            }
         };
         let end = match of {
             Of::Offered => written.min(size) / LEAF * LEAF,
-            Of::Earlier => source.size(),
+            Of::Earlier => present,
         };
         let known = TreeHasher::behind(reached.offset / LEAF, &reached.frontier);
         let known = known.filter(|known| proven && known.length() <= end);
         if known.is_none() {
             lease.doubt();
         }
-        let partial = Partial {
-            staged,
-            lease,
-            hasher: known.unwrap_or_default(),
-        };
-        Some(Box::new(Adopting {
-            partial,
-            source,
-            end,
-            of,
-        }))
+        let hasher = known.unwrap_or_default();
+        let partial = Partial { kept, lease, hasher };
+        Some(Box::new(Adopting { partial, end, of }))
     }
 
     /// Reads on by a bounded amount.
@@ -199,16 +281,13 @@ impl Adopting {
         let at = self.partial.hasher.length();
         if at < self.end {
             scratch.resize((self.end - at).min(STEP_BYTES) as usize, 0);
-            return match self.source.read_at(at, scratch) {
-                Ok(length) if length == scratch.len() => {
+            return match self.partial.kept.read_at(at, scratch) {
+                Ok(()) => {
                     self.partial.hasher.update(scratch);
                     Adopted::More(self)
                 }
-                other => {
-                    log::warn!(
-                        "{}: what was staged cannot be read: {other:?}",
-                        self.partial.staged.path()
-                    );
+                Err(error) => {
+                    log::warn!("what was staged is of no use: {error}");
                     self.partial.discard();
                     Adopted::Nothing
                 }
@@ -218,15 +297,39 @@ impl Adopting {
             self.partial.discard();
             return Adopted::Nothing;
         }
-        if self.of == Of::Earlier {
-            let Partial { staged, lease, hasher } = self.partial;
-            let staged = staged.unkept();
-            lease.end();
-            return Adopted::Basis(staged, hasher.finish());
+        let Partial {
+            kept,
+            mut lease,
+            hasher,
+        } = self.partial;
+        match (self.of, kept) {
+            (Of::Earlier, Kept::Staged(staged)) => {
+                let staged = staged.unkept();
+                lease.end();
+                Adopted::Basis(staged, hasher.finish())
+            }
+            (_, kept) => {
+                lease.note(&hasher);
+                Adopted::Done(Box::new(Partial { kept, lease, hasher }))
+            }
         }
-        self.partial.lease.note(&self.partial.hasher);
-        Adopted::Done(Box::new(self.partial))
     }
+}
+
+/// Lays what was gathered over the file at `path`, which is in the state `there`.
+fn lay(
+    place: &Place,
+    path: &RelPath,
+    there: &Identity,
+    length: u64,
+    gathered: (StagedFile, u64),
+) -> Option<Box<InPlace>> {
+    let laid = InPlace::go_on(&place.root, path, there, length, gathered);
+    laid.inspect_err(|error| log::info!("{error}")).ok().map(Box::new)
+}
+
+fn length_of(staged: &StagedFile) -> u64 {
+    staged.file().metadata().map_or(0, |found| found.len())
 }
 
 #[cfg(test)]
@@ -236,7 +339,7 @@ mod tests {
     use super::super::resumes::Resumes;
     use super::*;
     use crate::model::Meta;
-    use crate::store::{Expected, Incoming, Journal, Room, Root, publish};
+    use crate::store::{Incoming, Journal, Room, Root, publish};
     use crate::wire::Start;
 
     const SIZE: u64 = 2 << 20;
@@ -278,7 +381,7 @@ mod tests {
     }
 
     fn found(place: &Rc<Place>) -> Partial {
-        let mut adopting = Adopting::find(place, &path(), None, (SIZE, META.mtime), Changed::IsDropped).unwrap();
+        let mut adopting = Adopting::find(place, &path(), None, (SIZE, META.mtime), Changed::IsDropped, None).unwrap();
         let mut scratch = Vec::new();
         loop {
             adopting = match adopting.step(&mut scratch) {
@@ -306,11 +409,14 @@ mod tests {
         };
         let parked = found(&place).park();
         assert_eq!((open(), parked.length()), (0, SIZE));
-        let partial = parked.reopen(&place, &path()).unwrap();
+        let partial = parked.reopen(&place, &path(), &Expected::Absent).unwrap();
         assert_eq!(open(), 1);
         let parked = partial.park();
         std::fs::write(&name, b"cut").unwrap();
-        assert!(matches!(parked.reopen(&place, &path()), Err(ItemCode::Vanished)));
+        assert!(matches!(
+            parked.reopen(&place, &path(), &Expected::Absent),
+            Err(ItemCode::Vanished)
+        ));
         assert!(place.resumes.arrivals().is_empty());
     }
 
@@ -328,7 +434,10 @@ mod tests {
         assert!(second.lease.is_revoked());
         second.park().discard(&place);
         assert_eq!(third.hasher.length(), SIZE);
-        let sealed = third.staged.seal(&META, SIZE).unwrap();
+        let Kept::Staged(staged) = third.kept else {
+            panic!("it is a file of its own")
+        };
+        let sealed = staged.seal(&META, SIZE).unwrap();
         publish(&place.root, sealed, &Expected::Absent, None).unwrap();
         third.lease.end();
         assert_eq!(std::fs::read(dir.path().join("f")).unwrap(), content);

@@ -8,7 +8,7 @@ use crate::node::commit::Committer;
 use crate::node::options::Durability;
 use crate::node::resumes::Resumes;
 use crate::reactor::ConnId;
-use crate::store::{FoundKind, Incoming, Journal, PlanBasis, Room, Root, TransferId};
+use crate::store::{Expected, FoundKind, Identity, InPlace, Incoming, Journal, PlanBasis, Room, Root, TransferId};
 use crate::wire::Start;
 use std::fs;
 use std::os::unix::fs::FileExt;
@@ -86,7 +86,7 @@ fn restart_machine(dir: &Path) {
 }
 
 fn find(place: &Rc<Place>, state: (u64, Timestamp)) -> Option<Partial> {
-    let mut adopting = Adopting::find(place, &path(), None, state, Changed::IsDropped)?;
+    let mut adopting = Adopting::find(place, &path(), None, state, Changed::IsDropped, None)?;
     loop {
         match adopting.step(&mut Vec::new()) {
             Adopted::More(more) => adopting = more,
@@ -211,7 +211,11 @@ fn an_arrival_that_was_taken_over_leaves_the_file_alone() {
     arrival.discard();
     assert_eq!(fs::read(kept(dir.path(), id)).unwrap(), written);
     assert_eq!(place.resumes.arrivals(), [id]);
-    assert_eq!(place.resumes.idle(&path(), None), None, "the other works on it");
+    assert_eq!(
+        place.resumes.idle(&path(), None, |_| true),
+        None,
+        "the other works on it"
+    );
 
     // The same of one that was found, and not begun.
     let third = find(&place, (SIZE, MTIME)).unwrap();
@@ -220,7 +224,10 @@ fn an_arrival_that_was_taken_over_leaves_the_file_alone() {
     assert_eq!(place.resumes.arrivals(), [id]);
 
     // And of one that has begun to go on.
-    let arrival = Arrival::behind(&start, third, 2);
+    let Kept::Staged(staged) = third.kept else {
+        panic!("it is a file of its own")
+    };
+    let arrival = Arrival::behind(&start, staged, (third.lease, third.hasher), 2);
     let fourth = find(&place, (SIZE, MTIME)).unwrap();
     assert!(arrival.is_revoked());
     drop(arrival);
@@ -229,4 +236,141 @@ fn an_arrival_that_was_taken_over_leaves_the_file_alone() {
     fourth.discard();
     assert!(!kept(dir.path(), id).exists());
     assert_eq!(place.resumes.arrivals(), []);
+}
+
+/// A file of whole pages, and a transfer that has gathered a change of its second one and noted that.
+struct Gathered {
+    dir: tempfile::TempDir,
+    old: Vec<u8>,
+    new: Vec<u8>,
+}
+
+impl Gathered {
+    fn new() -> Gathered {
+        let dir = tempfile::tempdir().unwrap();
+        let old = vec![1; SIZE as usize];
+        let mut new = old.clone();
+        new[4096..8192].fill(2);
+        fs::write(dir.path().join("large"), &old).unwrap();
+        Gathered { dir, old, new }
+    }
+
+    fn identity(&self) -> Identity {
+        let found = Root::open(self.dir.path()).unwrap().probe(&path()).unwrap();
+        found.unwrap().identity
+    }
+
+    fn begin(&self, place: &Rc<Place>) -> (InPlace, Lease) {
+        let identity = self.identity();
+        let basis = PlanBasis {
+            id: content_id(&self.old),
+            identity,
+            in_place: true,
+        };
+        let incoming = Incoming {
+            path: path(),
+            peer: None,
+            size: SIZE,
+            mtime: MTIME,
+            basis: Some(basis),
+        };
+        let mut lease = place.resumes.begin(incoming).unwrap();
+        let (root, staging) = (&place.root, &place.staging);
+        let mut work = InPlace::begin_kept(root, staging, &path(), &identity, SIZE, lease.id()).unwrap();
+        work.write_at(4096, &self.new[4096..8192]).unwrap();
+        work.note(NOTED as u64).unwrap();
+        let mut hasher = TreeHasher::new();
+        hasher.update(&self.new[..NOTED]);
+        lease.note(&hasher);
+        (work, lease)
+    }
+
+    fn find(&self, place: &Rc<Place>, content: &[u8]) -> Option<Partial> {
+        let changeable = Some((content_id(content), self.identity()));
+        let state = (SIZE, MTIME);
+        let mut adopting = Adopting::find(place, &path(), None, state, Changed::IsDropped, changeable)?;
+        loop {
+            match adopting.step(&mut Vec::new()) {
+                Adopted::More(more) => adopting = more,
+                Adopted::Done(partial) => return Some(*partial),
+                Adopted::Basis(..) | Adopted::Nothing => return None,
+            }
+        }
+    }
+}
+
+// What was gathered is a beginning together with the file that it changes, believed or read; and of no use over
+// another content, or where nothing is to be changed in place: then it is gone.
+#[test]
+fn what_was_gathered_is_found_over_its_basis_only() {
+    for is_proven in [true, false] {
+        let gathered = Gathered::new();
+        drop(gathered.begin(&place(gathered.dir.path())));
+        if !is_proven {
+            restart_machine(gathered.dir.path());
+        }
+        let place = place(gathered.dir.path());
+        let parked = gathered.find(&place, &gathered.old).unwrap().park();
+        assert_eq!(parked.id(), content_id(&gathered.new[..NOTED]));
+        assert!(parked.is_for(SIZE) && !parked.is_for(SIZE + 1) && !parked.is_staged());
+        let expected = Expected::Present(gathered.identity());
+        let partial = parked.reopen(&place, &path(), &expected).unwrap();
+        let Kept::Changes(work) = &partial.kept else {
+            panic!("it is to be changed in place");
+        };
+        let mut byte = [0];
+        assert_eq!(work.read_through(5000, &mut byte).unwrap(), 1);
+        assert_eq!(byte, [2]);
+    }
+    for content in [Some(b"other".as_slice()), None] {
+        let gathered = Gathered::new();
+        let place = place(gathered.dir.path());
+        drop(gathered.begin(&place));
+        match content {
+            Some(content) => assert!(gathered.find(&place, content).is_none()),
+            None => assert!(find(&place, (SIZE, MTIME)).is_none()),
+        }
+        assert_eq!(place.resumes.arrivals(), []);
+        place.staging.retire();
+        assert_eq!(staged_files(gathered.dir.path()), 0);
+    }
+}
+
+// Nobody goes on with changes that a commit reads, though their connection is lost; when it has ended, nothing is
+// left of them, and what was known of them goes with the next look at the file.
+#[test]
+fn changes_that_are_committed_are_left_alone() {
+    let gathered = Gathered::new();
+    let place = place(gathered.dir.path());
+    let (work, lease) = gathered.begin(&place);
+    let id = lease.id();
+    lease.complete();
+    lease.committing();
+    drop(lease);
+    assert!(gathered.find(&place, &gathered.old).is_none());
+    place.forget_partial(&path(), None);
+    assert_eq!(place.resumes.arrivals(), [id]);
+    let work = work.unkept();
+    assert!(kept(gathered.dir.path(), id).exists(), "a killed process leaves it");
+    drop(work);
+    assert!(!kept(gathered.dir.path(), id).exists());
+    place.forget_partial(&path(), None);
+    assert_eq!(place.resumes.arrivals(), []);
+}
+
+// What nobody comes back for goes: the entry, the changes, and the directories.
+#[test]
+fn what_was_gathered_in_vain_is_collected() {
+    let gathered = Gathered::new();
+    drop(gathered.begin(&place(gathered.dir.path())));
+    let place = place(gathered.dir.path());
+    for id in place.resumes.expire(i64::MAX) {
+        place.staging.discard_kept(id);
+    }
+    drop(place);
+    assert_eq!(fs::read_dir(gathered.dir.path()).unwrap().count(), 1);
+}
+
+fn staged_files(dir: &Path) -> usize {
+    fs::read_dir(dir.join(".syncline/staging/kept")).map_or(0, Iterator::count)
 }

@@ -12,10 +12,11 @@ use super::rebuilding::Staged;
 use super::resumes::Lease;
 use super::target::Target;
 use super::verifying::CheckedChunk;
+use crate::delta::content_id;
 use crate::model::{ContentId, Fault, ItemCode};
 use crate::reactor::ConnId;
 use crate::store::SidecarWriter;
-use crate::wire::Patch;
+use crate::wire::{Patch, PatchForm, Start};
 use std::collections::VecDeque;
 
 /// The patches of one transfer.
@@ -108,6 +109,24 @@ impl Patches {
             taken: 0,
             root: None,
             state: State::Waiting(partial.map(Box::new)),
+        });
+    }
+
+    /// A file goes on behind what is of no use for that: what comes is dropped, and asked for again at its end.
+    pub(super) fn refuse(&mut self, rest: &Start) {
+        let patch = Patch {
+            file: rest.file,
+            size: rest.size,
+            meta: rest.meta,
+            basis: content_id(&[]),
+            form: PatchForm::Plan,
+        };
+        self.queue.push_back(Queued {
+            patch,
+            bytes: Vec::new(),
+            taken: 0,
+            root: None,
+            state: State::Useless,
         });
     }
 
@@ -263,13 +282,8 @@ impl Patches {
                     if let Some(lease) = lease {
                         lease.end();
                     }
-                    let staged = found.and_then(|(id, sidecar)| {
-                        Some(Box::new(Staged {
-                            staged: target.into_staged()?.unkept(),
-                            id,
-                            sidecar,
-                        }))
-                    });
+                    let staged = target.into_staged().zip(found);
+                    let staged = staged.map(|(staged, (id, sidecar))| Box::new(Staged { staged, id, sidecar }));
                     Outcome::Unsound(patch.file, staged)
                 }
             });

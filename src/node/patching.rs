@@ -125,7 +125,7 @@ impl Patching {
         let plan = match Plan::new(patch.form, from, to, done) {
             Ok(plan) => plan,
             Err(error) => {
-                discard(target, lease);
+                target.discard(lease);
                 return Err(error);
             }
         };
@@ -152,7 +152,7 @@ impl Patching {
 
     /// What was made is of no use: it is removed.
     pub(super) fn discard(self) {
-        discard(self.target, self.lease);
+        self.target.discard(self.lease);
     }
 
     /// Follows the plan over `input`, from its front, for a bounded time.
@@ -225,11 +225,9 @@ impl Patching {
 
     /// What was gathered for a change in place goes on to a staged file.
     fn move_on(&mut self, scratch: &mut Vec<u8>) -> Result<(), PatchError> {
-        if let Some(staged) = self
-            .target
-            .move_on(self.done, scratch)
-            .map_err(|error| failed(&error))?
-        {
+        let noted = (&mut self.lease, self.verifying.checked_so_far());
+        let moved = self.target.move_on(self.done, noted, scratch);
+        if let Some(staged) = moved.map_err(|error| failed(&error))? {
             self.verifying.go_on_in(staged);
         }
         Ok(())
@@ -301,8 +299,12 @@ impl Patching {
                 is_behind = true;
             }
         }
-        if let Some(lease) = &mut self.lease {
-            lease.moved(self.verifying.checked_so_far());
+        if self
+            .lease
+            .as_ref()
+            .is_some_and(|lease| lease.is_due(self.verifying.checked_so_far()))
+        {
+            note(&mut self.lease, &mut self.target, &self.verifying);
         }
         is_behind
     }
@@ -358,15 +360,28 @@ impl Patched {
     /// What the result contains, and its sidecar, when it can be read.
     pub(super) fn identify(self) -> Identified {
         let Patched {
-            target,
+            mut target,
             verifying,
             leaves,
-            lease,
+            mut lease,
         } = self;
+        // A commit takes a while, and may be cut short.
+        note(&mut lease, &mut target, &verifying);
         let (start, end) = verifying.next_range();
         let task = task_of(&target, leaves.as_ref(), start, end);
         let found = verifying.finish(target.length(), task);
         Identified { target, lease, found }
+    }
+}
+
+/// Notes what is verified, and sees to it that another process finds it.
+fn note(lease: &mut Option<Lease>, target: &mut Target, verifying: &Verifying) {
+    let checked = verifying.checked_so_far();
+    if let Some(lease) = lease
+        && !lease.is_revoked()
+        && target.note(checked.length())
+    {
+        lease.note(checked);
     }
 }
 
@@ -376,16 +391,6 @@ fn take(verifying: &mut Verifying, checked: &CheckedChunk) -> bool {
         verifying.checked(checked);
     }
     ours
-}
-
-/// What was made is of no use: it is removed.
-fn discard(target: Target, lease: Option<Lease>) {
-    match (target.into_staged(), lease) {
-        (Some(staged), Some(lease)) => lease.discard(staged),
-        (Some(staged), None) => staged.discard(),
-        (None, Some(lease)) => lease.end(),
-        (None, None) => {}
-    }
 }
 
 /// Whether the plan has more to say.

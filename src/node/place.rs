@@ -86,7 +86,7 @@ impl Place {
 
     /// The file at `path` is complete: what an earlier transfer by `peer` left of it is of no use.
     pub(crate) fn forget_partial(&self, path: &RelPath, peer: Option<&DeviceId>) {
-        if let Some(id) = self.resumes.idle(path, peer) {
+        if let Some(id) = self.resumes.idle(path, peer, |id| self.staging.has_kept(id)) {
             self.staging.discard_kept(id);
             self.resumes.end(id);
         }

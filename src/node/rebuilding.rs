@@ -2,10 +2,12 @@
 //!
 //! Invariant: a patch is only applied to the very file whose content was named.
 
+use super::commit::Ready;
 use super::options::Durability;
-use super::partial::{Parked, Partial};
+use super::partial::{Kept, Parked, Partial};
 use super::patches::{Outcome, Sound, Stepped};
 use super::patching::{PatchError, Patching};
+use super::place::Place;
 use super::questions::Named;
 use super::receiving::{Books, Committed, Receiving, ReceivingPlan, Want};
 use super::resumes::Lease;
@@ -16,9 +18,10 @@ use crate::model::limits::{MEDIUM_BYTES_MAX, WHOLE_BYTES_MAX};
 use crate::model::{ContentId, Fault, ItemCode};
 use crate::reactor::Activity;
 use crate::store::{
-    Expected, FileError, FoundKind, Incoming, MappedSidecar, PlanBasis, SidecarWriter, SourceFile, StagedFile,
+    Expected, FileError, FoundKind, Identity, Incoming, MappedSidecar, PlanBasis, SidecarWriter, SourceFile, StagedFile,
 };
 use crate::wire::{Ask, Patch, PatchForm, SettledResult};
+use std::rc::Rc;
 use std::sync::Arc;
 
 impl Receiving {
@@ -110,7 +113,11 @@ impl Receiving {
                 want.lease = lease;
                 let expected = want.expected;
                 let mtime = patch.meta.mtime;
-                match target.into_ready(&patch.meta, expected) {
+                let ready = target.into_ready(&patch.meta, expected);
+                if let (Ok(Ready::InPlace(..)), Some(lease)) = (&ready, &want.lease) {
+                    lease.committing();
+                }
+                match ready {
                     Ok(ready) => self.commit_ready(patch.file, ready, Some(Committed { id, mtime }), books),
                     Err(error) => {
                         log::warn!("{error}");
@@ -218,17 +225,21 @@ fn open_patch(
     };
     // Who asks for checksums has what stayed in place read again.
     let leaves = (!plan.checksum).then(|| place.deltas.open(&patch.basis)).flatten();
+    if partial.as_ref().is_some_and(|partial| !partial.is_for(patch.size)) {
+        partial.into_iter().for_each(|partial| partial.discard(place));
+        return Ok(None);
+    }
     let patching = match partial {
-        Some(partial) => resumed(patch, basis, partial.reopen(place, &want.path)?, leaves, serial)?,
+        Some(partial) => {
+            let partial = partial.reopen(place, &want.path, &want.expected)?;
+            resumed(place, patch, basis, partial, leaves, serial)?
+        }
         None => {
-            let lease = remembered(patch, want, plan, &basis);
-            let kept = lease.as_ref().map(Lease::id);
-            let in_place = plan.in_place && want.repair.is_none();
-            let target = Target::open(place, basis, &want.path, patch.size, (in_place, kept)).map_err(code)?;
+            let (target, lease) = begin(patch, want, plan, basis)?;
             let file = target.file().try_clone().map_err(|_| ItemCode::Other)?;
             let sidecar = place.deltas.begin_patched(&patch.basis, patch.size);
             let mut verifying = Verifying::new(Arc::new(file), serial, sidecar);
-            if place.durability == Durability::Barrier && !in_place {
+            if place.durability == Durability::Barrier && matches!(target, Target::Staged(_)) {
                 verifying.flush_on_the_way();
             }
             Patching::new(target, patch, verifying, leaves, lease)
@@ -241,26 +252,64 @@ fn open_patch(
     }
 }
 
-/// Goes on behind what is staged of the result.
+/// Where a patch goes, and the right to that if it is remembered.
+fn begin(
+    patch: &Patch,
+    want: &Want,
+    plan: &ReceivingPlan,
+    basis: SourceFile,
+) -> Result<(Target, Option<Lease>), ItemCode> {
+    let place = &plan.place;
+    let identity = basis.identity();
+    if plan.in_place && want.repair.is_none() {
+        let lease = remembered(patch, want, plan, (identity, true));
+        let kept = lease.as_ref().map(Lease::id);
+        match Target::gather(place, &want.path, &identity, patch.size, kept) {
+            Ok(target) => return Ok((target, lease)),
+            Err(error) => log::info!("{} is replaced, not changed in place: {error}", want.path),
+        }
+        lease.into_iter().for_each(Lease::end);
+    }
+    let lease = remembered(patch, want, plan, (identity, false));
+    let kept = lease.as_ref().map(Lease::id);
+    let target = Target::stage(place, basis, &want.path, patch.size, kept).map_err(code)?;
+    Ok((target, lease))
+}
+
+/// Goes on behind what is there of the result.
 fn resumed(
+    place: &Rc<Place>,
     patch: &Patch,
     basis: SourceFile,
     partial: Partial,
     leaves: Option<MappedSidecar>,
     serial: u64,
 ) -> Result<Result<Patching, PatchError>, ItemCode> {
-    let Partial { staged, lease, hasher } = partial;
-    let target = Target::behind(staged, basis, patch.size, hasher.length()).map_err(code)?;
+    let Partial { kept, lease, hasher } = partial;
+    let target = match kept {
+        Kept::Staged(staged) => Target::behind(staged, basis, patch.size, hasher.length()).map_err(code)?,
+        Kept::Changes(work) => Target::gathered(place, *work),
+    };
     let file = target.file().try_clone().map_err(|_| ItemCode::Other)?;
     let verifying = Verifying::behind(hasher, Arc::new(file), serial);
     Ok(Patching::new(target, patch, verifying, leaves, Some(lease)))
 }
 
-/// A patch of a large file is remembered, in case that the transfer breaks off. What is changed in place is
-/// not: what was gathered for that goes with the process.
-fn remembered(patch: &Patch, want: &Want, plan: &ReceivingPlan, basis: &SourceFile) -> Option<Lease> {
-    let is_large = patch.size > MEDIUM_BYTES_MAX && patch.form != PatchForm::Prefix;
-    if !plan.resume || plan.in_place || !is_large || want.repair.is_some() {
+/// A patch of a large file is remembered, in case that the transfer breaks off. One that changes a small file in
+/// place is not: its sender would go on without the basis, and nothing can be written behind changes.
+fn remembered(
+    patch: &Patch,
+    want: &Want,
+    plan: &ReceivingPlan,
+    (identity, in_place): (Identity, bool),
+) -> Option<Lease> {
+    let least = if in_place {
+        patch.size.min(patch.basis.length)
+    } else {
+        patch.size
+    };
+    let is_large = least > MEDIUM_BYTES_MAX && patch.form != PatchForm::Prefix;
+    if !plan.resume || !is_large || want.repair.is_some() {
         return None;
     }
     plan.place.resumes.begin(Incoming {
@@ -270,8 +319,8 @@ fn remembered(patch: &Patch, want: &Want, plan: &ReceivingPlan, basis: &SourceFi
         mtime: patch.meta.mtime,
         basis: Some(PlanBasis {
             id: patch.basis,
-            identity: basis.identity(),
-            in_place: false,
+            identity,
+            in_place,
         }),
     })
 }

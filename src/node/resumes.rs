@@ -37,6 +37,8 @@ struct Holding {
     revoked: Cell<bool>,
     /// All of it has come: it is about to be published.
     complete: Cell<bool>,
+    /// It is read for a commit, which may outlive the transfer: nobody goes on with it in this process.
+    committing: Cell<bool>,
 }
 
 /// The right to write to a kept file. When it is dropped, what was reached stays known.
@@ -167,17 +169,28 @@ impl Resumes {
         })
     }
 
-    /// The unfinished transfer of `path` by `peer`, if nobody works on it.
-    pub(crate) fn idle(&self, path: &RelPath, peer: Option<&DeviceId>) -> Option<TransferId> {
+    /// The unfinished transfer of `path` by `peer`, if nobody works on it: neither a transfer, nor a commit that
+    /// its kept file `is_there` for.
+    pub(crate) fn idle(
+        &self,
+        path: &RelPath,
+        peer: Option<&DeviceId>,
+        is_there: impl Fn(TransferId) -> bool,
+    ) -> Option<TransferId> {
         let journal = self.journal.borrow();
         let id = journal.as_ref()?.incoming(path, peer)?.id;
-        (!self.leased.borrow().contains_key(&id)).then_some(id)
+        let leased = self.leased.borrow();
+        let is_idle = leased
+            .get(&id)
+            .is_none_or(|held| held.committing.get() && !is_there(id));
+        is_idle.then_some(id)
     }
 
     fn lease(self: &Rc<Resumes>, id: TransferId, noted: u64) -> Lease {
         let holding = Rc::new(Holding {
             revoked: Cell::new(false),
             complete: Cell::new(false),
+            committing: Cell::new(false),
         });
         self.leased.borrow_mut().insert(id, Rc::clone(&holding));
         Lease {
@@ -216,6 +229,7 @@ impl Resumes {
 
     /// Nothing has to be known of it any more.
     pub(crate) fn end(&self, id: TransferId) {
+        self.leased.borrow_mut().remove(&id);
         if let Some(journal) = self.journal.borrow_mut().as_mut() {
             journal.end(id);
         }
@@ -277,14 +291,39 @@ impl Lease {
 
     /// More of the file has come, and is verified as far as `hasher` is.
     pub(crate) fn moved(&mut self, hasher: &TreeHasher) {
-        if hasher.leaves() * LEAF_BYTES as u64 >= self.noted + NOTE_BYTES {
+        if self.is_due(hasher) {
             self.note(hasher);
         }
+    }
+
+    /// Whether so much more is verified that it should be noted.
+    pub(crate) fn is_due(&self, hasher: &TreeHasher) -> bool {
+        hasher.leaves() * LEAF_BYTES as u64 >= self.noted + NOTE_BYTES
+    }
+
+    /// A transfer in its place that goes on in a file of its own, instead of gathering changes. Nothing of it is noted.
+    pub(crate) fn instead(&self) -> Option<Lease> {
+        let mut incoming = {
+            let journal = self.resumes.journal.borrow();
+            match &journal.as_ref()?.find(self.id)?.subject {
+                Subject::Incoming(incoming) => incoming.clone(),
+                Subject::Outgoing(_) => return None,
+            }
+        };
+        if let Some(basis) = &mut incoming.basis {
+            basis.in_place = false;
+        }
+        self.resumes.begin(incoming)
     }
 
     /// All of the file has come: from here on it is not taken over.
     pub(crate) fn complete(&self) {
         self.holding.complete.set(true);
+    }
+
+    /// A commit reads the file, and ends it, whatever becomes of the transfer.
+    pub(crate) fn committing(&self) {
+        self.holding.committing.set(true);
     }
 
     /// Notes what is verified, as far as it is known.
@@ -321,7 +360,7 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        if !self.is_revoked() {
+        if !self.is_revoked() && !self.holding.committing.get() {
             self.resumes.leased.borrow_mut().remove(&self.id);
         }
     }

@@ -60,14 +60,14 @@ fn a_lease_that_was_taken_over_has_no_say() {
     first.moved(&tree(1000));
     assert_eq!(reached(&resumes, id), 3 * LEAF as u64);
     drop(first);
-    assert_eq!(resumes.idle(&path(), None), None, "the other works on it");
+    assert_eq!(resumes.idle(&path(), None, |_| true), None, "the other works on it");
     let third = resumes.find(&path(), None, STATE).unwrap().lease;
     assert!(lease.is_revoked());
     lease.note(&tree(6));
     lease.end();
     assert_eq!(resumes.arrivals(), [id]);
     drop(third);
-    assert_eq!(resumes.idle(&path(), None), Some(id));
+    assert_eq!(resumes.idle(&path(), None, |_| true), Some(id));
     assert_eq!(reached(&resumes, id), 3 * LEAF as u64);
 }
 

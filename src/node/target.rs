@@ -6,13 +6,19 @@
 //!    staged file, piece by piece, and the plan goes on there. The sender is not asked again.
 //!
 //! Awkward cases: a file that cannot be changed in place (it has several names, may not be written, is
-//! too large) is staged from the start. Invariant: the basis is not written to here.
+//! too large) is staged from the start. What gathers in a kept file stays when the transfer breaks off; when it
+//! moves, the staged file becomes a kept one in its place, once all of it is there. Invariant: the basis is not
+//! written to here.
 
 use super::commit::Ready;
 use super::place::Place;
+use super::resumes::Lease;
 use super::verifying::Task;
+use crate::delta::TreeHasher;
 use crate::model::{ItemCode, Meta, RelPath};
-use crate::store::{Expected, FileError, InPlace, Operation, PatchedFile, SourceFile, StagedFile, TransferId};
+use crate::store::{
+    Expected, FileError, Identity, InPlace, Operation, PatchedFile, SourceFile, StagedFile, TransferId,
+};
 use std::fs::File;
 use std::ops::Range;
 use std::rc::Rc;
@@ -40,26 +46,14 @@ const STEP_BYTES: u64 = 4 << 20;
 const PAGE_BYTES: u64 = 4096;
 
 impl Target {
-    /// For a new version of `basis`, which is at `path`, of `length` bytes; in a kept file, if it is to be one.
-    pub(super) fn open(
-        place: &Rc<Place>,
+    /// A file for a new version of `basis`, which is at `path`, of `length` bytes; a kept one, if it has an id.
+    pub(super) fn stage(
+        place: &Place,
         basis: SourceFile,
         path: &RelPath,
         length: u64,
-        (in_place, kept): (bool, Option<TransferId>),
+        kept: Option<TransferId>,
     ) -> Result<Target, FileError> {
-        if in_place {
-            match InPlace::begin(&place.root, &place.staging, path, &basis.identity(), length) {
-                Ok(work) => {
-                    return Ok(Target::InPlace(Box::new(Gathering {
-                        work,
-                        place: Rc::clone(place),
-                        moving: None,
-                    })));
-                }
-                Err(error) => log::info!("{path} is replaced, not changed in place: {error}"),
-            }
-        }
         let staged = match kept {
             Some(id) => place.staging.create_kept_patched(path, basis, length, id)?,
             None => place.staging.create_patched(path, basis, length)?,
@@ -67,7 +61,32 @@ impl Target {
         Ok(Target::Staged(Box::new(staged)))
     }
 
-    /// The same, where the first `done` bytes of it are staged.
+    /// The file at `path` itself, which is as `expected`; changes gather in a kept file, if it has an id.
+    pub(super) fn gather(
+        place: &Rc<Place>,
+        path: &RelPath,
+        expected: &Identity,
+        length: u64,
+        kept: Option<TransferId>,
+    ) -> Result<Target, FileError> {
+        let (root, staging) = (&place.root, &place.staging);
+        let work = match kept {
+            Some(id) => InPlace::begin_kept(root, staging, path, expected, length, id)?,
+            None => InPlace::begin(root, staging, path, expected, length)?,
+        };
+        Ok(Target::gathered(place, work))
+    }
+
+    /// The same, where changes were gathered before.
+    pub(super) fn gathered(place: &Rc<Place>, work: InPlace) -> Target {
+        Target::InPlace(Box::new(Gathering {
+            work,
+            place: Rc::clone(place),
+            moving: None,
+        }))
+    }
+
+    /// A file whose first `done` bytes are staged.
     pub(super) fn behind(staged: StagedFile, basis: SourceFile, length: u64, done: u64) -> Result<Target, FileError> {
         let staged = PatchedFile::behind(staged, basis, length, done)?;
         Ok(Target::Staged(Box::new(staged)))
@@ -128,20 +147,44 @@ impl Target {
     }
 
     /// Moves a piece of the `done` bytes that were gathered to the staged file. Returns that when all of
-    /// them are there.
-    pub(super) fn move_on(&mut self, done: u64, scratch: &mut Vec<u8>) -> Result<Option<Arc<File>>, FileError> {
+    /// them are there; `lease` is then the right to it, and what was `checked` is noted of it.
+    pub(super) fn move_on(
+        &mut self,
+        done: u64,
+        (lease, checked): (&mut Option<Lease>, &TreeHasher),
+        scratch: &mut Vec<u8>,
+    ) -> Result<Option<Arc<File>>, FileError> {
         let Target::InPlace(gathering) = self else {
             return Ok(None);
         };
         if gathering.move_on(done, scratch)? == Moved::Part {
             return Ok(None);
         }
-        if let Some((staged, _)) = gathering.moving.take() {
-            *self = Target::Staged(Box::new(staged));
+        if let Some((mut staged, _)) = gathering.moving.take() {
+            let gathered = lease.take();
+            *lease = gathered
+                .as_ref()
+                .and_then(|lease| gathering.keep(&mut staged, lease, checked));
+            let gathered_target = std::mem::replace(self, Target::Staged(Box::new(staged)));
+            gathered_target.discard(gathered);
         }
         let file = self.file().try_clone();
         file.map(|file| Some(Arc::new(file)))
             .map_err(|error| FileError::at(Operation::Stage, b"", error))
+    }
+
+    /// Sees to it that another process finds what was gathered of the first `done` bytes, which are verified;
+    /// `false` when it does not.
+    pub(super) fn note(&mut self, done: u64) -> bool {
+        match self {
+            Target::Staged(_) => true,
+            // It is noted when it has moved.
+            Target::InPlace(gathering) if gathering.moving.is_some() => false,
+            Target::InPlace(gathering) => {
+                let noted = gathering.work.note(done);
+                noted.inspect_err(|error| log::info!("{error}")).is_ok()
+            }
+        }
     }
 
     /// Whether a leaf stands where it stood in the basis, untouched.
@@ -164,11 +207,26 @@ impl Target {
         }
     }
 
-    /// The staged file alone, whatever it holds; none when the changes were gathered beside the basis.
+    /// The staged file alone, whatever it holds, which goes when it is dropped; none when the changes were
+    /// gathered beside the basis: they are given up.
     pub(super) fn into_staged(self) -> Option<StagedFile> {
         match self {
-            Target::Staged(staged) => Some(staged.into_staged()),
-            Target::InPlace(_) => None,
+            Target::Staged(staged) => Some(staged.into_staged().unkept()),
+            Target::InPlace(gathering) => {
+                gathering.work.discard();
+                None
+            }
+        }
+    }
+
+    /// What was made is of no use: it is removed, unless another transfer goes on with it.
+    pub(super) fn discard(self, lease: Option<Lease>) {
+        if lease.as_ref().is_some_and(Lease::is_revoked) {
+            return;
+        }
+        drop(self.into_staged());
+        if let Some(lease) = lease {
+            lease.end();
         }
     }
 
@@ -177,7 +235,8 @@ impl Target {
         debug_assert!(!self.is_moving());
         match self {
             Target::Staged(staged) => staged.seal(meta).map(|sealed| Ready::Staged(sealed, expected)),
-            Target::InPlace(gathering) => Ok(Ready::InPlace(Box::new(gathering.work), *meta)),
+            // From here on the changes are made, or gone; a process that is killed meanwhile leaves them.
+            Target::InPlace(gathering) => Ok(Ready::InPlace(Box::new(gathering.work.unkept()), *meta)),
         }
     }
 }
@@ -212,6 +271,22 @@ impl Gathering {
             return Err(self.found(ItemCode::Changing));
         }
         self.place.staging.create_patched(path, basis, self.work.length())
+    }
+
+    /// Has the staged file, where all that was gathered is by now, stay in place of that. Returns the right to it.
+    fn keep(&self, staged: &mut PatchedFile, gathered: &Lease, checked: &TreeHasher) -> Option<Lease> {
+        let mut lease = gathered.instead()?;
+        match staged.keep(&self.place.staging, lease.id()) {
+            Ok(()) => {
+                lease.note(checked);
+                Some(lease)
+            }
+            Err(error) => {
+                log::info!("a transfer that breaks off will start again: {error}");
+                lease.end();
+                None
+            }
+        }
     }
 
     fn move_on(&mut self, done: u64, scratch: &mut Vec<u8>) -> Result<Moved, FileError> {

@@ -1,7 +1,8 @@
 //! `InPlace`: a huge file that is changed where it lies, safe against crashes by an undo record.
 //!
-//! 1. Changes gather beside the file, page by page, in a sparse staged file; pages that are changed in
-//!    part are filled up with old bytes. Repairs go the same way. The file itself is only read.
+//! 1. Changes gather beside the file, page by page (`changes`); pages that are changed in part are filled up
+//!    with old bytes. Repairs go the same way. The file itself is only read. Where they gather in a kept file,
+//!    another process can go on behind the place that was noted last, over a file with the same content.
 //! 2. The caller reads the result through this, old and new laid over each other, and checks it.
 //! 3. A commit writes the old bytes of changed pages, and of a tail that is cut off, to an undo record;
 //!    then takes room, writes the pages, cuts, sets mode and time, flushes; then the record goes, or
@@ -15,8 +16,10 @@
 //! to the last flush a complete record of the old content exists.
 
 use super::barrier::{Barrier, Beside, flush};
+use super::changes::{Changes, PAGE};
 use super::error::{FileError, Operation};
 use super::facts::{Found, Identity};
+use super::journal::TransferId;
 use super::laid::Laid;
 use super::marks::Marks;
 use super::meta;
@@ -42,14 +45,10 @@ pub struct InPlace {
     path: RelPath,
     file: File,
     old: SourceFile,
-    /// New pages, each at its own offset.
-    changes: StagedFile,
-    changed: Marks,
+    changes: Changes,
     new_length: u64,
 }
 
-/// The unit of changes: what a disk writes at least.
-const PAGE: u64 = 4096;
 const LEAF: u64 = LEAF_BYTES as u64;
 
 impl InPlace {
@@ -66,6 +65,54 @@ impl InPlace {
         path: &RelPath,
         expected: &Identity,
         new_length: u64,
+    ) -> Result<InPlace, FileError> {
+        InPlace::open(root, path, expected, new_length, || {
+            let staged = staging.create(path, Room::Sparse)?;
+            Ok(Changes::new(staged, new_length))
+        })
+    }
+
+    /// The same with changes that stay when they are dropped, until they are committed or discarded.
+    ///
+    /// # Errors
+    /// As [`InPlace::begin`].
+    pub fn begin_kept(
+        root: &Root,
+        staging: &Staging,
+        path: &RelPath,
+        expected: &Identity,
+        new_length: u64,
+        id: TransferId,
+    ) -> Result<InPlace, FileError> {
+        InPlace::open(root, path, expected, new_length, || {
+            let staged = staging.create_kept(path, Room::Sparse, id)?;
+            Ok(Changes::new(staged, new_length))
+        })
+    }
+
+    /// Goes on behind the first `done` bytes of the result, whose `changes` were gathered in a kept file and noted:
+    /// over a file with the same content, and for a result of the same length.
+    ///
+    /// # Errors
+    /// As [`InPlace::begin`], or when what was noted is not there; the kept file stays.
+    pub fn go_on(
+        root: &Root,
+        path: &RelPath,
+        expected: &Identity,
+        new_length: u64,
+        (changes, done): (StagedFile, u64),
+    ) -> Result<InPlace, FileError> {
+        InPlace::open(root, path, expected, new_length, || {
+            Changes::adopt(changes, new_length, done)
+        })
+    }
+
+    fn open(
+        root: &Root,
+        path: &RelPath,
+        expected: &Identity,
+        new_length: u64,
+        changes: impl FnOnce() -> Result<Changes, FileError>,
     ) -> Result<InPlace, FileError> {
         let found = |code| FileError::found(Operation::Write, path.as_bytes(), code);
         let old = root.open_file(path)?;
@@ -85,8 +132,7 @@ impl InPlace {
             path: path.clone(),
             file,
             old,
-            changes: staging.create(path, Room::Sparse)?,
-            changed: Marks::default(),
+            changes: changes()?,
             new_length,
         })
     }
@@ -128,9 +174,30 @@ impl InPlace {
         if !end.is_multiple_of(PAGE) && end != self.new_length {
             self.fill(last)?;
         }
-        self.changes.write_at(to, bytes)?;
-        self.changed.set(first..last + 1);
-        Ok(())
+        self.changes.write_at(to, bytes)
+    }
+
+    /// Notes with the changes which of the first `done` bytes they are, so that [`InPlace::go_on`] finds them.
+    /// Nothing may be written there any more.
+    ///
+    /// # Errors
+    /// The disk is full or fails.
+    pub fn note(&mut self, done: u64) -> Result<(), FileError> {
+        self.changes.note(done)
+    }
+
+    /// The changes go when this is dropped, also if they were kept.
+    #[must_use]
+    pub fn unkept(self) -> InPlace {
+        InPlace {
+            changes: self.changes.unkept(),
+            ..self
+        }
+    }
+
+    /// Gives the changes up, also if they were kept.
+    pub fn discard(self) {
+        drop(self.unkept());
     }
 
     /// Fills `buffer` with what the result has at `offset`: old bytes with the changes laid over.
@@ -146,11 +213,11 @@ impl InPlace {
         while filled < count {
             let at = offset + filled as u64;
             let page = at / PAGE;
-            let is_changed = self.changed.contains(page);
+            let is_changed = self.changed().contains(page);
             let run = if is_changed {
-                self.changed.next_run(page)
+                self.changed().next_run(page)
             } else {
-                self.changed.next_gap(page, u64::MAX / PAGE)
+                self.changed().next_gap(page, u64::MAX / PAGE)
             };
             let end = run.map_or(page + 1, |run| run.end) * PAGE;
             let here = (end - at).min((count - filled) as u64) as usize;
@@ -182,7 +249,7 @@ impl InPlace {
             self.old.size().min(self.new_length) / LEAF
         };
         let pages = LEAF / PAGE;
-        let changed = self.changed.next_run(leaf.saturating_mul(pages));
+        let changed = self.changed().next_run(leaf.saturating_mul(pages));
         let run = match changed {
             Some(run) if run.start / pages < alike => (run.start / pages).max(leaf)..run.end.div_ceil(pages),
             _ => alike.max(leaf)..leaves,
@@ -195,7 +262,7 @@ impl InPlace {
     /// most 1 MiB.
     #[must_use]
     pub fn next_changed(&self, from: u64, end: u64) -> Option<Range<u64>> {
-        let run = self.changed.next_run(from / PAGE)?;
+        let run = self.changed().next_run(from / PAGE)?;
         let start = from.max(run.start * PAGE);
         let end = end.min(run.end * PAGE).min(start + RANGE_BYTES_MAX as u64);
         (start < end).then_some(start..end)
@@ -241,6 +308,10 @@ impl InPlace {
         }
     }
 
+    fn changed(&self) -> &Marks {
+        self.changes.marks()
+    }
+
     fn leaves(&self) -> u64 {
         self.new_length.div_ceil(LEAF)
     }
@@ -255,16 +326,14 @@ impl InPlace {
 
     /// Gives a page that is changed in part its old bytes first.
     fn fill(&mut self, page: u64) -> Result<(), FileError> {
-        if self.changed.contains(page) {
+        if self.changed().contains(page) {
             return Ok(());
         }
         let start = page * PAGE;
         let mut bytes = [0; PAGE as usize];
         let bytes = &mut bytes[..PAGE.min(self.new_length - start) as usize];
         self.read_old(start, bytes)?;
-        self.changes.write_at(start, bytes)?;
-        self.changed.set(page..page + 1);
-        Ok(())
+        self.changes.write_at(start, bytes)
     }
 
     /// Old bytes, and zeros behind their end.

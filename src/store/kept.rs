@@ -1,8 +1,8 @@
 //! Staged files that outlive their transfer: `.syncline/staging/kept/ID`, by the id of the journal.
 //!
 //! Only the holder of the journal makes, adopts or collects them; which of them are still of use is
-//! for the journal to say. Never publishes anything. Invariant: the length of a kept file is what was
-//! written to it, in order, from its beginning; room that is taken ahead does not show in it.
+//! for the journal to say. Never publishes anything. Invariant: the length of a kept file that is no patch is
+//! what was written to it, in order, from its beginning; room that is taken ahead does not show in it.
 
 use super::error::{FileError, Operation};
 use super::journal::TransferId;
@@ -61,6 +61,33 @@ impl Staging {
         Err(FileError::new(Operation::Stage, path, outcome))
     }
 
+    /// Makes a staged file the kept file of `id`: it stays on the disk from now on.
+    ///
+    /// # Errors
+    /// When it cannot be moved; then it is what it was.
+    pub fn keep(&self, staged: &mut StagedFile, id: TransferId) -> Result<(), FileError> {
+        let name = id.to_string();
+        let mut outcome = Errno::NOENT;
+        for _ in 0..RACES_MAX {
+            let moved = self.kept().and_then(|session| {
+                staged.rename_into(session.directory(), &name)?;
+                Ok(session)
+            });
+            match moved {
+                Ok(session) => {
+                    staged.is_now(StagedName::kept(session, name));
+                    return Ok(());
+                }
+                Err(Errno::NOENT) => self.forget_kept(),
+                Err(errno) => outcome = errno,
+            }
+            if outcome != Errno::NOENT {
+                break;
+            }
+        }
+        Err(FileError::new(Operation::Stage, staged.path(), outcome))
+    }
+
     /// The kept file of `id`, to be gone on with; `None` when it is not there any more.
     ///
     /// # Errors
@@ -107,10 +134,14 @@ impl Staging {
         self.present_kept().and_then(found).is_ok()
     }
 
-    /// Removes the kept file of `id`, if it is there.
+    /// Removes the kept file of `id`, if it is there, and with the last one their directory.
     pub fn discard_kept(&self, id: TransferId) {
-        if let Ok(kept) = self.present_kept() {
-            let _ = unlinkat(&kept, id.to_string(), AtFlags::empty());
+        let Ok(kept) = self.present_kept() else { return };
+        let _ = unlinkat(&kept, id.to_string(), AtFlags::empty());
+        if self.kept_session().is_none() {
+            // Else it goes with the session.
+            drop(self.kept());
+            self.forget_kept();
         }
     }
 
@@ -259,6 +290,23 @@ mod tests {
             assert_eq!(mode & 0o7777, 0o444, "{id}");
         }
         std::fs::remove_dir(kept.join(TransferId(3).to_string())).unwrap();
+    }
+
+    // A staged file that is kept from some time on: it stays, and is found.
+    #[test]
+    fn a_staged_file_can_become_a_kept_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let staging = Staging::new(&Root::open(dir.path()).unwrap());
+        let mut staged = staging.create(&path(), Room::Sparse).unwrap();
+        staged.write_at(0, b"moved").unwrap();
+        staging.keep(&mut staged, TransferId(4)).unwrap();
+        staged.write_at(5, b" on").unwrap();
+        drop(staged);
+        let staged = staging.adopt(&path(), TransferId(4)).unwrap().unwrap();
+        assert_eq!(staged.file().metadata().unwrap().len(), 8);
+        staged.discard();
+        drop(staging);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 
     // What was sealed with a mode that forbids writing can be gone on with.

@@ -22,6 +22,18 @@ impl Marks {
         pieces <= PIECES_MAX
     }
 
+    /// The set whose bits these are, the lowest of the first word for piece 0.
+    pub(super) fn from_words(words: impl Iterator<Item = u64>) -> Marks {
+        let words = words.take((PIECES_MAX / WORD_BITS) as usize).collect();
+        Marks { words }
+    }
+
+    /// The bits of the pieces from 64 times `at` on.
+    pub(super) fn word(&self, at: u64) -> u64 {
+        let at = usize::try_from(at).ok();
+        at.and_then(|at| self.words.get(at)).copied().unwrap_or(0)
+    }
+
     /// Marks the pieces of `range`.
     pub(super) fn set(&mut self, range: Range<u64>) {
         let range = range.start..range.end.min(PIECES_MAX);

@@ -7,6 +7,7 @@
 mod barrier;
 mod book;
 mod calendar;
+mod changes;
 mod error;
 mod facts;
 mod filter;

@@ -147,6 +147,14 @@ impl PatchedFile {
         })
     }
 
+    /// Has the staged file stay from now on, as the kept file of `id`.
+    ///
+    /// # Errors
+    /// When it cannot be moved; then it is what it was.
+    pub fn keep(&mut self, staging: &Staging, id: TransferId) -> Result<(), FileError> {
+        staging.keep(&mut self.staged, id)
+    }
+
     /// The staged file, for reading back what it holds.
     #[must_use]
     pub fn staged(&self) -> &StagedFile {

@@ -168,6 +168,17 @@ impl StagedFile {
         Ok(())
     }
 
+    /// Gives it another name in `directory`; [`StagedFile::is_now`] says so.
+    pub(super) fn rename_into(&self, directory: BorrowedFd<'_>, name: &str) -> Result<(), Errno> {
+        renameat(self.name.directory(), self.name.as_str(), directory, name)
+    }
+
+    /// It was given this name.
+    pub(super) fn is_now(&mut self, name: StagedName) {
+        self.name.release();
+        self.name = name;
+    }
+
     /// Removes it, also when it is a kept one.
     pub fn discard(self) {
         self.name.discard();

@@ -138,9 +138,9 @@ pub fn kept(old: &Tree, found: &Tree, places: &BTreeSet<Content>) -> String {
     String::new()
 }
 
-/// Whether what the journal claims of unfinished files is there: so many bytes of the file that is sent.
-/// What it does not claim, such as after a power cut, is checked before it is trusted.
-pub fn claimed(received: &Path, source: &Path) -> String {
+/// Whether what the journal claims of unfinished files is there: so many bytes of the file that is sent, be it laid
+/// over the `old` version. What it does not claim, such as after a power cut, is checked before it is trusted.
+pub fn claimed(received: &Path, source: &Path, old: &Path) -> String {
     let unfinished = match unfinished(received) {
         Ok(unfinished) => unfinished,
         Err(error) => return error,
@@ -155,6 +155,10 @@ pub fn claimed(received: &Path, source: &Path) -> String {
         let (Ok(kept), Ok(wanted)) = (fs::read(kept), fs::read(source.join(&path))) else {
             continue;
         };
+        let kept = match incoming.basis.is_some_and(|basis| basis.in_place) {
+            false => kept,
+            true => laid(&kept, fs::read(old.join(&path)).unwrap(), incoming.size),
+        };
         let claimed = usize::try_from(transfer.reached.offset).unwrap();
         if kept
             .get(..claimed)
@@ -167,6 +171,22 @@ pub fn claimed(received: &Path, source: &Path) -> String {
         }
     }
     String::new()
+}
+
+/// What is gathered in a kept file, laid over the old content: docs/FORMAT.md, "staging/kept".
+fn laid(kept: &[u8], old: Vec<u8>, size: u64) -> Vec<u8> {
+    const PAGE: usize = 4096;
+    let size = usize::try_from(size).unwrap();
+    let mut result = old;
+    result.resize(size, 0);
+    let map = kept.get(size.next_multiple_of(PAGE)..).unwrap_or_default();
+    for page in 0..size.div_ceil(PAGE) {
+        if map.get(page / 8).is_some_and(|byte| byte >> (page % 8) & 1 == 1) {
+            let place = page * PAGE..size.min((page + 1) * PAGE);
+            result[place.clone()].copy_from_slice(&kept[place]);
+        }
+    }
+    result
 }
 
 /// Unfinished transfers of which there is something that can be gone on with.

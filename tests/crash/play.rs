@@ -335,7 +335,7 @@ fn look_with(site: &Site<'_>, promises: &Promises, half: Option<&Path>, tally: &
     tally.note(Invariant::Acknowledged, &fault);
     tally.note(
         Invariant::Claimed,
-        &check::claimed(&site.received(), &site.template.source()),
+        &check::claimed(&site.received(), &site.template.source(), &site.template.before()),
     );
     let fault = if site.is_confined() {
         ""

@@ -82,6 +82,11 @@ impl Template {
     pub fn source(&self) -> PathBuf {
         self.dir.path().join("new")
     }
+
+    /// What the receiver had before.
+    pub fn before(&self) -> PathBuf {
+        self.dir.path().join("old")
+    }
 }
 
 /// A process of the binary, with what it prints in files.

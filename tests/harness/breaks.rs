@@ -1,12 +1,15 @@
 //! Connections that are cut, and servers that start again.
 
 use super::{World, WorldOptions, server_options};
+use std::fs;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
-use syncline::node::Server;
+use syncline::model::Link;
+use syncline::node::{Client, Job, JobError, Server, TransferOptions};
 
 /// Passes on what comes, and cuts each connection after so many bytes from the client. Its address,
 /// and how many connections there were.
@@ -76,4 +79,44 @@ pub fn restart(world: &mut World) {
     drop(std::mem::replace(&mut world.server, server));
     world.server = Server::bind(&options).unwrap();
     drop(dir);
+}
+
+/// A transfer whose connection is cut for good after so many bytes of it.
+pub fn broken_off(world: &mut World, home: &str, job: &Job, transfer: TransferOptions, bytes: u64) {
+    let (relay, _) = match job {
+        Job::Push { .. } => cutting_relay(world.address, bytes),
+        _ => cutting_relay_back(world.address, bytes),
+    };
+    let job = through(job, &world.address.to_string(), &relay.to_string());
+    let client = Client::start(world.client_options(home), job, transfer).unwrap();
+    let run = world.drive(client, |_, _| {});
+    assert!(
+        matches!(run.outcome.result, Err(JobError::Lost { .. })),
+        "{:?}",
+        run.outcome
+    );
+    // The server notices, and ends its side.
+    while world.server.connections() > 0 {
+        world.server.poll(Some(Duration::from_millis(1))).unwrap();
+    }
+}
+
+/// The same job by another address.
+fn through(job: &Job, from: &str, to: &str) -> Job {
+    let link = |link: &Link| link.to_string().replace(from, to).parse().unwrap();
+    let mut job = job.clone();
+    match &mut job {
+        Job::Push { target, .. } => *target = link(target),
+        Job::Pull { links, .. } => links.iter_mut().for_each(|one| *one = link(one)),
+        Job::Status { .. } => {}
+    }
+    job
+}
+
+/// What is kept in a folder of transfers that broke off.
+pub fn kept(folder: &Path) -> Vec<PathBuf> {
+    let found = fs::read_dir(folder.join(".syncline/staging/kept"));
+    found
+        .map(|entries| entries.map(|entry| entry.unwrap().path()).collect())
+        .unwrap_or_default()
 }

@@ -57,7 +57,8 @@ pub struct Reached {
     /// for each bit that is set in their number.
     pub frontier: Vec<[u8; 32]>,
     /// For plans that change the basis: the numbers of its 4 KiB pages that are changed so far, as
-    /// runs, ascending and disjoint. At most [`JOURNAL_RUNS_MAX`]; else empty.
+    /// runs, ascending and disjoint. At most [`JOURNAL_RUNS_MAX`]; else empty. Nothing is made of them: which pages
+    /// are changed is in the staged file.
     pub changed: Vec<Range<u64>>,
 }
 
