@@ -14,6 +14,7 @@
 //! | as agreed | any | pull (a deletion, too) |
 //! | nothing | changed | pull: an edit beats a deletion. A directory of which only the mode changed: push |
 //! | changed | nothing | push: the same. A directory of which only the mode changed: pull |
+//! | a directory | something else | pull |
 //! | same content, other mode or time | | pull; push if only the local ones changed |
 //! | content may be the same | | hash |
 //! | changed | only mode or time changed | push |
@@ -216,6 +217,8 @@ fn two_way(row: &Row<'_>) -> Verdict {
 fn both_changed(local: &State, remote: &State, base: Option<&State>) -> Verdict {
     match (content(local, remote), base) {
         (Content::Unknown, _) => Verdict::Hash,
+        // A directory has no content of its own; what is in it decides, in `tree`.
+        (Content::Differs, _) if local.kind == Kind::Directory => Verdict::Pull,
         (Content::Same, Some(base)) if same_meta(remote, base) => Verdict::Push,
         (Content::Same, _) => Verdict::Pull,
         (Content::Differs, Some(base)) if content(remote, base) == Content::Same => Verdict::Push,
@@ -275,7 +278,7 @@ fn new_epoch(row: &Row<'_>, mode: Mode) -> Verdict {
         (_, None) => Verdict::Push,
         (Some(local), Some(remote)) => match both_changed(local, remote, row.base) {
             // The local content is the agreed one, the server's is another: which is newer, none can tell.
-            Verdict::Pull if content(local, remote) != Content::Same => Verdict::Clash,
+            Verdict::Pull if local.kind != Kind::Directory && content(local, remote) != Content::Same => Verdict::Clash,
             other => other,
         },
     };

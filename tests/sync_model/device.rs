@@ -117,6 +117,10 @@ impl Device {
                     (epoch, revision) if epoch == server.epoch => revision,
                     _ => Revision::NONE,
                 };
+                // Records are of an epoch from the first on.
+                if self.cursor.0 == Epoch(0) {
+                    self.cursor = (server.epoch, Revision::NONE);
+                }
                 let round = Round {
                     epoch: server.epoch,
                     partial: faults && rng.once_in(12),
@@ -207,7 +211,11 @@ impl Device {
     }
 
     fn cases(&mut self, round: &Round) -> Cases {
-        let mut told = self.held.clone();
+        // What was remembered is of the epoch that it was told in.
+        let mut told = match self.standing(round) {
+            Standing::NewEpoch => BTreeMap::new(),
+            _ => self.held.clone(),
+        };
         for (path, change) in &round.told {
             told.insert(path.clone(), change.clone());
         }
@@ -249,7 +257,7 @@ impl Device {
     }
 
     fn standing(&self, round: &Round) -> Standing {
-        if self.cursor.0 != round.epoch && self.cursor.0 != Epoch(0) {
+        if self.cursor.0 != round.epoch {
             Standing::NewEpoch
         } else if round.partial {
             Standing::Partial

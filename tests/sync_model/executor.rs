@@ -42,7 +42,7 @@ impl Device {
                 }
                 true
             }
-            Action::KeepAside { path, copy, expected } => self.keep_aside(round, path, copy, *expected, cut),
+            Action::KeepAside { path, copy, expected } => self.keep_aside(round, path, copy, *expected),
             Action::Send {
                 path,
                 state,
@@ -221,7 +221,7 @@ impl Device {
         });
     }
 
-    fn keep_aside(&mut self, round: &Round, path: &RelPath, copy: &RelPath, expected: Expected, cut: bool) -> bool {
+    fn keep_aside(&mut self, round: &Round, path: &RelPath, copy: &RelPath, expected: Expected) -> bool {
         if !self.finds(round, path, expected) {
             return false;
         }
@@ -229,14 +229,7 @@ impl Device {
         let free = |copy: &RelPath| self.disk.is_free(copy);
         let others = (1..).filter_map(|number| conflict_path(path, "late", "dev", number));
         let copy = std::iter::once(copy.clone()).chain(others).find(free);
-        let below = self.disk.below(path);
         self.disk.rename(path, &copy.expect("some name is free"));
-        if !cut {
-            for path in below.iter().chain([path]) {
-                self.base.remove(path);
-                self.sent.remove(path);
-            }
-        }
         true
     }
 
