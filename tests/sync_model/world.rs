@@ -135,6 +135,14 @@ impl World {
             None => Some(self.now - 1),
         };
         for (path, content) in made.deleted {
+            // Somebody else has touched it and that is not told yet: their edit beats the deletion.
+            let fresh = |device: &&Device| {
+                let known = device.base.get(&path).map(|record| record.identity);
+                device.number != place && device.disk.get(&path).is_some() && device.disk.identity(&path) != known
+            };
+            if self.devices.iter().any(|device| fresh(&device)) {
+                continue;
+            }
             if let Some(agreed) = agreed(&path) {
                 self.deletions.push(Deletion { path, content, agreed });
             }
