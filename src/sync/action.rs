@@ -61,7 +61,8 @@ pub enum Action {
         path: RelPath,
     },
     /// Renames what stands here, a directory with all that is in it, to the name of a conflict copy;
-    /// when that is taken meanwhile, to the next. Record: none for it and all beneath it.
+    /// when that is taken meanwhile, to the next. Record: as it is; those that have to go, of it and of
+    /// what is in it, were [forgotten](Action::Forget) before.
     KeepAside {
         /// What gives way.
         path: RelPath,

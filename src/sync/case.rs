@@ -17,15 +17,29 @@ pub type Cases = BTreeMap<RelPath, Case>;
 pub struct Case {
     /// What both sides last had; `None` when nothing was agreed.
     pub base: Option<Agreed>,
-    /// What this device sent to this path without having read the server's answer: written down,
-    /// root included, before the content is complete on the server. It tells our own change, which
-    /// comes back after a cut, from one of others. `None` is always safe: then a further local edit
-    /// after such a cut gets a conflict copy.
-    pub sent: Option<State>,
+    /// What was under way here when the last record was written, if it may have taken effect.
+    pub pending: Option<Pending>,
     /// What the survey of the folder found.
     pub local: Local,
     /// What the server told.
     pub remote: Remote,
+}
+
+/// What an action that was cut off may have done without a record.
+///
+/// The caller writes it down before the action takes effect (a [`Sent`](Pending::Sent) before the content
+/// is complete on the server, root included; a [`Taken`](Pending::Taken) before the rename), and drops it
+/// with the next record of the path, or when that is forgotten. Without it nothing is lost, but after a
+/// cut one's own change can look like one of others and get a conflict copy, and what was taken can look
+/// like something new that is to be sent, although it was deleted meanwhile.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Pending {
+    /// [`Send`](super::Action::Send), [`SendMeta`](super::Action::SendMeta) or
+    /// [`SendMove`](super::Action::SendMove) told the server of this state, and its answer was not read.
+    Sent(State),
+    /// [`Fetch`](super::Action::Fetch), [`Rename`](super::Action::Rename) or another was about to put this
+    /// state of the server here.
+    Taken(State),
 }
 
 /// What both sides had when they last agreed on a path.

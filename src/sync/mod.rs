@@ -22,7 +22,7 @@
 //! # What the caller does
 //! - It merges pages of remote changes so that a later one of a path replaces an earlier one.
 //! - It carries the actions out in order, each only if what it expects is what it finds, and skips it
-//!   otherwise: a later round knows more. The records that each leaves in the base are at [`Action`].
+//!   otherwise: a later round knows more. What it is about to do it writes down as [`Pending`]. The records that each leaves in the base are at [`Action`].
 //! - It moves on to the server's new revision only when all actions were carried out; until then the
 //!   same remote changes are cases again. What is in [`Plan::held`] it remembers as a remote change.
 //! - Rounds follow each other until a plan [is empty](Plan::is_empty).
@@ -39,7 +39,7 @@ mod tree;
 mod verdict;
 
 pub use action::{Action, Conflict, Expected, Held, HeldReason, Plan, Side, Stop};
-pub use case::{Agreed, Base, Case, Cases, Found, Local, Remote};
+pub use case::{Agreed, Base, Case, Cases, Found, Local, Pending, Remote};
 pub use settings::{Brake, Mode, Names, Settings, Standing};
 
 use tree::Rows;

@@ -69,7 +69,7 @@ pub(super) fn by_user(table: &Rows<'_>, settings: &Settings<'_>) -> Moves {
 /// The server has a file as agreed, and something else or nothing stands at its path here.
 fn leaves_server(row: &Row<'_>) -> bool {
     let file = row.agreed.is_some_and(|agreed| is_file(&agreed.state.kind));
-    let as_agreed = row.agreed.map(|agreed| &agreed.state) == row.base && equal(row.remote, row.base);
+    let as_agreed = row.agreed.map(|agreed| &agreed.state) == row.base() && equal(row.remote, row.base());
     row.verdict == Verdict::Push && row.expected != Expected::Agreed && file && as_agreed
 }
 
@@ -81,7 +81,7 @@ fn arrives_at_server(row: &Row<'_>) -> bool {
 }
 
 fn same_content(target: &Row<'_>, source: &Row<'_>) -> bool {
-    let pair = target.local().zip(source.base);
+    let pair = target.local().zip(source.base());
     pair.is_some_and(|(local, agreed)| content(local, agreed) == Content::Same)
 }
 
@@ -97,7 +97,7 @@ pub(super) fn by_server(table: &Rows<'_>) -> Moves {
             .is_some_and(|(l, r)| content(l, r) == Content::Same);
         if leaves
             && !stays
-            && let Some(id) = row.base.and_then(|base| base.content_id())
+            && let Some(id) = row.base().and_then(|base| base.content_id())
         {
             sources.entry((id.length, id.root)).or_default().push_back(at);
         }

@@ -127,7 +127,10 @@ fn from_the_root(table: &mut Rows<'_>, base: &impl Base, settings: &Settings<'_>
             Verdict::Pull | Verdict::Clash if row.remote.is_some() && !above.local => Verdict::Hold(above.reason),
             verdict => verdict,
         };
-        if verdict == Verdict::Clash && settings.mode != Mode::TwoWayResolved {
+        // A file in the way of a directory that the server did not tell of anew is kept aside in any
+        // mode: to remove it would take the record with it, the only word of that directory.
+        let aside = settings.mode != Mode::TwoWayResolved || !row.remote_changed;
+        if verdict == Verdict::Clash && aside {
             match free_copy(table, row.path, base, settings, &copies) {
                 Some(copy) => {
                     copies.insert(copy.clone());

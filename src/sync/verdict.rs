@@ -14,6 +14,7 @@
 //! | as agreed | any | pull (a deletion, too) |
 //! | nothing | changed | pull: an edit beats a deletion. A directory of which only the mode changed: push |
 //! | changed | nothing | push: the same. A directory of which only the mode changed: pull |
+//! | a directory | something else | pull |
 //! | same content, other mode or time | | pull; push if only the local ones changed |
 //! | content may be the same | | hash |
 //! | changed | only mode or time changed | push |
@@ -23,7 +24,7 @@
 //! The other modes and standings are at their functions.
 
 use super::sameness::{Content, content, equal, is_directory, same_meta};
-use super::{Agreed, Cases, Expected, HeldReason, Local, Mode, Remote, Settings, Standing};
+use super::{Agreed, Case, Cases, Expected, HeldReason, Local, Mode, Pending, Remote, Settings, Standing};
 use crate::model::{Kind, RelPath, Revision, State};
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -55,8 +56,7 @@ pub(super) enum Verdict {
 #[derive(Debug)]
 pub(super) struct Row<'a> {
     pub(super) path: &'a RelPath,
-    /// The agreed state; the one that was sent, when that is what came back.
-    pub(super) base: Option<&'a State>,
+    base: Option<Cow<'a, State>>,
     /// The record in the base, as long as the folder's files can be told by it.
     pub(super) agreed: Option<&'a Agreed>,
     pub(super) local: Option<Cow<'a, State>>,
@@ -67,12 +67,19 @@ pub(super) struct Row<'a> {
     pub(super) revision: Revision,
     pub(super) expected: Expected,
     pub(super) blocked: bool,
+    /// Whether what is here was taken from the server can only be told by reading it.
+    unread: bool,
     pub(super) verdict: Verdict,
     /// Of a clash: where the local version goes; `None` is into the versions.
     pub(super) copy: Option<RelPath>,
 }
 
 impl Row<'_> {
+    /// The agreed state; what was under way, when that did happen.
+    pub(super) fn base(&self) -> Option<&State> {
+        self.base.as_deref()
+    }
+
     pub(super) fn local(&self) -> Option<&State> {
         self.local.as_deref()
     }
@@ -107,7 +114,7 @@ pub(super) fn judge<'a>(cases: &'a Cases, settings: &Settings<'_>) -> Vec<Row<'a
     for (path, case) in cases {
         let mut row = Row {
             path,
-            base: case.base.as_ref().map(|base| &base.state),
+            base: case.base.as_ref().map(|base| Cow::Borrowed(&base.state)),
             agreed: case.base.as_ref(),
             local: case.local_state().map(Cow::Borrowed),
             found_file: 0,
@@ -116,6 +123,7 @@ pub(super) fn judge<'a>(cases: &'a Cases, settings: &Settings<'_>) -> Vec<Row<'a
             revision: case.revision(),
             expected: case.expected(),
             blocked: case.local == Local::Blocked,
+            unread: false,
             verdict: Verdict::Nothing,
             copy: None,
         };
@@ -128,15 +136,29 @@ pub(super) fn judge<'a>(cases: &'a Cases, settings: &Settings<'_>) -> Vec<Row<'a
                 row.local.as_mut().expect("what was found has a state").to_mut().root = root;
             }
         }
-        // Our own change comes back: whatever is here now, or is no more, followed it.
-        let moved_on = case.local != Local::Unchanged || case.base.is_none();
-        if moved_on && case.sent.is_some() && row.remote_changed && equal(case.sent.as_ref(), row.remote) {
-            row.base = row.remote;
-        }
+        adopt(&mut row, case);
         row.verdict = verdict(&row, settings, case.local == Local::Gone);
         rows.push(row);
     }
     rows
+}
+
+/// Takes what was under way, and did happen, for agreed.
+fn adopt(row: &mut Row<'_>, case: &Case) {
+    let moved_on = case.local != Local::Unchanged || case.base.is_none();
+    match (&case.pending, row.local()) {
+        // Our own change comes back: whatever is here now, or is no more, followed it.
+        (Some(Pending::Sent(sent)), _) if moved_on && row.remote_changed && equal(Some(sent), row.remote) => {
+            row.base = row.remote.map(Cow::Borrowed);
+        }
+        // It was taken; perhaps its mode and time were not yet set.
+        (Some(Pending::Taken(taken)), Some(local)) if moved_on && row.remote_changed => match content(local, taken) {
+            Content::Same => row.base = Some(Cow::Owned(local.clone())),
+            Content::Unknown => row.unread = true,
+            Content::Differs => {}
+        },
+        _ => {}
+    }
 }
 
 /// Records of files by their inode.
@@ -165,6 +187,7 @@ fn verdict(row: &Row<'_>, settings: &Settings<'_>, gone: bool) -> Verdict {
         (None, None) if row.forgets() => Verdict::Forget,
         (None, None) => Verdict::Nothing,
         _ if equal(local, remote) => agree(row),
+        _ if row.unread => Verdict::Hash,
         _ => match (settings.mode, settings.standing) {
             (Mode::OneWayReplica, _) => Verdict::Push,
             (mode, Standing::NewEpoch) => new_epoch(row, mode),
@@ -196,19 +219,19 @@ fn agree(row: &Row<'_>) -> Verdict {
 }
 
 fn two_way(row: &Row<'_>) -> Verdict {
-    if equal(row.remote, row.base) {
+    if equal(row.remote, row.base()) {
         return Verdict::Push;
     }
-    if equal(row.local(), row.base) {
+    if equal(row.local(), row.base()) {
         return Verdict::Pull;
     }
-    let was_directory = is_directory(row.base);
+    let was_directory = is_directory(row.base());
     match (row.local(), row.remote) {
         (None, remote) if was_directory && is_directory(remote) => Verdict::Push,
         (None, _) => Verdict::Pull,
         (local, None) if was_directory && is_directory(local) => Verdict::Pull,
         (_, None) => Verdict::Push,
-        (Some(local), Some(remote)) => both_changed(local, remote, row.base),
+        (Some(local), Some(remote)) => both_changed(local, remote, row.base()),
     }
 }
 
@@ -216,6 +239,8 @@ fn two_way(row: &Row<'_>) -> Verdict {
 fn both_changed(local: &State, remote: &State, base: Option<&State>) -> Verdict {
     match (content(local, remote), base) {
         (Content::Unknown, _) => Verdict::Hash,
+        // A directory has no content of its own; what is in it decides, in `tree`.
+        (Content::Differs, _) if local.kind == Kind::Directory => Verdict::Pull,
         (Content::Same, Some(base)) if same_meta(remote, base) => Verdict::Push,
         (Content::Same, _) => Verdict::Pull,
         (Content::Differs, Some(base)) if content(remote, base) == Content::Same => Verdict::Push,
@@ -230,11 +255,11 @@ fn both_changed(local: &State, remote: &State, base: Option<&State>) -> Verdict 
 
 /// Nothing that the server changed is touched; what it deleted comes back when it was edited here.
 fn one_way_safe(row: &Row<'_>) -> Verdict {
-    if equal(row.remote, row.base) {
+    if equal(row.remote, row.base()) {
         return Verdict::Push;
     }
     match (row.local(), row.remote) {
-        (Some(local), None) if local.kind != Kind::Directory && !equal(Some(local), row.base) => Verdict::Push,
+        (Some(local), None) if local.kind != Kind::Directory && !equal(Some(local), row.base()) => Verdict::Push,
         (Some(local), Some(remote)) if content(local, remote) == Content::Unknown => Verdict::Hash,
         _ => Verdict::Hold(HeldReason::Mode),
     }
@@ -242,16 +267,16 @@ fn one_way_safe(row: &Row<'_>) -> Verdict {
 
 /// Local changes stay; what the server changed as well clashes with them.
 fn receive_only(row: &Row<'_>) -> Verdict {
-    if equal(row.local(), row.base) {
+    if equal(row.local(), row.base()) {
         return Verdict::Pull;
     }
-    if equal(row.remote, row.base) {
+    if equal(row.remote, row.base()) {
         return Verdict::Nothing;
     }
     match (row.local(), row.remote) {
         (None, _) => Verdict::Pull,
         (Some(_), None) => two_way_or_forget(row),
-        (Some(local), Some(remote)) => match both_changed(local, remote, row.base) {
+        (Some(local), Some(remote)) => match both_changed(local, remote, row.base()) {
             Verdict::Push => Verdict::Hold(HeldReason::Mode),
             other => other,
         },
@@ -273,18 +298,18 @@ fn new_epoch(row: &Row<'_>, mode: Mode) -> Verdict {
     let two_way = match (row.local(), row.remote) {
         (None, _) => Verdict::Pull,
         (_, None) => Verdict::Push,
-        (Some(local), Some(remote)) => match both_changed(local, remote, row.base) {
+        (Some(local), Some(remote)) => match both_changed(local, remote, row.base()) {
             // The local content is the agreed one, the server's is another: which is newer, none can tell.
-            Verdict::Pull if content(local, remote) != Content::Same => Verdict::Clash,
+            Verdict::Pull if local.kind != Kind::Directory && content(local, remote) != Content::Same => Verdict::Clash,
             other => other,
         },
     };
     match (mode, two_way) {
-        (Mode::OneWaySafe, Verdict::Pull) if row.local.is_none() && row.base.is_some() => {
+        (Mode::OneWaySafe, Verdict::Pull) if row.local.is_none() && row.base().is_some() => {
             Verdict::Hold(HeldReason::Deletion)
         }
         (Mode::OneWaySafe, Verdict::Pull | Verdict::Clash) => Verdict::Hold(HeldReason::Mode),
-        (Mode::OneWaySafe, Verdict::Push) if row.remote.is_some() && !equal(row.remote, row.base) => {
+        (Mode::OneWaySafe, Verdict::Push) if row.remote.is_some() && !equal(row.remote, row.base()) => {
             Verdict::Hold(HeldReason::Mode)
         }
         (Mode::ReceiveOnly, Verdict::Push) if row.remote.is_some() => Verdict::Hold(HeldReason::Mode),

@@ -8,7 +8,9 @@ use crate::rng::Rng;
 use crate::server::{SERVER, Server};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use syncline::model::{Epoch, RelPath, Revision, State};
-use syncline::sync::{Action, Agreed, Case, Cases, Found, Local, Mode, Names, Plan, Remote, Settings, Standing, plan};
+use syncline::sync::{
+    Action, Agreed, Case, Cases, Found, Local, Mode, Names, Pending, Plan, Remote, Settings, Standing, plan,
+};
 
 /// A record of the base.
 #[derive(Debug, Clone)]
@@ -66,14 +68,14 @@ pub(crate) struct Device {
     pub(crate) disk: Disk,
     pub(crate) versions: BTreeSet<u64>,
     pub(crate) base: BTreeMap<RelPath, Record>,
-    pub(crate) sent: BTreeMap<RelPath, State>,
+    pub(crate) pending: BTreeMap<RelPath, Pending>,
     held: BTreeMap<RelPath, Told>,
     pub(crate) cursor: (Epoch, Revision),
     phase: Phase,
     pub(crate) brake: Option<syncline::sync::Brake>,
     /// The present time, for names and checks.
     pub(crate) now: u64,
-    /// Whether what was sent is written down.
+    /// Whether what is under way is written down.
     pub(crate) remembers: bool,
     pub(crate) trace: Vec<String>,
     pub(crate) conflicts: usize,
@@ -90,7 +92,7 @@ impl Device {
             disk: Disk::default(),
             versions: BTreeSet::new(),
             base: BTreeMap::new(),
-            sent: BTreeMap::new(),
+            pending: BTreeMap::new(),
             held: BTreeMap::new(),
             cursor: (Epoch(0), Revision::NONE),
             phase: Phase::Idle,
@@ -117,6 +119,10 @@ impl Device {
                     (epoch, revision) if epoch == server.epoch => revision,
                     _ => Revision::NONE,
                 };
+                // Records are of an epoch from the first on.
+                if self.cursor.0 == Epoch(0) {
+                    self.cursor = (server.epoch, Revision::NONE);
+                }
                 let round = Round {
                     epoch: server.epoch,
                     partial: faults && rng.once_in(12),
@@ -207,7 +213,11 @@ impl Device {
     }
 
     fn cases(&mut self, round: &Round) -> Cases {
-        let mut told = self.held.clone();
+        // What was remembered is of the epoch that it was told in.
+        let mut told = match self.standing(round) {
+            Standing::NewEpoch => BTreeMap::new(),
+            _ => self.held.clone(),
+        };
         for (path, change) in &round.told {
             told.insert(path.clone(), change.clone());
         }
@@ -239,7 +249,7 @@ impl Device {
             };
             let case = Case {
                 base: record.map(|record| record.agreed.clone()),
-                sent: self.sent.get(&path).cloned(),
+                pending: self.pending.get(&path).cloned(),
                 local,
                 remote,
             };
@@ -249,7 +259,7 @@ impl Device {
     }
 
     fn standing(&self, round: &Round) -> Standing {
-        if self.cursor.0 != round.epoch && self.cursor.0 != Epoch(0) {
+        if self.cursor.0 != round.epoch {
             Standing::NewEpoch
         } else if round.partial {
             Standing::Partial

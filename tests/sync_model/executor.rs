@@ -7,7 +7,7 @@ use crate::disk::{What, what_of};
 use crate::rng::Rng;
 use crate::server::{Server, Stale};
 use syncline::model::{RelPath, Revision, State, conflict_path};
-use syncline::sync::{Action, Agreed, Expected};
+use syncline::sync::{Action, Agreed, Expected, Pending};
 
 impl Device {
     /// Whether the action was carried out. With `cut` the base is not written.
@@ -38,11 +38,11 @@ impl Device {
             Action::Forget { path } => {
                 if !cut {
                     self.base.remove(path);
-                    self.sent.remove(path);
+                    self.pending.remove(path);
                 }
                 true
             }
-            Action::KeepAside { path, copy, expected } => self.keep_aside(round, path, copy, *expected, cut),
+            Action::KeepAside { path, copy, expected } => self.keep_aside(round, path, copy, *expected),
             Action::Send {
                 path,
                 state,
@@ -61,7 +61,7 @@ impl Device {
                 if !self.finds(round, path, *expected) {
                     return false;
                 }
-                self.note(path, state);
+                self.note(path, Pending::Sent(state.clone()));
                 let answer = server.send_meta(self.number, path, state, *based_on);
                 self.answered(round, path, state, answer, cut)
             }
@@ -75,7 +75,7 @@ impl Device {
                 if !self.finds(round, to, *expected) {
                     return false;
                 }
-                self.note(to, state);
+                self.note(to, Pending::Sent(state.clone()));
                 let answer = server.send_move(self.number, (from, *from_revision), to, state);
                 if answer.is_ok() && !cut {
                     self.base.remove(from);
@@ -99,6 +99,14 @@ impl Device {
         rng: &mut Rng,
         cut: bool,
     ) -> bool {
+        if let Action::Rename { to: path, state, .. }
+        | Action::MakeDirectory { path, state, .. }
+        | Action::MakeLink { path, state, .. }
+        | Action::SetMeta { path, state, .. }
+        | Action::Fetch { path, state, .. } = action
+        {
+            self.note(path, Pending::Taken(state.clone()));
+        }
         let (path, state, revision) = match action {
             Action::Remove { path, expected } => return self.remove(round, path, *expected, cut),
             Action::Rename {
@@ -211,7 +219,7 @@ impl Device {
         assert_eq!(node.what, what_of(state), "{path}: the base would lie");
         let at = self.now;
         self.base.insert(path.clone(), Record { agreed, identity, at });
-        self.sent.remove(path);
+        self.pending.remove(path);
     }
 
     fn set_meta(&mut self, path: &RelPath, state: &State) {
@@ -221,7 +229,7 @@ impl Device {
         });
     }
 
-    fn keep_aside(&mut self, round: &Round, path: &RelPath, copy: &RelPath, expected: Expected, cut: bool) -> bool {
+    fn keep_aside(&mut self, round: &Round, path: &RelPath, copy: &RelPath, expected: Expected) -> bool {
         if !self.finds(round, path, expected) {
             return false;
         }
@@ -229,14 +237,7 @@ impl Device {
         let free = |copy: &RelPath| self.disk.is_free(copy);
         let others = (1..).filter_map(|number| conflict_path(path, "late", "dev", number));
         let copy = std::iter::once(copy.clone()).chain(others).find(free);
-        let below = self.disk.below(path);
         self.disk.rename(path, &copy.expect("some name is free"));
-        if !cut {
-            for path in below.iter().chain([path]) {
-                self.base.remove(path);
-                self.sent.remove(path);
-            }
-        }
         true
     }
 
@@ -253,7 +254,7 @@ impl Device {
         }
         if !cut {
             self.base.remove(path);
-            self.sent.remove(path);
+            self.pending.remove(path);
         }
         true
     }
@@ -309,16 +310,16 @@ impl Device {
             (&state.kind, state.meta),
             "{path}: another state is sent"
         );
-        self.note(path, &read);
+        self.note(path, Pending::Sent(read.clone()));
         self.transfers += usize::from(read.root.is_some());
         let answer = server.send(self.number, path, &read, on);
         self.answered(round, path, &read, answer, cut)
     }
 
-    /// Writes down what is about to be the server's.
-    fn note(&mut self, path: &RelPath, state: &State) {
+    /// Writes down what is about to be done.
+    fn note(&mut self, path: &RelPath, pending: Pending) {
         if self.remembers {
-            self.sent.insert(path.clone(), state.clone());
+            self.pending.insert(path.clone(), pending);
         }
     }
 
@@ -337,7 +338,7 @@ impl Device {
             Ok(_) => {
                 if !cut {
                     self.base.remove(path);
-                    self.sent.remove(path);
+                    self.pending.remove(path);
                 }
                 true
             }

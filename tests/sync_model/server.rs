@@ -97,11 +97,18 @@ impl Server {
         let absent = record.is_none_or(|record| record.state.is_none());
         let current = record.map_or(Revision::NONE, |record| record.revision);
         let fits = based_on == current || absent && based_on == Revision::NONE;
-        if fits {
-            Ok(())
-        } else {
-            Err(Stale(record.map(|record| (path.clone(), record.clone()))))
-        }
+        if fits { Ok(()) } else { Err(self.stale(path)) }
+    }
+
+    fn stale(&self, path: &RelPath) -> Stale {
+        let absent = Record {
+            state: None,
+            revision: Revision::NONE,
+            author: SERVER,
+            identity: None,
+        };
+        let record = self.index.get(path).cloned().unwrap_or(absent);
+        Stale(Some((path.clone(), record)))
     }
 
     fn check_parent(&mut self, path: &RelPath) -> Result<(), Stale> {
@@ -111,7 +118,7 @@ impl Server {
         }
         let parent = parent.expect("the root is a directory");
         self.observe(&parent, SERVER);
-        Err(Stale(None))
+        Err(self.stale(&parent))
     }
 
     fn keep(&mut self, path: &RelPath, by: usize) {
