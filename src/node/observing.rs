@@ -157,4 +157,4 @@ impl Observing {
 }
 
 /// Directories that are gone through at a time.
-const STEP_DIRECTORIES: usize = 64;
+const STEP_DIRECTORIES: usize = 8;

@@ -14,6 +14,7 @@ mod base;
 mod driving;
 mod exchanging;
 mod folder;
+mod pending;
 mod planning;
 
 pub(crate) use folder::Folder;
@@ -33,7 +34,7 @@ use super::slice::Slice;
 use crate::model::{Fault, RelPath, Revision, State};
 use crate::reactor::{Activity, Context, Shared};
 use crate::store::{Batch, Difference, Identity, Index, IndexError, ShareLock, Snapshot};
-use crate::sync::{Action, Conflict, Standing};
+use crate::sync::{Action, Conflict, Pending, Standing};
 use crate::wire::{ChangesReader, Known, Since, features};
 use exchanging::Exchange;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
@@ -68,6 +69,12 @@ pub(crate) struct Syncing {
     to_hash: VecDeque<RelPath>,
     actions: VecDeque<Action>,
     exchange: Exchange,
+    /// What was or is under way.
+    pending: HashMap<RelPath, Pending>,
+    /// Less of it is than was written down.
+    has_dropped: bool,
+    /// What follows when the base is written.
+    after_writing: Stage,
     /// What actions of this plan made, by path.
     made: HashMap<RelPath, Identity>,
     batch: Batch,

@@ -46,12 +46,14 @@ impl Syncing {
             at: Timestamp { seconds: 0, nanos: 0 },
         };
         self.batch.put(path, &record);
+        self.drop_pending(path);
         self.settled(path);
     }
 
     /// Nothing is agreed of the path.
     pub(super) fn forget(&mut self, path: &RelPath) {
         self.batch.remove(path);
+        self.drop_pending(path);
         self.settled(path);
     }
 
@@ -84,6 +86,7 @@ impl Syncing {
 
     /// Has the base written.
     pub(super) fn write(&mut self, cx: &mut Context<'_>) {
+        self.write_pending();
         let batch: Batch = std::mem::take(&mut self.batch);
         self.next_ticket += 1;
         let ticket = SYNC_TICKET | self.next_ticket;
@@ -105,7 +108,7 @@ impl Syncing {
         match result.and_then(|()| self.index.snapshot()) {
             Ok(snapshot) => {
                 self.snapshot = snapshot;
-                self.stage = Stage::Planning;
+                self.stage = std::mem::replace(&mut self.after_writing, Stage::Planning);
             }
             Err(error) => {
                 self.failure = Some(self.base_error(&error));

@@ -125,6 +125,9 @@ impl Folder {
             (Some(link), _) => link.clone(),
         };
         let known = snapshot.value(KNOWN).map_err(|error| base_error(&error))?;
+        let pending = snapshot
+            .value(super::pending::PENDING)
+            .map_err(|error| base_error(&error))?;
         let known = known.and_then(|bytes| decode_known(&bytes)).unwrap_or_default();
         let mut place = Place::new(root, options.durability).keeping_versions();
         place.resumes = Resumes::of(Journal::open(&place.root));
@@ -157,6 +160,9 @@ impl Folder {
             to_hash: VecDeque::new(),
             actions: VecDeque::new(),
             exchange: Exchange::default(),
+            pending: super::pending::decode(&pending.unwrap_or_default()),
+            has_dropped: false,
+            after_writing: Stage::Planning,
             made: HashMap::new(),
             batch: Batch::new(),
             changed: BTreeSet::new(),

@@ -72,6 +72,14 @@ impl Syncing {
         (self.planned, self.done) = (self.actions.len(), 0);
         if self.planned > 0 {
             self.stage = Stage::Acting;
+            if self.note_pending() {
+                self.write(cx);
+                if let Stage::Writing { .. } = self.stage {
+                    self.after_writing = Stage::Acting;
+                    return Activity::Idle;
+                }
+                self.stage = Stage::Acting;
+            }
             return Activity::More;
         }
         // In sync, as far as it can be.
@@ -155,6 +163,7 @@ impl Syncing {
                 None => Remote::Unchanged,
             };
             let local = self.local_of(&path);
+            let pending = self.pending.get(&path).cloned();
             if local == Local::Unchanged && remote == Remote::Unchanged {
                 continue;
             }
@@ -162,7 +171,7 @@ impl Syncing {
                 path,
                 Case {
                     base,
-                    sent: None,
+                    pending,
                     local,
                     remote,
                 },
