@@ -170,6 +170,8 @@ impl Survey {
             self.phase = Phase::Ended { complete: true };
             return;
         }
+        // A directory that the root still holds open may have given way to another.
+        root.forget_parents();
         let found = match root.probe(&start) {
             Err(error) if is_beneath_no_directory(&error) => Ok(None),
             other => other,

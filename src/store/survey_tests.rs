@@ -320,6 +320,23 @@ fn in_a_root_that_is_gone_nothing_is_gone() {
     assert_eq!(lines(&differences), ["! ."]);
 }
 
+/// A directory that took the place of another is looked into, and not the one that was there before.
+#[test]
+fn a_start_is_looked_for_where_it_is_now() {
+    let folder = Folder::new();
+    let make = || {
+        fs::create_dir(folder.path("d")).unwrap();
+        write(&folder.path("d/f"), "1", 5);
+    };
+    make();
+    folder.agree();
+    // The root holds the parent open from here on.
+    assert_eq!(folder.told(Some("d/f")), NONE);
+    fs::remove_dir_all(folder.path("d")).unwrap();
+    make();
+    assert_eq!(folder.told(Some("d/f")), ["* d/f"]);
+}
+
 /// One directory of many runs of names, with a gap here and there.
 #[test]
 fn a_directory_of_many_names_is_compared_as_a_whole() {

@@ -4,7 +4,7 @@
 //! when it was taken.
 
 use super::fault::{Fault, IndexError, guarded};
-use super::key::{key_of, path_of};
+use super::key::{behind, key_of, path_of};
 use super::record::Record;
 use super::tables::{ENTRIES, Head, MARKS, META, REVISIONS, VALUES, read_head, revision_key, split_revision_key};
 use crate::model::{Epoch, RelPath, Revision};
@@ -143,6 +143,16 @@ impl Snapshot {
         let after = after.map(key_of);
         let from = after.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
         guarded(|| Ok(RecordWalk(self.entries.range::<&[u8]>((from, Bound::Unbounded))?)))
+    }
+
+    /// All records beneath `top`, tombstones too, in the same order; not that of `top`.
+    ///
+    /// # Errors
+    /// When the index cannot be read.
+    pub fn walk_beneath(&self, top: &RelPath) -> Result<RecordWalk, IndexError> {
+        let top = key_of(top);
+        let bounds = (Bound::Excluded(&top[..]), Bound::Excluded(&behind(&top)[..]));
+        guarded(|| Ok(RecordWalk(self.entries.range::<&[u8]>(bounds)?)))
     }
 
     /// The rows from one key to another, one at a time.

@@ -176,6 +176,13 @@ fn a_walk_goes_depth_first_and_on_from_anywhere() {
         let rest: Vec<String> = walk.map(|row| row.unwrap().0.to_string()).collect();
         assert_eq!(rest, order[at + 1..]);
     }
+    let beneath = |top: &str| -> Vec<String> {
+        let walk = index.snapshot().unwrap().walk_beneath(&rel(top)).unwrap();
+        walk.map(|row| row.unwrap().0.to_string()).collect()
+    };
+    assert_eq!(beneath("a"), ["a/b", "a/b/x", "a/b.txt"]);
+    assert_eq!(beneath("a/b"), ["a/b/x"]);
+    assert_eq!([beneath("b").len(), beneath("none").len()], [0, 0]);
 }
 
 #[test]
