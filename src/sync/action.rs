@@ -84,8 +84,8 @@ pub enum Action {
         revision: Revision,
     },
     /// Makes a directory where nothing is, or takes the one that is there. It gets the mode of `state`,
-    /// and 0o700 in any case, so that things can be made in it. Record: `state`; none when the mode is
-    /// not the wanted one yet: then a [`SetMeta`](Action::SetMeta) follows at the end of the plan.
+    /// and 0o700 in any case, so that things can be made in it. Record: `state`; left as it is when
+    /// the mode is not the wanted one yet: then a [`SetMeta`](Action::SetMeta) follows at the end of the plan.
     MakeDirectory {
         /// Where.
         path: RelPath,

@@ -8,15 +8,13 @@
 //! each action names what it expects to find, so that a plan that grew old does nothing.
 //!
 //! # The steps of [`plan()`]
-//! 1. [`verdict`]: each path by itself, by the table there. A file whose content must be known for that
+//! 1. `verdict`: each path by itself, by the table there. A file whose content must be known for that
 //!    ends the plan here: see [`Plan::hash`].
-//! 2. [`tree`]: a path that stays needs its directories. They come back, or what stands in their place
+//! 2. `tree`: a path that stays needs its directories. They come back, or what stands in their place
 //!    is kept aside.
-//! 3. [`names`]: on a file system that does not tell `a` from `A`, the second of the two gets a name of
-//!    its own.
-//! 4. [`moves`]: a file that leaves one path and arrives at another is moved, not sent.
-//! 5. [`brake`]: too many deletions, and nothing at all is done.
-//! 6. [`order`]: what frees a path comes before what fills it, parents before what is in them. A circle
+//! 3. `moves`: a file that leaves one path and arrives at another is moved, not sent.
+//! 4. `brake`: too many deletions, and nothing at all is done.
+//! 5. `order`: what frees a path comes before what fills it, parents before what is in them. A circle
 //!    (a swap of two names) is broken by one file that goes into the versions and comes from there.
 //!
 //! # What the caller does
@@ -24,7 +22,12 @@
 //! - It carries the actions out in order, each only if what it expects is what it finds, and skips it
 //!   otherwise: a later round knows more. What it is about to do it writes down as [`Pending`]. The records that each leaves in the base are at [`Action`].
 //! - It moves on to the server's new revision only when all actions were carried out; until then the
-//!   same remote changes are cases again. What is in [`Plan::held`] it remembers as a remote change.
+//!   same remote changes are cases again. Remote changes of paths in [`Plan::held`] it remembers and gives
+//!   again with the next cases, unless a newer one came; what it remembers is void in another epoch.
+//! - It writes the epoch down before the first record, and takes the present record that comes with a
+//!   "stale" as a remote change of the path that it is about.
+//! - Should something stay [`Unsettled`](HeldReason::Unsettled) in two rounds, it asks for all that the
+//!   server has, as from revision 0.
 //! - Rounds follow each other until a plan [is empty](Plan::is_empty).
 
 mod action;
@@ -40,7 +43,7 @@ mod verdict;
 
 pub use action::{Action, Conflict, Expected, Held, HeldReason, Plan, Side, Stop};
 pub use case::{Agreed, Base, Case, Cases, Found, Local, Pending, Remote};
-pub use settings::{Brake, Mode, Names, Settings, Standing};
+pub use settings::{Brake, Mode, Settings, Standing};
 
 use tree::Rows;
 use verdict::{Row, Verdict, judge};
@@ -81,3 +84,10 @@ fn held(row: &Row<'_>) -> Option<Held> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+#[path = "plan_tests.rs"]
+mod plan_tests;
+#[cfg(test)]
+#[path = "regression_tests.rs"]
+mod regression_tests;

@@ -1,4 +1,4 @@
-//! What a plan is made under: mode, how far both sides are to be trusted, brake, names.
+//! What a plan is made under: mode, how far both sides are to be trusted, brake, names of copies.
 //!
 //! Plain values. Time and the device's name come in as text: nothing here asks for them.
 
@@ -50,16 +50,6 @@ impl Default for Brake {
     }
 }
 
-/// Which names the local file system tells apart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum Names {
-    /// Names that differ in a byte.
-    #[default]
-    Exact,
-    /// Not those that differ only in case.
-    FoldCase,
-}
-
 /// What a plan is made under.
 #[derive(Debug, Clone, Copy)]
 pub struct Settings<'a> {
@@ -75,6 +65,4 @@ pub struct Settings<'a> {
     pub stamp: &'a str,
     /// The name of this device, for the same; only what is legal in a file's name.
     pub device: &'a str,
-    /// Which names the local file system tells apart.
-    pub names: Names,
 }

@@ -26,6 +26,10 @@ pub(super) fn of_base(table: &Rows<'_>) -> Vec<Action> {
         }),
         (Verdict::Forget, _) => Some(Action::Forget { path: row.path.clone() }),
         (Verdict::Along, _) if row.forgets() => Some(Action::Forget { path: row.path.clone() }),
+        // What the server told comes again if this is cut. What it did not tell, only the record knows.
+        (Verdict::Clash, _) if row.copy.is_some() && row.forgets() && row.remote_changed => {
+            Some(Action::Forget { path: row.path.clone() })
+        }
         _ => None,
     });
     actions.collect()

@@ -43,11 +43,18 @@ impl<'a> Rows<'a> {
     }
 }
 
-/// What is in a directory once its verdicts are carried out.
+/// What is in a directory.
 #[derive(Debug, Clone, Copy, Default)]
 struct Inside {
+    /// Something is in it here, now.
+    found: bool,
+    /// Something is in it on the server, now.
+    told: bool,
+    /// Something is in it here once the verdicts are carried out.
     local: bool,
+    /// The same on the server.
     remote: bool,
+    /// Something in it or below cannot be synced.
     blocked: bool,
 }
 
@@ -64,16 +71,23 @@ fn from_the_leaves(table: &mut Rows<'_>, settings: &Settings<'_>) {
         let within = inside[at];
         let lacks_local = within.local && !is_directory(row.local_after());
         let lacks_remote = within.remote && !is_directory(row.remote_after());
-        if lacks_local || lacks_remote {
+        // It was seen at another time than what is in it.
+        let torn_here = within.found && !is_directory(row.local()) && !row.blocked;
+        if torn_here || within.told && !is_directory(row.remote) {
+            row.verdict = Verdict::Hold(HeldReason::Unsettled);
+        } else if lacks_local || lacks_remote {
             row.verdict = needed(row, within, settings);
         }
-        let (local, remote) = (row.local_after().is_some(), row.remote_after().is_some());
-        let blocked = row.blocked;
-        if let Some(parent) = table.parent(at) {
-            inside[parent].local |= local || blocked;
-            inside[parent].remote |= remote;
-            inside[parent].blocked |= blocked || within.blocked;
-        }
+        let Some(parent) = table.parent(at) else {
+            continue;
+        };
+        let row = &table.rows[at];
+        let above = &mut inside[parent];
+        above.found |= row.local.is_some() || row.blocked;
+        above.told |= row.remote.is_some();
+        above.local |= row.local_after().is_some() || row.blocked;
+        above.remote |= row.remote_after().is_some();
+        above.blocked |= row.blocked || within.blocked;
     }
 }
 

@@ -119,7 +119,7 @@ pub(super) fn judge<'a>(cases: &'a Cases, settings: &Settings<'_>) -> Vec<Row<'a
             local: case.local_state().map(Cow::Borrowed),
             found_file: 0,
             remote: case.remote_state(),
-            remote_changed: matches!(case.remote, Remote::Changed { .. }),
+            remote_changed: case.remote != Remote::Unchanged,
             revision: case.revision(),
             expected: case.expected(),
             blocked: case.local == Local::Blocked,
@@ -146,13 +146,14 @@ pub(super) fn judge<'a>(cases: &'a Cases, settings: &Settings<'_>) -> Vec<Row<'a
 /// Takes what was under way, and did happen, for agreed.
 fn adopt(row: &mut Row<'_>, case: &Case) {
     let moved_on = case.local != Local::Unchanged || case.base.is_none();
+    let told = |taken| row.remote_changed || equal(Some(taken), row.remote);
     match (&case.pending, row.local()) {
         // Our own change comes back: whatever is here now, or is no more, followed it.
         (Some(Pending::Sent(sent)), _) if moved_on && row.remote_changed && equal(Some(sent), row.remote) => {
             row.base = row.remote.map(Cow::Borrowed);
         }
         // It was taken; perhaps its mode and time were not yet set.
-        (Some(Pending::Taken(taken)), Some(local)) if moved_on && row.remote_changed => match content(local, taken) {
+        (Some(Pending::Taken(taken)), Some(local)) if moved_on && told(taken) => match content(local, taken) {
             Content::Same => row.base = Some(Cow::Owned(local.clone())),
             Content::Unknown => row.unread = true,
             Content::Differs => {}

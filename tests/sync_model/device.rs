@@ -9,7 +9,7 @@ use crate::server::{SERVER, Server};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use syncline::model::{Epoch, RelPath, Revision, State};
 use syncline::sync::{
-    Action, Agreed, Case, Cases, Found, Local, Mode, Names, Pending, Plan, Remote, Settings, Standing, plan,
+    Action, Agreed, Case, Cases, Found, Local, Mode, Pending, Plan, Remote, Settings, Standing, plan,
 };
 
 /// A record of the base.
@@ -280,7 +280,6 @@ impl Device {
             entries: self.base.len() as u64,
             stamp: &stamp,
             device: &device,
-            names: Names::Exact,
         };
         let base: BTreeMap<RelPath, Agreed> = (self
             .base

@@ -143,7 +143,6 @@ impl Device {
                     round
                         .made
                         .insert(path.clone(), self.disk.identity(path).expect("it was made"));
-                    self.base.remove(path);
                     return true;
                 }
                 (path, state, revision)
