@@ -10,7 +10,7 @@ use crate::node::options::MaxDelete;
 use crate::node::peer::Session;
 use crate::reactor::{Activity, Context};
 use crate::store::stamp_now;
-use crate::sync::{Brake, Case, Cases, Found, Local, Names, Plan, Remote, Settings, Standing, plan};
+use crate::sync::{Brake, Case, Cases, Found, Local, Plan, Remote, Settings, Standing, plan};
 
 impl Syncing {
     pub(super) fn plan(
@@ -32,7 +32,6 @@ impl Syncing {
             entries: self.snapshot.live(),
             stamp: &stamp,
             device: &self.device,
-            names: Names::Exact,
         };
         let planned = plan(&cases, &Agreements(&self.snapshot), &settings);
         if !planned.hash.is_empty() {
