@@ -160,6 +160,8 @@ impl Receiving {
             ledger.found();
         }
         match verdict {
+            // The one who asked has seen something else here: it will look again.
+            Verdict::Failed(ItemCode::Stale) => {}
             Verdict::Failed(code) if is_file => ledger.file_failed(check.file, &path, code),
             Verdict::Failed(code) => ledger.failed(path.as_bytes(), code),
             Verdict::WantNew | Verdict::WantReplace => {

@@ -2,6 +2,7 @@
 //!
 //! Opens no file. Invariant: a path that was asked for while a round goes on is looked at in the next one.
 
+use super::source_tree::without_prefix;
 use crate::model::{Entry, ItemCode, Kind, RelPath};
 use crate::store::{
     Difference, FileError, FoundKind, Identity, IndexError, Keep, Record, Root, Shape, Snapshot, Survey,
@@ -88,6 +89,15 @@ impl Looks {
         self.parents.clear();
         self.complete = true;
         true
+    }
+
+    /// Whether this round looks at `path`.
+    pub(crate) fn cover(&self, path: &RelPath) -> bool {
+        let is_beneath = |top: &Option<RelPath>| match top {
+            None => true,
+            Some(top) => path == top || without_prefix(path, Some(top)).is_some(),
+        };
+        self.now.contains(path) || self.now_trees.iter().any(is_beneath)
     }
 
     /// Whether the last round saw all that it looked for.

@@ -3,6 +3,7 @@
 use super::events::Action;
 use super::ledger::Ledger;
 use crate::conn::{Report, Settlement};
+use crate::model::ItemCode;
 use crate::wire::Verdict;
 
 /// Enters what became of an entry into the books.
@@ -32,6 +33,8 @@ pub(super) fn settle(report: Report, dry_run: bool, ledger: &mut Ledger) {
                 ledger.item(&origin.path, action_of(verdict), size);
             }
         }
+        // What is there now comes with the next answer.
+        Settlement::Failed(ItemCode::Stale) => {}
         Settlement::Failed(code) if is_file => ledger.file_failed(file, &origin.path, code),
         Settlement::Failed(code) => ledger.failed(origin.path.as_bytes(), code),
     }

@@ -255,9 +255,14 @@ impl Syncing {
         let slice = Slice::begin();
         self.place.root.forget_parents();
         let mut found = Vec::new();
+        let goes_on = self.looks.is_amid();
         if !self.looks.begin() {
             self.stage = Stage::Planning;
             return Ok(Activity::More);
+        }
+        if !goes_on {
+            let looks = &self.looks;
+            self.local.retain(|path, _| !looks.cover(path));
         }
         let mut more = true;
         while more && !slice.is_over() {

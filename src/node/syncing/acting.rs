@@ -151,15 +151,8 @@ impl Syncing {
             }
         }
         self.changed.insert(path.parent());
-        // Nothing is agreed of what was moved away.
-        for row in self.snapshot.walk(Some(path)).map_err(|_| ItemCode::Io)? {
-            let (beneath, _) = row.map_err(|_| ItemCode::Io)?;
-            if !is_beneath(&beneath, path) {
-                break;
-            }
-            self.forget(&beneath);
-        }
-        self.forget(path);
+        self.settled(path);
+        self.looks.tree(Some(path.clone()));
         self.looks.tree(Some(name));
         Ok(Told::Replaced)
     }
@@ -278,11 +271,6 @@ const NAMES_MAX: u32 = 99;
 fn code_of(error: FileError) -> ItemCode {
     log::info!("{error}");
     error.code()
-}
-
-fn is_beneath(path: &RelPath, top: &RelPath) -> bool {
-    let rest = path.as_bytes().strip_prefix(top.as_bytes());
-    rest.is_some_and(|rest| rest.first() == Some(&b'/'))
 }
 
 /// The next name after one that is taken.

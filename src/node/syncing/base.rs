@@ -64,7 +64,6 @@ impl Syncing {
     }
 
     pub(super) fn look_again(&mut self, path: &RelPath) {
-        self.local.remove(path);
         self.looks.path(path);
     }
 
