@@ -19,21 +19,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 /// Seeds of a usual run.
 const SEEDS: u64 = 12;
 
-/// Shows what syncline says, when one seed is played.
-struct Printed;
-
-impl log::Log for Printed {
-    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
-        true
-    }
-
-    fn log(&self, record: &log::Record<'_>) {
-        println!("    {} {}", record.target(), record.args());
-    }
-
-    fn flush(&self) {}
-}
-
 fn variable(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().expect("a number"))
 }
@@ -43,8 +28,7 @@ fn variable(name: &str) -> Option<u64> {
 #[test]
 fn random_folders_converge_and_lose_nothing() {
     if let Some(seed) = variable("SYNCLINE_SEED") {
-        log::set_logger(&Printed).unwrap();
-        log::set_max_level(log::LevelFilter::Debug);
+        harness::syncing::show();
         story::Story::new(seed, true).run();
         return;
     }

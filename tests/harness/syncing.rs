@@ -46,6 +46,9 @@ impl World {
             link: Some(link),
             options,
         };
+        if std::env::var_os("SYNCLINE_SHOW").is_some() {
+            show();
+        }
         let client = self.client_options(&format!("home-{name}"));
         Client::start(client, job, TransferOptions::default()).expect("a folder that can be synced")
     }
@@ -206,5 +209,27 @@ fn pass(mut from: &TcpStream, mut to: &TcpStream, left: &AtomicU64, total: &Atom
         if to.write_all(&buffer[..passed]).is_err() || passed < read {
             return;
         }
+    }
+}
+
+/// Prints what syncline says.
+struct Printed;
+
+impl log::Log for Printed {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        println!("    {} {}", record.target(), record.args());
+    }
+
+    fn flush(&self) {}
+}
+
+/// From now on what syncline says is printed.
+pub fn show() {
+    if log::set_logger(&Printed).is_ok() {
+        log::set_max_level(log::LevelFilter::Debug);
     }
 }

@@ -6,7 +6,7 @@ use super::base::{Agreements, agreed_of};
 use super::driving::SYNC_RETRY_TIMER;
 use super::{Around, Here, ROUNDS_MAX, Stage, Syncing};
 use crate::model::limits::RESCAN_UNWATCHED_MS;
-use crate::model::{ItemCode, RelPath, Revision};
+use crate::model::{ItemCode, Kind, RelPath, Revision};
 use crate::node::events::{ClientEvent, JobError};
 use crate::node::options::MaxDelete;
 use crate::node::peer::Session;
@@ -34,6 +34,11 @@ impl Syncing {
             self.check_present()?;
         }
         let cases = self.cases()?;
+        self.to_hash = cases.iter().filter(|(_, case)| may_be_touched(case)).map(|(path, _)| path.clone()).collect();
+        if !self.to_hash.is_empty() {
+            self.stage = Stage::Hashing;
+            return Ok(Activity::More);
+        }
         let stamp = stamp_now();
         let settings = Settings {
             mode: self.options.mode,
@@ -244,6 +249,16 @@ impl Syncing {
             }
         }
     }
+}
+
+/// Whether a file has the size that was agreed and another time: reading it is cheaper than sending it.
+fn may_be_touched(case: &Case) -> bool {
+    let (Some(base), Local::Found(found)) = (&case.base, &case.local) else {
+        return false;
+    };
+    let is_unread = matches!(found.state.kind, Kind::File { .. }) && found.state.root.is_none();
+    let is_alike = found.state.kind == base.state.kind && base.state.root.is_some();
+    is_unread && is_alike && (found.state.meta.mtime != base.state.meta.mtime || found.file != base.file)
 }
 
 fn brake_of(max_delete: MaxDelete) -> Option<Brake> {
