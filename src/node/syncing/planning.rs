@@ -30,7 +30,7 @@ impl Syncing {
             // A plan was carried out: what the server made of it is asked before the next one.
             return Ok(self.next_round(cx, session, around));
         }
-        if self.local.values().any(|here| matches!(here, Here::Gone)) {
+        if !self.is_whole || self.local.values().any(|here| matches!(here, Here::Gone)) {
             self.check_present()?;
         }
         let cases = self.cases()?;
