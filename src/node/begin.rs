@@ -136,6 +136,7 @@ pub(super) fn send(
         trees.push(SourceTree {
             start: path.clone(),
             strip,
+            is_single: begin.flags.sync,
             ..SourceTree::whole(Rc::clone(root))
         });
     }

@@ -90,6 +90,8 @@ impl Sending {
     fn offer(&mut self, sender: &mut Sender, item: ScanItem, ledger: &mut Ledger) {
         let tree = &self.trees[self.tree];
         let (entry, local) = match item {
+            // It was a file when it was asked for: who asked hears of it with the next changes.
+            ScanItem::Entry(entry, _) if tree.is_single && entry.kind == Kind::Directory => return,
             ScanItem::Entry(entry, _) => match tree.offered(&entry.path) {
                 Ok(None) => return,
                 Ok(Some(path)) => {
@@ -142,6 +144,9 @@ fn keep_source(filter: &Filter, tree: &SourceTree, path: &RelPath, shape: Shape)
         Shape::Directory => PathKind::Directory,
         Shape::Other => PathKind::Other,
     };
+    if tree.is_single && tree.start.as_ref() != Some(path) {
+        return Keep::No;
+    }
     match tree.filtered(path) {
         Some(path) if filter.decide(&path, kind) == Decision::Leave => Keep::No,
         _ => Keep::Yes,

@@ -10,7 +10,7 @@ use super::sending::Sending;
 use super::tally::BrokenOff;
 use crate::conn::{Event, Machine};
 use crate::model::limits::PREAUTH_FRAME_BYTES_MAX;
-use crate::model::{CloseCode, DeviceId, Fault, Tick};
+use crate::model::{CloseCode, DeviceId, Fault, ItemCode, Tick};
 use crate::reactor::{Activity, Context};
 use crate::store::Stamp;
 use crate::wire::{Begin, Decoder, FrameType, Piece, WireError};
@@ -193,8 +193,11 @@ impl Session {
             Event::End(end) => receiving.handle_end(&end, machine, &mut books),
             Event::Inline(inline) => receiving.handle_inline(&inline, machine, &mut books),
             Event::ListEnd(_) => receiving.handle_list_end(books.ledger),
-            Event::SourceFailed(failed) if failed.code == crate::model::ItemCode::Special => {
+            Event::SourceFailed(failed) if failed.code == ItemCode::Special => {
                 books.ledger.left_out(failed.path, failed.code);
+            }
+            Event::SourceFailed(failed) if receiving.is_of_a_plan() && failed.code == ItemCode::Vanished => {
+                log::info!("{} is gone meanwhile", crate::model::escape(failed.path));
             }
             Event::SourceFailed(failed) => books.ledger.failed(failed.path, failed.code),
             Event::Ask(ask) => receiving.handle_ask(&ask),

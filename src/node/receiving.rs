@@ -222,6 +222,14 @@ impl Receiving {
         true
     }
 
+    /// Whether who asked for it knows what to do about each entry that does not come.
+    pub(crate) fn is_of_a_plan(&self) -> bool {
+        #[cfg(feature = "sync")]
+        return matches!(self.plan.based, Based::Plan(_));
+        #[cfg(not(feature = "sync"))]
+        false
+    }
+
     /// How it ended, once the finish was said.
     pub(crate) fn ended(&self) -> Option<Finish> {
         match self.phase {

@@ -23,6 +23,8 @@ pub(crate) struct SourceTree {
     pub(crate) renamed: Option<RelPath>,
     /// The directory itself, listed before what is in it.
     pub(crate) top: Option<Entry>,
+    /// Only the start itself is sent, and only as long as it is no directory.
+    pub(crate) is_single: bool,
 }
 
 impl SourceTree {
@@ -36,6 +38,7 @@ impl SourceTree {
             name: None,
             renamed: None,
             top: None,
+            is_single: false,
         }
     }
 
