@@ -325,3 +325,25 @@ fn an_emptied_folder_meets_the_brake() {
     assert!(matches!(run.outcome.result, Err(JobError::MassDelete { deletions: 43, existing: 43 })), "{:?}", run.outcome);
     assert_eq!(texts(&world.share()).len(), 40);
 }
+
+// Row 56: the same with more than a page holds: what is missing in the first page is not gone.
+#[test]
+fn a_wiped_index_of_many_pages_deletes_nothing() {
+    const FILES: usize = 6_000;
+    let mut world = World::in_memory(&harness::WorldOptions::default());
+    let a = world.make("a", &[]);
+    for number in 0..FILES {
+        put(&a, &format!("d{}/f{number}", number % 7), &number.to_string());
+    }
+    world.sync_all(&["a"]);
+    while_stopped(&mut world, |share| fs::remove_file(share.join(".syncline/index.redb")).unwrap());
+    let run = world.sync("a");
+    run.assert_clean();
+    assert_eq!(run.items(), [""; 0], "both sides are the same");
+    assert_eq!(texts(&world.share()).len(), FILES);
+    // In the new epoch a deletion is one again.
+    fs::remove_file(a.join("d0/f0")).unwrap();
+    let run = world.sync("a");
+    assert_eq!(deleted(&run), ["d0/f0 Deleted"]);
+    world.assert_same(&["a"]);
+}

@@ -168,3 +168,28 @@ fn a_file_that_grows_all_the_time_arrives_in_the_end() {
     same_after(&mut world, &mut a, &mut b, |texts| texts.get("growing") == Some(&expected));
     assert_eq!(copies(&world.share()), [""; 0]);
 }
+
+// The same in the share: its index never knows of half of it, and of all of it in the end.
+#[test]
+fn a_file_that_grows_in_the_share_arrives_in_the_end() {
+    use std::io::Write;
+    let (mut world, mut a, mut b) = watched(&[("x", "1")]);
+    let path = world.share().join("growing");
+    let mut file = fs::File::create(&path).unwrap();
+    for number in 0..60u32 {
+        file.write_all(&harness::edits::noise(200_000, number + 1)).unwrap();
+        for _ in 0..4 {
+            polled(&mut world, &mut [&mut a, &mut b]);
+        }
+    }
+    drop(file);
+    let (share, folders) = (world.share(), [world.folder("a"), world.folder("b")]);
+    world.poll_until(&mut [&mut a, &mut b], |_| {
+        let is_whole = |folder: &std::path::PathBuf| {
+            fs::metadata(folder.join("growing")).is_ok_and(|meta| meta.len() == 60 * 200_000)
+        };
+        folders.iter().all(is_whole)
+    });
+    assert_eq!(fs::read(share.join("growing")).unwrap(), fs::read(folders[1].join("growing")).unwrap());
+    assert_eq!(copies(&share), [""; 0]);
+}
