@@ -18,7 +18,16 @@ use syncline::node::{ClientEvent, Outcome};
 /// Two devices with the same, and then changes of all kinds on one of them and some on the other.
 fn changed_pair() -> World {
     let mut world = World::new();
-    let a = world.make("a", &[("edit", "old"), ("delete", "x"), ("d/1", "one"), ("d/2", "two"), ("kind", "file")]);
+    let a = world.make(
+        "a",
+        &[
+            ("edit", "old"),
+            ("delete", "x"),
+            ("d/1", "one"),
+            ("d/2", "two"),
+            ("kind", "file"),
+        ],
+    );
     world.make("b", &[]);
     put_noise(&a, "large", 300_000, 1);
     world.sync_all(&["a", "b"]);
@@ -46,7 +55,20 @@ fn converges(world: &mut World, told: &str) {
     assert_eq!(copies(&world.share()), [""; 0], "{told}");
     let found = texts(&world.share());
     let paths: Vec<&str> = found.keys().map(String::as_str).collect();
-    assert_eq!(paths, ["e/1", "e/2", "edit", "kind/in", "large", "large-b", "new", "of-b/deep/1"], "{told}");
+    assert_eq!(
+        paths,
+        [
+            "e/1",
+            "e/2",
+            "edit",
+            "kind/in",
+            "large",
+            "large-b",
+            "new",
+            "of-b/deep/1"
+        ],
+        "{told}"
+    );
     assert_eq!(found["edit"], "new text");
 }
 
@@ -59,10 +81,17 @@ fn a_cut_at_any_byte_makes_no_conflict() {
         let mut cuts = Vec::new();
         for _ in 0..4 {
             for name in ["a", "b"] {
-                let cut = if rng.once_in(2) { rng.below(4_000) } else { rng.below(700_000) };
+                let cut = if rng.once_in(2) {
+                    rng.below(4_000)
+                } else {
+                    rng.below(700_000)
+                };
                 cuts.push(cut);
                 let (relay, _) = counting_relay(world.address, cut);
-                let link = world.link("").to_string().replace(&world.address.to_string(), &relay.to_string());
+                let link = world
+                    .link("")
+                    .to_string()
+                    .replace(&world.address.to_string(), &relay.to_string());
                 let client = world.sync_by(name, link.parse().unwrap(), options());
                 world.drive(client, |_, _| {});
             }
@@ -129,7 +158,9 @@ fn a_watching_client_comes_back() {
         client.poll(Some(Duration::from_millis(3))).unwrap();
         restart(&mut world);
         let (share, folder) = (world.share(), a.clone());
-        world.poll_until(&mut [&mut client], |_| share.join(&name).exists() && folder.join(&there).exists());
+        world.poll_until(&mut [&mut client], |_| {
+            share.join(&name).exists() && folder.join(&there).exists()
+        });
     }
     drop(client);
     world.sync_all(&["a"]);

@@ -38,7 +38,10 @@ fn edits_of_two_devices_are_both_kept() {
     let told = conflicts(&run);
     let copy = copies(&world.share())[0].clone();
     assert_eq!(told, [("d/report.docx".to_owned(), Some(copy.clone()))]);
-    assert!(copy.starts_with("d/report.sync-conflict-20") && copy.ends_with(".docx"), "{copy}");
+    assert!(
+        copy.starts_with("d/report.sync-conflict-20") && copy.ends_with(".docx"),
+        "{copy}"
+    );
     let run = world.sync("a");
     assert_eq!(conflicts(&run), [], "it is no conflict of a");
     world.assert_same(&["a", "b"]);
@@ -73,7 +76,10 @@ fn the_same_content_is_no_conflict() {
         put(&world.folder(name), "new", "the same");
         put(&world.folder(name), "old", "changed alike");
     }
-    let old = fs::File::options().write(true).open(world.folder("b").join("new")).unwrap();
+    let old = fs::File::options()
+        .write(true)
+        .open(world.folder("b").join("new"))
+        .unwrap();
     old.set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap();
     world.sync_all(&["a"]);
     let run = world.sync("b");
@@ -237,7 +243,9 @@ fn two_devices_sync_at_the_same_time() {
     let mut other = world.sync_client("b", options());
     let client = world.sync_client("a", options());
     let mut told = Vec::new();
-    let run = world.drive(client, |_, _| told.extend(other.poll(Some(std::time::Duration::ZERO)).unwrap()));
+    let run = world.drive(client, |_, _| {
+        told.extend(other.poll(Some(std::time::Duration::ZERO)).unwrap())
+    });
     run.assert_clean();
     if !told.iter().any(|event| matches!(event, ClientEvent::Finished(_))) {
         world.drive(other, |_, _| {}).assert_clean();
@@ -245,7 +253,10 @@ fn two_devices_sync_at_the_same_time() {
     world.sync_all(&["a", "b", "a", "b"]);
     world.assert_same(&["a", "b"]);
     let found = texts(&world.share());
-    assert_eq!((found["a"].as_str(), found["b"].as_str()), ("edited by a", "edited by b"));
+    assert_eq!(
+        (found["a"].as_str(), found["b"].as_str()),
+        ("edited by a", "edited by b")
+    );
     let both: Vec<&String> = found.values().filter(|text| text.ends_with("edited both")).collect();
     assert_eq!(both.len(), 2, "{found:?}");
     assert_eq!(copies(&world.share()).len(), 1);
@@ -273,7 +284,9 @@ fn a_file_that_changes_its_kind_while_it_is_fetched_is_fetched_next() {
         // What was edited at the server is found when it is quiet.
         let mut client = world.sync_client("b", harness::syncing::watching());
         let b = world.folder("b");
-        world.poll_until(&mut [&mut client], |_| b.join("d/x/in/deep").exists() && b.join("y").is_symlink());
+        world.poll_until(&mut [&mut client], |_| {
+            b.join("d/x/in/deep").exists() && b.join("y").is_symlink()
+        });
         drop(client);
         world.sync_all(&["b", "a"]);
         world.assert_same(&["a", "b"]);

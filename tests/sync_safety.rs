@@ -44,7 +44,10 @@ fn while_stopped(world: &mut World, change: impl FnOnce(&Path)) {
 }
 
 fn deleted(run: &Run) -> Vec<String> {
-    run.items().into_iter().filter(|item| item.ends_with("Deleted")).collect()
+    run.items()
+        .into_iter()
+        .filter(|item| item.ends_with("Deleted"))
+        .collect()
 }
 
 // Row 56: the server's index is gone: nothing is deleted, and changes of the meantime arrive.
@@ -53,7 +56,9 @@ fn a_wiped_index_of_the_server_deletes_nothing() {
     let mut world = pair(9);
     put(&world.folder("a"), "d0/f0", "edited meanwhile");
     fs::remove_file(world.folder("a").join("d1/f1")).unwrap();
-    while_stopped(&mut world, |share| fs::remove_file(share.join(".syncline/index.redb")).unwrap());
+    while_stopped(&mut world, |share| {
+        fs::remove_file(share.join(".syncline/index.redb")).unwrap()
+    });
     for name in ["a", "b", "a", "b"] {
         let run = world.sync(name);
         run.assert_clean();
@@ -63,7 +68,10 @@ fn a_wiped_index_of_the_server_deletes_nothing() {
     let found = texts(&world.share());
     assert_eq!(found["d0/f0"], "edited meanwhile");
     assert_eq!(found.len(), 9 + copies(&world.share()).len());
-    assert!(found.contains_key("d1/f1"), "who deleted it cannot be told from a lost index");
+    assert!(
+        found.contains_key("d1/f1"),
+        "who deleted it cannot be told from a lost index"
+    );
 }
 
 // Row 56: the same with a share that is empty as well, as after a disk was replaced.
@@ -100,7 +108,10 @@ fn an_older_index_of_the_server_deletes_nothing() {
     }
     world.assert_same(&["a", "b"]);
     let found = texts(&world.share());
-    assert_eq!((found["new"].as_str(), found["d0/f0"].as_str()), ("made after the backup", "edited after the backup"));
+    assert_eq!(
+        (found["new"].as_str(), found["d0/f0"].as_str()),
+        ("made after the backup", "edited after the backup")
+    );
     assert_eq!(found.len(), 7);
 }
 
@@ -110,7 +121,12 @@ fn an_older_share_loses_nothing_that_devices_have() {
     let mut world = pair(6);
     let backup = world.path("backup");
     let copy = |from: &Path, to: &Path| {
-        let done = std::process::Command::new("cp").args(["-a"]).arg(from).arg(to).status().unwrap();
+        let done = std::process::Command::new("cp")
+            .args(["-a"])
+            .arg(from)
+            .arg(to)
+            .status()
+            .unwrap();
         assert!(done.success());
     };
     while_stopped(&mut world, |share| copy(share, &backup));
@@ -129,7 +145,10 @@ fn an_older_share_loses_nothing_that_devices_have() {
     world.assert_same(&["a", "b"]);
     let found = texts(&world.share());
     assert_eq!(found["new"], "made after the backup");
-    assert!(found.values().any(|text| text == "edited after the backup"), "{found:?}");
+    assert!(
+        found.values().any(|text| text == "edited after the backup"),
+        "{found:?}"
+    );
 }
 
 // Row 56: a client whose base is gone, or older, deletes nothing and makes no conflicts.
@@ -164,7 +183,11 @@ fn a_device_that_returns_resurrects_nothing() {
             let path = a.join(format!("d{}/f{number}", number % 3));
             match (number + round) % 6 {
                 0 => drop(fs::remove_file(path)),
-                1 => put(&a, &format!("d{}/f{number}", number % 3), &format!("round {round} of {number}")),
+                1 => put(
+                    &a,
+                    &format!("d{}/f{number}", number % 3),
+                    &format!("round {round} of {number}"),
+                ),
                 _ => {}
             }
         }
@@ -246,14 +269,30 @@ fn a_share_that_vanishes_is_not_a_deletion() {
         }
     });
     assert!(
-        matches!(run.outcome.result, Err(JobError::Closed { code: CloseCode::Gone, .. })),
+        matches!(
+            run.outcome.result,
+            Err(JobError::Closed {
+                code: CloseCode::Gone,
+                ..
+            })
+        ),
         "{:?}",
         run.outcome
     );
     assert_eq!(texts(&world.folder("a")).len(), 5);
     // Who comes later hears the same.
     let run = world.sync("b");
-    assert!(matches!(run.outcome.result, Err(JobError::Closed { code: CloseCode::Gone, .. })), "{:?}", run.outcome);
+    assert!(
+        matches!(
+            run.outcome.result,
+            Err(JobError::Closed {
+                code: CloseCode::Gone,
+                ..
+            })
+        ),
+        "{:?}",
+        run.outcome
+    );
     assert_eq!(texts(&world.folder("b")).len(), 5);
 }
 
@@ -306,7 +345,11 @@ fn the_brake_stops_before_anything_is_done() {
     // And in the other direction.
     let before = tree(&world.folder("b"));
     let run = world.sync_with("b", careful);
-    assert!(matches!(run.outcome.result, Err(JobError::MassDelete { .. })), "{:?}", run.outcome);
+    assert!(
+        matches!(run.outcome.result, Err(JobError::MassDelete { .. })),
+        "{:?}",
+        run.outcome
+    );
     assert_eq!(tree(&world.folder("b")), before);
     world.sync_all(&["b"]);
     world.assert_same(&["a", "b"]);
@@ -321,8 +364,24 @@ fn an_emptied_folder_meets_the_brake() {
     for directory in ["d0", "d1", "d2"] {
         fs::remove_dir_all(a.join(directory)).unwrap();
     }
-    let run = world.sync_with("a", SyncOptions { max_delete: MaxDelete::Default, ..options() });
-    assert!(matches!(run.outcome.result, Err(JobError::MassDelete { deletions: 43, existing: 43 })), "{:?}", run.outcome);
+    let run = world.sync_with(
+        "a",
+        SyncOptions {
+            max_delete: MaxDelete::Default,
+            ..options()
+        },
+    );
+    assert!(
+        matches!(
+            run.outcome.result,
+            Err(JobError::MassDelete {
+                deletions: 43,
+                existing: 43
+            })
+        ),
+        "{:?}",
+        run.outcome
+    );
     assert_eq!(texts(&world.share()).len(), 40);
 }
 
@@ -336,7 +395,9 @@ fn a_wiped_index_of_many_pages_deletes_nothing() {
         put(&a, &format!("d{}/f{number}", number % 7), &number.to_string());
     }
     world.sync_all(&["a"]);
-    while_stopped(&mut world, |share| fs::remove_file(share.join(".syncline/index.redb")).unwrap());
+    while_stopped(&mut world, |share| {
+        fs::remove_file(share.join(".syncline/index.redb")).unwrap()
+    });
     let run = world.sync("a");
     run.assert_clean();
     assert_eq!(run.items(), [""; 0], "both sides are the same");

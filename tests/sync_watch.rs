@@ -22,7 +22,11 @@ fn watched(files: &[(&str, &str)]) -> (World, Client, Client) {
     let limit = Instant::now() + Duration::from_secs(30);
     while told < 2 {
         assert!(Instant::now() < limit, "they do not come to rest");
-        for event in world.poll_until(&mut [], |_| true).into_iter().chain(polled(&mut world, &mut [&mut a, &mut b])) {
+        for event in world
+            .poll_until(&mut [], |_| true)
+            .into_iter()
+            .chain(polled(&mut world, &mut [&mut a, &mut b]))
+        {
             told += usize::from(matches!(event, ClientEvent::InSync { .. }));
         }
     }
@@ -31,7 +35,9 @@ fn watched(files: &[(&str, &str)]) -> (World, Client, Client) {
 
 fn polled(world: &mut World, clients: &mut [&mut Client]) -> Vec<ClientEvent> {
     world.server.poll(Some(Duration::from_millis(1))).unwrap();
-    let polled = clients.iter_mut().map(|client| client.poll(Some(Duration::from_millis(1))).unwrap());
+    let polled = clients
+        .iter_mut()
+        .map(|client| client.poll(Some(Duration::from_millis(1))).unwrap());
     polled.flatten().collect()
 }
 
@@ -100,7 +106,9 @@ fn an_overflow_of_the_watch_loses_nothing() {
         }
     }
     put(&at_a, "last/deep/er", "made after the overflow");
-    same_after(&mut world, &mut a, &mut b, |texts| texts.contains_key("last/deep/er") && texts.len() == 66);
+    same_after(&mut world, &mut a, &mut b, |texts| {
+        texts.contains_key("last/deep/er") && texts.len() == 66
+    });
 }
 
 // A file that cannot be read is told of, and not again and again; the rest goes on.
@@ -126,7 +134,10 @@ fn what_cannot_be_done_is_no_endless_loop() {
         events.extend(a.poll(Some(Duration::from_millis(2))).unwrap());
         busy += usize::from(began.elapsed() < Duration::from_millis(1));
     }
-    let failed = events.iter().filter(|event| matches!(event, ClientEvent::Failed { .. })).count();
+    let failed = events
+        .iter()
+        .filter(|event| matches!(event, ClientEvent::Failed { .. }))
+        .count();
     assert!(failed <= 6, "told {failed} times: {events:?}");
     assert!(busy < 200, "{busy} of 300 polls had something to do");
     fs::set_permissions(at_a.join("secret"), Permissions::from_mode(0o600)).unwrap();
@@ -139,7 +150,9 @@ fn rules_that_change_hold_at_once() {
     let (mut world, mut a, mut b) = watched(&[("x", "1")]);
     let at_a = world.folder("a");
     put(&at_a, ".synclineignore", "*.log\n");
-    same_after(&mut world, &mut a, &mut b, |texts| texts.contains_key(".synclineignore"));
+    same_after(&mut world, &mut a, &mut b, |texts| {
+        texts.contains_key(".synclineignore")
+    });
     put(&at_a, "no.log", "ignored");
     put(&world.folder("b"), "no-either.log", "ignored");
     put(&at_a, "yes", "kept");
@@ -165,7 +178,9 @@ fn a_file_that_grows_all_the_time_arrives_in_the_end() {
     }
     drop(file);
     let expected = fs::read_to_string(&path).unwrap();
-    same_after(&mut world, &mut a, &mut b, |texts| texts.get("growing") == Some(&expected));
+    same_after(&mut world, &mut a, &mut b, |texts| {
+        texts.get("growing") == Some(&expected)
+    });
     assert_eq!(copies(&world.share()), [""; 0]);
 }
 
@@ -190,6 +205,9 @@ fn a_file_that_grows_in_the_share_arrives_in_the_end() {
         };
         folders.iter().all(is_whole)
     });
-    assert_eq!(fs::read(share.join("growing")).unwrap(), fs::read(folders[1].join("growing")).unwrap());
+    assert_eq!(
+        fs::read(share.join("growing")).unwrap(),
+        fs::read(folders[1].join("growing")).unwrap()
+    );
     assert_eq!(copies(&share), [""; 0]);
 }

@@ -43,6 +43,12 @@ pub(super) const RETRY_MS: u64 = 1_000;
 /// Changes of one round: bounds what is held before it is written.
 const ROUND_CHANGES_MAX: usize = 10_000;
 
+/// How writes of an index end, from the thread that makes them.
+pub(super) type Writes = (
+    mpsc::Sender<Result<(), IndexError>>,
+    mpsc::Receiver<Result<(), IndexError>>,
+);
+
 /// What a share's revisions are given by.
 #[derive(Debug)]
 pub(crate) struct Sequencer {
@@ -63,10 +69,7 @@ pub(crate) struct Sequencer {
     fresh: Vec<Fresh>,
     stage: Stage,
     hashes: Hashes,
-    writes: (
-        mpsc::Sender<Result<(), IndexError>>,
-        mpsc::Receiver<Result<(), IndexError>>,
-    ),
+    writes: Writes,
     next_ticket: u64,
     /// Looks that were asked for, and those that the durable state includes.
     asked: u64,
@@ -103,7 +106,7 @@ pub(crate) struct Hint {
 #[derive(Debug, Clone)]
 pub(crate) enum Standing {
     /// Its record, if it has one.
-    Settled(Option<Record>),
+    Settled(Option<Box<Record>>),
     /// It is being looked at: nothing can be said for the moment.
     Unsettled,
 }
@@ -165,7 +168,7 @@ impl Sequencer {
         if self.unsettled.contains(path) || self.looks.include(path) {
             return Ok(Standing::Unsettled);
         }
-        Ok(Standing::Settled(self.snapshot.get(path)?))
+        Ok(Standing::Settled(self.snapshot.get(path)?.map(Box::new)))
     }
 
     /// Whether a ticket is of a job of this share.
@@ -238,7 +241,9 @@ impl Sequencer {
         }
         self.hashes.add(&place.root, &place.deltas, &mut self.fresh);
         if self.hashes.is_empty() {
-            return self.write(place, shared).unwrap_or_else(|error| self.break_off(place, &error));
+            return self
+                .write(place, shared)
+                .unwrap_or_else(|error| self.break_off(place, &error));
         }
         let ticket = self.ticket();
         let is_taken = self.hashes.submit(shared, ticket);
@@ -364,7 +369,7 @@ impl Sequencer {
         let Standing::Settled(record) = standing else {
             return None;
         };
-        let record = record.filter(Record::is_live);
+        let record = record.filter(|record| record.is_live());
         let is_it = match (&record, found) {
             (None, None) => true,
             (Some(record), Some(found)) => is_of(record, found),

@@ -259,7 +259,9 @@ impl Server {
     fn observe_shares(&mut self) -> io::Result<()> {
         for (key, share) in self.node.shares.iter().enumerate() {
             let mut sequencer = share.place.sequencer.borrow_mut();
-            let descriptor = sequencer.as_mut().and_then(|sequencer| sequencer.take_unobserved());
+            let descriptor = sequencer
+                .as_mut()
+                .and_then(super::sequencer::Sequencer::take_unobserved);
             if let Some(descriptor) = descriptor {
                 self.reactor.watch(key as u64, descriptor)?;
                 self.reactor.shared().wake_foreign(key as u64);

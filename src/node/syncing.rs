@@ -17,9 +17,9 @@ mod folder;
 mod pending;
 mod planning;
 
+pub(super) use driving::SYNC_RETRY_TIMER;
 pub(crate) use folder::Folder;
 pub use folder::{FolderError, linked};
-pub(super) use driving::SYNC_RETRY_TIMER;
 
 use super::commit::Done;
 use super::content::{Hashed, Hashing};
@@ -31,16 +31,16 @@ use super::options::SyncOptions;
 use super::peer::{Core, Session};
 use super::place::Place;
 use super::resumes::Resumes;
+use super::sequencer::Writes;
 use super::slice::Slice;
 use crate::model::{Fault, RelPath, Revision, State};
 use crate::reactor::{Activity, Context, Shared};
-use crate::store::{Batch, Difference, Identity, Index, IndexError, ShareLock, Snapshot};
+use crate::store::{Batch, Difference, Identity, Index, ShareLock, Snapshot};
 use crate::sync::{Action, Conflict, Pending, Standing};
 use crate::wire::{ChangesReader, Known, Since, features};
 use exchanging::Exchange;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::rc::Rc;
-use std::sync::mpsc;
 
 /// A folder in sync, or on its way there.
 pub(crate) struct Syncing {
@@ -88,10 +88,7 @@ pub(crate) struct Syncing {
     /// Rounds in a row that came to nothing.
     failures: u32,
     conflicts: Vec<Conflict>,
-    writes: (
-        mpsc::Sender<Result<(), IndexError>>,
-        mpsc::Receiver<Result<(), IndexError>>,
-    ),
+    writes: Writes,
     next_ticket: u64,
     /// A write of the base that is under way.
     writing: Option<u64>,

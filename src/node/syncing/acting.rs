@@ -28,29 +28,25 @@ impl Syncing {
             versions.forget_parents();
         }
         loop {
+            if let Some(exchange) = Exchange::begin(&mut self.actions) {
+                self.stage = Stage::Exchanging;
+                self.send_off(exchange, session);
+                return Ok(Activity::Idle);
+            }
             let Some(action) = self.actions.pop_front() else {
                 self.conclude(cx, around.core);
                 return Ok(Activity::Idle);
             };
-            match Exchange::begin(action, &mut self.actions) {
-                Ok(exchange) => {
-                    self.stage = Stage::Exchanging;
-                    self.send_off(exchange, session);
-                    return Ok(Activity::Idle);
-                }
-                Err(action) => {
-                    let path = path_of(&action).clone();
-                    match self.act_here(action) {
-                        Ok(Some(told)) => around.events.push(ClientEvent::Item {
-                            path,
-                            action: told,
-                            size: 0,
-                            figures: Figures::default(),
-                        }),
-                        Ok(None) => {}
-                        Err(code) => self.failed(&path, code, around),
-                    }
-                }
+            let path = path_of(&action).clone();
+            match self.act_here(action) {
+                Ok(Some(told)) => around.events.push(ClientEvent::Item {
+                    path,
+                    action: told,
+                    size: 0,
+                    figures: Figures::default(),
+                }),
+                Ok(None) => {}
+                Err(code) => self.failed(&path, code, around),
             }
             if slice.is_over() {
                 return Ok(Activity::More);
@@ -110,7 +106,10 @@ impl Syncing {
                 expected,
             } => {
                 self.check(&path, expected)?;
-                self.place.root.set_meta(&path, &state.meta).map_err(code_of)?;
+                self.place
+                    .root
+                    .set_meta(&path, &state.meta)
+                    .map_err(|error| code_of(&error))?;
                 let made = self.identity_at(&path)?;
                 self.agree(&path, state, revision, made);
                 Ok(Some(Told::Touched))
@@ -121,7 +120,7 @@ impl Syncing {
                     Some(keeping) => self.place.root.remove_keeping(&path, &keeping),
                     None => self.place.root.remove(&path),
                 };
-                removed.map_err(code_of)?;
+                removed.map_err(|error| code_of(&error))?;
                 self.changed.insert(path.parent());
                 self.forget(&path);
                 Ok(Some(Told::Deleted))
@@ -148,7 +147,7 @@ impl Syncing {
                     tries += 1;
                     name = another(&name, tries).ok_or(ItemCode::BadPath)?;
                 }
-                Err(error) => return Err(code_of(error)),
+                Err(error) => return Err(code_of(&error)),
             }
         }
         self.changed.insert(path.parent());
@@ -160,14 +159,17 @@ impl Syncing {
 
     fn rename(&mut self, from: &RelPath, to: &RelPath, state: State, revision: Revision) -> Result<Told, ItemCode> {
         self.check(from, Expected::Agreed)?;
-        for made in self.place.root.make_parents(to).map_err(code_of)? {
+        for made in self.place.root.make_parents(to).map_err(|error| code_of(&error))? {
             self.changed.insert(made.parent());
             self.look_again(&made);
         }
-        self.place.root.rename_new(from, to).map_err(code_of)?;
+        self.place.root.rename_new(from, to).map_err(|error| code_of(&error))?;
         self.changed.extend([from.parent(), to.parent()]);
         self.forget(from);
-        self.place.root.set_meta(to, &state.meta).map_err(code_of)?;
+        self.place
+            .root
+            .set_meta(to, &state.meta)
+            .map_err(|error| code_of(&error))?;
         let made = self.identity_at(to)?;
         self.agree(to, state, revision, made);
         Ok(Told::Moved)
@@ -175,12 +177,12 @@ impl Syncing {
 
     fn make_directory(&mut self, path: &RelPath, state: State, revision: Revision) -> Result<Option<Told>, ItemCode> {
         let root = &self.place.root;
-        let made = root.make_directory(path).map_err(code_of)?;
+        let made = root.make_directory(path).map_err(|error| code_of(&error))?;
         let meta = Meta {
             mode: state.meta.mode | OWNER,
             ..state.meta
         };
-        root.set_meta(path, &meta).map_err(code_of)?;
+        root.set_meta(path, &meta).map_err(|error| code_of(&error))?;
         self.changed.insert(path.parent());
         let identity = self.identity_at(path)?;
         self.made.extend(identity.map(|identity| (path.clone(), identity)));
@@ -207,8 +209,12 @@ impl Syncing {
             None => (store::Expected::Absent, Told::Created),
             Some(identity) => (store::Expected::Present(identity), Told::Replaced),
         };
-        let staged = self.place.staging.symlink(path, target, &state.meta).map_err(code_of)?;
-        publish(&self.place.root, staged, &expected, self.keeping().as_ref()).map_err(code_of)?;
+        let staged = self
+            .place
+            .staging
+            .symlink(path, target, &state.meta)
+            .map_err(|error| code_of(&error))?;
+        publish(&self.place.root, staged, &expected, self.keeping().as_ref()).map_err(|error| code_of(&error))?;
         self.changed.insert(path.parent());
         let made = self.identity_at(path)?;
         self.agree(path, state, revision, made);
@@ -222,7 +228,7 @@ impl Syncing {
     }
 
     fn identity_at(&self, path: &RelPath) -> Result<Option<Identity>, ItemCode> {
-        let found = found_at(&self.place.root, path).map_err(code_of)?;
+        let found = found_at(&self.place.root, path).map_err(|error| code_of(&error))?;
         Ok(found.map(|(_, identity)| identity))
     }
 
@@ -250,7 +256,7 @@ impl Syncing {
     /// Looks whether what stands at the path is what the action expects. Returns its identity, as it was then.
     pub(super) fn check(&self, path: &RelPath, expected: Expected) -> Result<Option<Identity>, ItemCode> {
         let wanted = self.wanted(path, expected)?;
-        let found = found_at(&self.place.root, path).map_err(code_of)?;
+        let found = found_at(&self.place.root, path).map_err(|error| code_of(&error))?;
         match (wanted, found) {
             (None, None) => Ok(None),
             (Some((was, true)), Some((entry, now))) if entry.kind == Kind::Directory && was.same_inode(&now) => {
@@ -269,7 +275,7 @@ const OWNER: u32 = 0o700;
 /// Names of a conflict copy that are tried.
 const NAMES_MAX: u32 = 99;
 
-fn code_of(error: FileError) -> ItemCode {
+fn code_of(error: &FileError) -> ItemCode {
     log::info!("{error}");
     error.code()
 }

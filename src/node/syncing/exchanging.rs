@@ -59,21 +59,22 @@ fn class_of(action: &Action) -> Class {
 }
 
 impl Exchange {
-    /// Gathers what can go together with `action`, or gives it back if it is done here.
-    pub(super) fn begin(action: Action, rest: &mut VecDeque<Action>) -> Result<Exchange, Action> {
-        let class = class_of(&action);
+    /// Takes from the front what needs the server and can go together; nothing if the first is done here.
+    pub(super) fn begin(rest: &mut VecDeque<Action>) -> Option<Exchange> {
+        let class = class_of(rest.front()?);
         let max = match class {
-            Class::Here => return Err(action),
+            Class::Here => return None,
             Class::Send => SENDS_MAX,
             Class::Fetch => FETCHES_MAX,
             Class::Alter => BATCH_ENTRIES_MAX,
         };
         let mut bytes = 0;
-        let mut list = vec![action];
+        let mut list = Vec::new();
         while list.len() < max && (bytes < REQUEST_BYTES || class == Class::Send) {
-            let Some(next) = rest.pop_front_if(|next| class_of(next) == class) else {
+            if rest.front().is_none_or(|next| class_of(next) != class) {
                 break;
-            };
+            }
+            let Some(next) = rest.pop_front() else { break };
             bytes += 2 * path_of(&next).as_bytes().len() + 16;
             list.push(next);
         }
@@ -82,7 +83,7 @@ impl Exchange {
                 .map(|action| (path_of(&action).clone(), action))
                 .collect()
         };
-        Ok(match class {
+        Some(match class {
             Class::Here => Exchange::Nothing,
             Class::Send => Exchange::Sends(by_path(list)),
             Class::Fetch => Exchange::Fetches(by_path(list)),
@@ -219,7 +220,7 @@ impl Syncing {
             && let Some(selected) = &mut sending.selected
         {
             for outcome in selected.take_outcomes() {
-                self.sent(outcome.path, outcome.content, outcome.result);
+                self.sent(&outcome.path, outcome.content, outcome.result);
             }
         }
         self.take_published();
@@ -240,7 +241,7 @@ impl Syncing {
             && let Some(selected) = &mut sending.selected
         {
             for outcome in selected.take_outcomes() {
-                self.sent(outcome.path, outcome.content, outcome.result);
+                self.sent(&outcome.path, outcome.content, outcome.result);
             }
         }
         self.take_published();
@@ -258,14 +259,14 @@ impl Syncing {
 
     fn sent(
         &mut self,
-        path: RelPath,
+        path: &RelPath,
         content: Option<(store::Identity, crate::model::ContentId)>,
         result: Result<(), ItemCode>,
     ) {
         let Exchange::Sends(sends) = &mut self.exchange else {
             return;
         };
-        let Some(action) = sends.remove(&path) else { return };
+        let Some(action) = sends.remove(path) else { return };
         let (Action::Send {
             mut state,
             based_on,
@@ -281,14 +282,14 @@ impl Syncing {
         else {
             return;
         };
-        self.look_again_after(&path, |syncing| {
+        self.look_again_after(path, |syncing| {
             if let Err(code) = result {
                 if code == ItemCode::Stale {
                     syncing.outrun.insert(path.clone());
                 }
                 return;
             }
-            let Ok(Some((identity, _))) = syncing.wanted(&path, expected) else {
+            let Ok(Some((identity, _))) = syncing.wanted(path, expected) else {
                 return;
             };
             if let Kind::File { .. } = state.kind {
@@ -301,7 +302,7 @@ impl Syncing {
                 }
             }
             // The revision that it got comes with the next answer; until then it is that of what it replaced.
-            syncing.agree(&path, state, based_on, Some(identity));
+            syncing.agree(path, state, based_on, Some(identity));
         });
     }
 
