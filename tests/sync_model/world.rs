@@ -104,13 +104,6 @@ impl World {
         let place = if self.scenario.solo { 0 } else { self.rng.index(places) };
         let clock = (self.now as i64) * 10 + [0, 100_000, -100_000][place % 3];
         for _ in 0..=self.rng.below(3) {
-            let server = place == self.scenario.devices;
-            let disk = if server {
-                &mut self.server.disk
-            } else {
-                &mut self.devices[place].disk
-            };
-            let special = self.scenario.special && !server;
             self.note_contents();
             let server = place == self.scenario.devices;
             let disk = if server {
