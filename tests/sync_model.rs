@@ -4,6 +4,8 @@
 //! others' (`sync_model/`). `SYNCLINE_SEEDS=n` plays so many seeds, `SYNCLINE_SEED=n` one, with its
 //! trace. What must hold is in `sync_model/world.rs`.
 
+#![allow(clippy::unwrap_used)]
+
 #[path = "sync_model/device.rs"]
 mod device;
 #[path = "sync_model/disk.rs"]

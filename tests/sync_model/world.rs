@@ -3,7 +3,7 @@
 //! Everything follows from the seed. The checks: I3 after each round, I4 and I5, I11, I13, I14 at the end.
 
 use crate::device::{Device, Stepped};
-use crate::disk::What;
+use crate::disk::{Node, What};
 use crate::edits::{Edit, Fresh, edit};
 use crate::rng::Rng;
 use crate::server::{SERVER, Server};
@@ -292,7 +292,7 @@ impl World {
             return;
         }
         for deletion in &self.deletions {
-            let back = self.server.disk.get(&deletion.path).and_then(|node| node.content());
+            let back = self.server.disk.get(&deletion.path).and_then(Node::content);
             let since = self.touched.get(&deletion.path).into_iter().flatten();
             let others = since.filter(|(at, _)| *at > deletion.agreed).count();
             // The deletion itself is one.
@@ -327,7 +327,7 @@ impl World {
 
     /// The trees, for a failure.
     pub(crate) fn show(&self) -> String {
-        let tree = |nodes: &BTreeMap<RelPath, crate::disk::Node>| {
+        let tree = |nodes: &BTreeMap<RelPath, Node>| {
             let lines = nodes.iter().map(|(path, node)| match &node.what {
                 What::File(content) => format!("    {path} = {content} {:o} {}", node.mode, node.mtime),
                 other => format!("    {path} {other:?} {:o}", node.mode),
