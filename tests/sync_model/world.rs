@@ -133,7 +133,11 @@ impl World {
                 let known = device.base.get(&path).map(|record| record.identity);
                 device.number != place && device.disk.get(&path).is_some() && device.disk.identity(&path) != known
             };
-            if self.devices.iter().any(|device| fresh(&device)) {
+            // Or it was told, and the deleting side has not seen it.
+            let known = self.devices.get(place).and_then(|device| device.base.get(&path));
+            let present = self.server.index.get(&path).map(|record| record.revision);
+            let unseen = known.is_some_and(|known| Some(known.agreed.revision) != present);
+            if unseen || self.devices.iter().any(|device| fresh(&device)) {
                 continue;
             }
             if let Some(agreed) = agreed(&path) {
@@ -244,7 +248,10 @@ impl World {
         for device in self.devices.iter().filter(two_way) {
             let here = device.disk.tree();
             let mut there = self.server.disk.tree();
-            there.retain(|path, _| device.disk.get(path).is_none_or(|node| node.what != What::Special));
+            // What cannot be synced and stands in the way here hides what is there.
+            let special = device.disk.nodes.iter().filter(|(_, node)| node.what == What::Special);
+            let special: Vec<&RelPath> = special.map(|(path, _)| path).collect();
+            there.retain(|path, _| !special.iter().any(|special| is_within(path, special)));
             assert_eq!(here, there, "I13: device {} and the server differ", device.number);
         }
         if self.scenario.solo {
@@ -340,4 +347,10 @@ impl World {
         }
         shown
     }
+}
+
+/// Whether a path is another or below it.
+fn is_within(path: &RelPath, other: &RelPath) -> bool {
+    let rest = path.as_bytes().strip_prefix(other.as_bytes());
+    rest.is_some_and(|rest| rest.is_empty() || rest[0] == b'/')
 }
