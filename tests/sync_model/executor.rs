@@ -3,7 +3,7 @@
 //! A cut ends the process between the effect of an action and its record in the base, or before.
 
 use crate::device::{Device, Record, Round};
-use crate::disk::{What, what_of};
+use crate::disk::{Node, What, what_of};
 use crate::rng::Rng;
 use crate::server::{Server, Stale};
 use syncline::model::{RelPath, Revision, State, conflict_path};
@@ -232,7 +232,7 @@ impl Device {
         if !self.finds(round, path, expected) {
             return false;
         }
-        assert!(self.base.get(copy).is_none(), "{copy} is the name of something");
+        assert!(!self.base.contains_key(copy), "{copy} is the name of something");
         let free = |copy: &RelPath| self.disk.is_free(copy);
         let others = (1..).filter_map(|number| conflict_path(path, "late", "dev", number));
         let copy = std::iter::once(copy.clone()).chain(others).find(free);
@@ -285,7 +285,7 @@ impl Device {
             let mut copies = copies.filter(|copy| self.disk.is_free(copy));
             let copy = copies.next().expect("some name is free");
             self.disk.rename(path, &copy);
-        } else if let Some(old) = self.disk.get(path).and_then(|node| node.content()) {
+        } else if let Some(old) = self.disk.get(path).and_then(Node::content) {
             self.versions.insert(old);
         }
         self.disk
@@ -366,7 +366,7 @@ impl Device {
 
     /// The server's present record comes with its no.
     fn told_stale(&mut self, round: &mut Round, Stale(present): Stale) -> bool {
-        if let Some((path, record)) = present {
+        if let Some((path, record)) = present.map(|present| *present) {
             let told = (record.state, record.revision, record.author);
             round.told.insert(path.clone(), told.clone());
             self.told_later(&path, told);
