@@ -114,7 +114,7 @@ impl Receiving {
                 let expected = want.expected;
                 let mtime = patch.meta.mtime;
                 let ready = target.into_ready(&patch.meta, expected);
-                if let (Ok(Ready::InPlace(..)), Some(lease)) = (&ready, &want.lease) {
+                if let Some(lease) = &want.lease {
                     lease.committing();
                 }
                 match ready {
