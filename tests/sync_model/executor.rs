@@ -99,10 +99,8 @@ impl Device {
                 (to, state, revision)
             }
             Action::MakeDirectory { path, state, revision } => {
-                match self.make_directory(round, path, state) {
-                    Some(true) => {}
-                    Some(false) => return true,
-                    None => return false,
+                if let made @ (None | Some(false)) = self.make_directory(round, path, state) {
+                    return made.is_some();
                 }
                 (path, state, revision)
             }
