@@ -92,8 +92,7 @@ impl Device {
                 state,
                 revision,
             } => {
-                let halved = cut && rng.once_in(2);
-                if !self.rename(round, from, to, state, (cut, halved)) {
+                if !self.rename(round, from, to, state, (cut, cut && rng.once_in(2))) {
                     return false;
                 }
                 (to, state, revision)
