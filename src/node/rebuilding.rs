@@ -2,7 +2,6 @@
 //!
 //! Invariant: a patch is only applied to the very file whose content was named.
 
-use super::commit::Ready;
 use super::options::Durability;
 use super::partial::{Kept, Parked, Partial};
 use super::patches::{Outcome, Sound, Stepped};
