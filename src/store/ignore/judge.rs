@@ -332,6 +332,8 @@ fn read(root: &Root, path: &RelPath) -> Result<Option<(Vec<u8>, bool)>, FileErro
         Ok(file) => file,
         // A directory of that name is a directory.
         Err(error) if matches!(error.code(), ItemCode::Vanished | ItemCode::InTheWay) => return Ok(None),
+        // Beneath what became a link there are no rules; a file of rules that is a link is another matter.
+        Err(error) if error.code() == ItemCode::Escapes && root.probe(path).is_err() => return Ok(None),
         Err(error) => return Err(error),
     };
     let mut text = vec![0; IGNORE_FILE_BYTES_MAX + 1];
