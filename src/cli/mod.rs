@@ -48,6 +48,8 @@ mod session;
 mod status;
 #[cfg(feature = "sync")]
 mod sync;
+#[cfg(feature = "sync")]
+mod sync_report;
 mod transfer;
 mod trash;
 mod versions;

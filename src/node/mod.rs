@@ -26,6 +26,8 @@ mod deltas;
 mod ending;
 mod events;
 mod examining;
+#[cfg(feature = "sync")]
+mod folder_state;
 mod gathering;
 mod guest;
 mod history;
@@ -83,6 +85,8 @@ mod verifying;
 
 pub use client::Client;
 pub use events::{Action, ClientEvent, Figures, JobError, Outcome, Progress, ServerEvent, Summary};
+#[cfg(feature = "sync")]
+pub use folder_state::{LocalChange, Surroundings, SyncedFolder, surroundings};
 pub use history::{Deleted, History, HistoryError};
 #[cfg(feature = "tls")]
 pub use identity::stored_device;
