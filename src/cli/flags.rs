@@ -7,7 +7,8 @@
 
 use super::config::Settings;
 use super::{
-    completions, delta, demo, doctor, id, invite, journal, pull, push, restore, revoke, serve, status, trash, versions,
+    completions, conflicts, delta, demo, doctor, id, invite, journal, pull, push, restore, revoke, serve, status,
+    trash, versions,
 };
 use clap::builder::{BoolishValueParser, OsStr};
 use clap::{Arg, ArgAction, Args, Command, CommandFactory, Parser, Subcommand, ValueEnum};
@@ -37,6 +38,8 @@ pub(crate) enum Verb {
     /// Keep a folder and a share the same
     #[cfg(feature = "sync")]
     Sync(super::sync::Flags),
+    /// List the versions that a sync kept beside a file, and settle which stays
+    Conflicts(conflicts::Flags),
     /// Make a link that lets one more device in
     Invite(invite::Flags),
     /// List the devices that may come in

@@ -22,6 +22,7 @@ mod capacity;
 mod complaint;
 mod completions;
 mod config;
+mod conflicts;
 mod console;
 mod delta;
 mod demo;

@@ -20,6 +20,7 @@ mod client_node;
 mod clock;
 mod commit;
 mod comparing;
+mod conflict_copies;
 mod content;
 pub mod delta_file;
 mod deltas;
@@ -84,6 +85,7 @@ mod turns;
 mod verifying;
 
 pub use client::Client;
+pub use conflict_copies::{ConflictCopy, SettleError, Settled, Winner};
 pub use events::{Action, ClientEvent, Figures, JobError, Outcome, Progress, ServerEvent, Summary};
 #[cfg(feature = "sync")]
 pub use folder_state::{LocalChange, Surroundings, SyncedFolder, surroundings};
