@@ -31,9 +31,12 @@ mod doctor;
 mod exit;
 mod filters;
 mod flags;
+#[cfg(feature = "sync")]
+mod folder;
 mod id;
 mod invite;
 mod journal;
+mod ls;
 mod progress;
 mod pull;
 mod push;

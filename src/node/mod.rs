@@ -38,6 +38,7 @@ mod intake;
 mod job;
 mod judging;
 mod ledger;
+mod left_out;
 mod liveness;
 mod local;
 #[cfg(feature = "sync")]
@@ -92,6 +93,7 @@ pub use folder_state::{LocalChange, Surroundings, SyncedFolder, surroundings};
 pub use history::{Deleted, History, HistoryError};
 #[cfg(feature = "tls")]
 pub use identity::stored_device;
+pub use left_out::{LeftOut, LookedOver, WhyLeftOut, left_out};
 #[cfg(feature = "sync")]
 pub use options::SyncOptions;
 pub use options::{
