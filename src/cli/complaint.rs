@@ -114,12 +114,16 @@ fn folder_advice(error: &syncline::node::FolderError) -> &'static str {
     use syncline::node::FolderError;
     match error {
         FolderError::Unusable { .. } => "check the name, and that you may write there",
-        FolderError::Locked { .. } => "let the other one finish, or end it",
+        FolderError::Locked { .. } => {
+            "let the other one finish, or end it; a `sync --watch` carries changes over by itself"
+        }
         FolderError::Unlinked { .. } => {
             "give it a link once: syncline sync DIR 'syncline://HOST:PORT/SHARE#…' (`syncline serve` prints one); \
              if it was synced before, its disk may not be mounted"
         }
-        FolderError::Linked { .. } => "use another folder for this share",
+        FolderError::Linked { .. } => {
+            "use another folder for this share, or have this one forget the other: syncline unlink DIR"
+        }
         FolderError::Base { .. } => "free some space, check the disk, and run it again",
     }
 }

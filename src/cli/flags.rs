@@ -7,7 +7,8 @@
 
 use super::config::Settings;
 use super::{
-    completions, delta, demo, doctor, id, invite, journal, pull, push, restore, revoke, serve, status, trash, versions,
+    completions, conflicts, delta, demo, doctor, id, invite, journal, ls, pull, push, restore, revoke, serve, status,
+    trash, versions,
 };
 use clap::builder::{BoolishValueParser, OsStr};
 use clap::{Arg, ArgAction, Args, Command, CommandFactory, Parser, Subcommand, ValueEnum};
@@ -37,6 +38,20 @@ pub(crate) enum Verb {
     /// Keep a folder and a share the same
     #[cfg(feature = "sync")]
     Sync(super::sync::Flags),
+    /// List what was changed in a synced folder since the last sync
+    #[cfg(feature = "sync")]
+    Diff(super::folder::DiffFlags),
+    /// Have a synced folder carry nothing over for now
+    #[cfg(feature = "sync")]
+    Pause(super::folder::PauseFlags),
+    /// Have a paused folder go on
+    #[cfg(feature = "sync")]
+    Resume(super::folder::PauseFlags),
+    /// Have a folder forget its share; all files stay
+    #[cfg(feature = "sync")]
+    Unlink(super::folder::UnlinkFlags),
+    /// List the versions that a sync kept beside a file, and settle which stays
+    Conflicts(conflicts::Flags),
     /// Make a link that lets one more device in
     Invite(invite::Flags),
     /// List the devices that may come in
@@ -49,7 +64,9 @@ pub(crate) enum Verb {
     Restore(restore::Flags),
     /// List what was deleted, or remove it for good
     Trash(trash::Flags),
-    /// Show the servers running here, or ask one elsewhere
+    /// List what takes no part in a sync, and which rule leaves it out
+    Ls(ls::Flags),
+    /// Show the servers running here, ask one elsewhere, or look at a synced folder
     Status(status::Flags),
     /// Print the content ids of files
     Id(id::Flags),

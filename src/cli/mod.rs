@@ -22,6 +22,7 @@ mod capacity;
 mod complaint;
 mod completions;
 mod config;
+mod conflicts;
 mod console;
 mod delta;
 mod demo;
@@ -30,9 +31,12 @@ mod doctor;
 mod exit;
 mod filters;
 mod flags;
+#[cfg(feature = "sync")]
+mod folder;
 mod id;
 mod invite;
 mod journal;
+mod ls;
 mod progress;
 mod pull;
 mod push;
@@ -48,6 +52,8 @@ mod session;
 mod status;
 #[cfg(feature = "sync")]
 mod sync;
+#[cfg(feature = "sync")]
+mod sync_report;
 mod transfer;
 mod trash;
 mod versions;

@@ -81,9 +81,14 @@ pub(crate) fn count(number: u64) -> String {
     text
 }
 
-/// `1 file`, `12,000 files`: a count with its noun, plural by appending an `s`.
+/// `1 file`, `12,000 files`, `2 entries`: a count with its noun, which is no irregular one.
 pub(crate) fn counted(number: u64, noun: &str) -> String {
-    format!("{} {noun}{}", count(number), if number == 1 { "" } else { "s" })
+    let shown = count(number);
+    match (number, noun.strip_suffix('y')) {
+        (1, _) => format!("{shown} {noun}"),
+        (_, Some(stem)) if !stem.ends_with(['a', 'e', 'o', 'u']) => format!("{shown} {stem}ies"),
+        _ => format!("{shown} {noun}s"),
+    }
 }
 
 /// `0.12 s`, `31 s`, `2 min 5 s`, `1 h 3 min`, `4 d 2 h`.

@@ -96,5 +96,8 @@ pub(crate) fn run(
 
 /// Whether the next run may go better, or had nothing to better.
 fn may_pass(exit: Exit) -> bool {
-    matches!(exit, Exit::Done | Exit::NothingToDo | Exit::Partial | Exit::Temporary)
+    matches!(
+        exit,
+        Exit::Done | Exit::NothingToDo | Exit::Partial | Exit::Temporary | Exit::Conflicts
+    )
 }

@@ -10,8 +10,8 @@ use super::console::{Console, Format, LIVE_BYTES_MAX, Paint, Verbosity, is_writa
 use super::exit::Exit;
 use super::flags::{self, Cli, Color, Shared, Verb};
 use super::{
-    completions, delta, demo, devices, doctor, id, invite, journal, pull, push, report, restore, revoke, serve, status,
-    trash, versions,
+    completions, conflicts, delta, demo, devices, doctor, id, invite, journal, ls, pull, push, report, restore, revoke,
+    serve, status, trash, versions,
 };
 use clap::FromArgMatches;
 use std::ffi::OsString;
@@ -142,6 +142,16 @@ fn dispatch(session: &Session, verb: Verb) -> Result<Ending, Complaint> {
         Verb::Pull(flags) => pull::run(session, &flags),
         #[cfg(feature = "sync")]
         Verb::Sync(flags) => super::sync::run(session, &flags),
+        #[cfg(feature = "sync")]
+        Verb::Diff(flags) => super::folder::diff(session, &flags),
+        #[cfg(feature = "sync")]
+        Verb::Pause(flags) => super::folder::pause(session, &flags),
+        #[cfg(feature = "sync")]
+        Verb::Resume(flags) => super::folder::resume(session, &flags),
+        #[cfg(feature = "sync")]
+        Verb::Unlink(flags) => super::folder::unlink(session, &flags),
+        Verb::Ls(flags) => ls::run(session, &flags),
+        Verb::Conflicts(flags) => conflicts::run(session, &flags),
         Verb::Invite(flags) => invite::run(session, &flags),
         Verb::Devices => devices::run(session),
         Verb::Revoke(flags) => revoke::run(session, &flags),

@@ -1,4 +1,4 @@
-//! `syncline status [LINK]`: the servers that run here, or how a server elsewhere is.
+//! `syncline status [LINK|DIR]`: the servers that run here, how a server elsewhere is, or a synced folder.
 //! Never trusts a server's answer: what it does not hold is left out, and all of it is made harmless for
 //! the terminal.
 
@@ -10,7 +10,9 @@ use super::session::{Ending, Session};
 use super::transfer::{self, NetworkFlags};
 use clap::Args;
 use serde_json::{Map, Value, json};
+use std::ffi::OsString;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
 use std::time::Duration;
 use syncline::model::Link;
 use syncline::node::{ClientEvent, Job, Summary, TransferOptions};
@@ -19,8 +21,9 @@ use syncline::store::RunningServer;
 /// The flags and operands of `status`.
 #[derive(Debug, Args)]
 pub(crate) struct Flags {
-    /// A link to the server to ask [default: list the servers running here]
-    link: Option<String>,
+    /// A link to the server to ask, or a synced folder [default: list the servers running here]
+    #[arg(value_name = "LINK|DIR")]
+    link: Option<OsString>,
     #[command(flatten)]
     network: NetworkFlags,
 }
@@ -28,9 +31,31 @@ pub(crate) struct Flags {
 /// Runs the command.
 pub(crate) fn run(session: &Session, flags: &Flags) -> Result<Ending, Complaint> {
     match &flags.link {
-        Some(text) => ask(session, flags, text.parse().map_err(Complaint::link)?),
+        Some(operand) => match operand.to_str().filter(|text| is_link(text)) {
+            Some(text) => ask(session, flags, text.parse().map_err(Complaint::link)?),
+            None => folder_status(session, Path::new(operand)),
+        },
         None => list(session, flags),
     }
+}
+
+/// Whether a link is meant: a path that does not exist is more likely a link with a slip in it.
+fn is_link(text: &str) -> bool {
+    Link::looks_like(text) || !Path::new(text).exists()
+}
+
+#[cfg(feature = "sync")]
+fn folder_status(session: &Session, path: &Path) -> Result<Ending, Complaint> {
+    super::folder::status(session, path)
+}
+
+#[cfg(not(feature = "sync"))]
+fn folder_status(_: &Session, path: &Path) -> Result<Ending, Complaint> {
+    let what = format!("{} is no link", plain(&path.to_string_lossy()));
+    Err(Complaint::usage(
+        what,
+        "this syncline was built without sync: name a server's link",
+    ))
 }
 
 /// The servers that run here; each is asked how it is, as its own device, if it can tell that from others.

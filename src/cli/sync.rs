@@ -1,16 +1,26 @@
 //! `syncline sync DIR [LINK]`: a folder and a share, kept the same.
 //! Never decides what goes where: the engine plans, and says what gave way.
 
-use super::complaint::Complaint;
+use super::complaint::{Complaint, reason};
+use super::exit::Exit;
 use super::push::show;
 use super::quantity;
+use super::repeating::{self, Interrupts, Ran};
+use super::report::plain;
 use super::serve::DurabilityFlag;
 use super::session::{Ending, Session};
-use super::transfer::{self, NetworkFlags};
+use super::sync_report::{Parties, SyncReport};
+use super::transfer::NetworkFlags;
+use super::versions::quoted;
 use clap::{Args, ValueEnum};
-use std::path::PathBuf;
+use serde_json::json;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 use syncline::model::Link;
-use syncline::node::{Job, MaxDelete, SyncOptions, linked};
+use syncline::node::{
+    Client, ClientEvent, ClientOptions, Job, JobError, MaxDelete, Outcome, Surroundings, SyncOptions, SyncedFolder,
+    TransferOptions, linked, surroundings,
+};
 use syncline::sync::Mode;
 
 /// The flags and operands of `sync`.
@@ -23,15 +33,21 @@ Examples:
 
 What is deleted or replaced is kept: `syncline versions` and `syncline restore` get it back. When both sides
 changed a file, the share's version keeps the name, and yours stays beside it as
-NAME.sync-conflict-DATE-DEVICE; the run then ends with code 4.")]
+NAME.sync-conflict-DATE-DEVICE; the run then ends with code 4, and `syncline conflicts` settles it.
+
+What takes no part is written in .synclineignore files, with the syntax of .gitignore; `syncline ls --ignored`
+says which rule leaves what out. `syncline diff`, `status`, `pause`, `resume` and `unlink` take the folder, too.")]
 pub(crate) struct Flags {
     /// The folder
     dir: PathBuf,
     /// The share to keep it in sync with; needed the first time only
     link: Option<String>,
     /// Go on: carry changes over as soon as they are made, on either side
-    #[arg(long)]
+    #[arg(short, long)]
     watch: bool,
+    /// Do it again and again, so often
+    #[arg(long, value_name = "TIME", value_parser = quantity::parse_duration, conflicts_with = "watch")]
+    interval: Option<Duration>,
     /// Which side follows which
     #[arg(long, value_name = "MODE", default_value = "two-way-safe")]
     mode: ModeFlag,
@@ -78,6 +94,7 @@ pub(crate) fn run(session: &Session, flags: &Flags) -> Result<Ending, Complaint>
         Some(text) => Some(parse(text)?),
         None => None,
     };
+    check_place(flags)?;
     let known = match &link {
         Some(link) => link.clone(),
         None => linked(&flags.dir)?,
@@ -89,12 +106,280 @@ pub(crate) fn run(session: &Session, flags: &Flags) -> Result<Ending, Complaint>
         watch: flags.watch,
         durability: flags.durability.into(),
     };
-    let job = Job::Sync {
-        folder: flags.dir.clone(),
-        link,
-        options,
+    let parties = Parties {
+        folder: plain(&flags.dir.to_string_lossy()),
+        share: known.share.to_string(),
+        mode: options.mode,
+        watch: options.watch,
+        introduced: link.is_some(),
     };
-    transfer::sync(session, &network, job)
+    let run = Sync {
+        session,
+        folder: &flags.dir,
+        network,
+        job: Job::Sync {
+            folder: flags.dir.clone(),
+            link,
+            options,
+        },
+        parties,
+    };
+    match flags.interval {
+        _ if flags.watch => run.watch(),
+        None => run.once(Duration::ZERO, &Interrupts::default()).ending,
+        Some(every) => {
+            let interrupts = watch_signals()?;
+            repeating::run(session, every, |delay| run.once(delay, &interrupts))
+        }
+    }
+}
+
+fn watch_signals() -> Result<Interrupts, Complaint> {
+    Interrupts::watch().map_err(|error| Complaint::io("wait for signals", &error))
+}
+
+/// How a client came to its end.
+enum Left {
+    Ended(Outcome),
+    /// Somebody paused the folder.
+    Paused,
+}
+
+/// A sync that is about to run, once or for as long as it is not ended.
+struct Sync<'a> {
+    session: &'a Session,
+    folder: &'a Path,
+    network: ClientOptions,
+    job: Job,
+    parties: Parties,
+}
+
+/// How often a watch looks whether the folder was paused, and one that is paused whether it still is.
+const PAUSE_LOOK: Duration = Duration::from_secs(1);
+/// Until a watch tries again to reach a server that it could not.
+const AWAY_WAIT: Duration = Duration::from_secs(20);
+
+impl Sync<'_> {
+    fn report(&self, begins: Instant) -> SyncReport<'_> {
+        SyncReport::new(&self.session.console, self.parties.clone(), begins)
+    }
+
+    /// One run, `delay` from now.
+    fn once(&self, delay: Duration, interrupts: &Interrupts) -> Ran {
+        let network = ClientOptions {
+            delay,
+            ..self.network.clone()
+        };
+        if delay.is_zero() && self.is_paused() {
+            return Ran {
+                ending: Err(self.paused()),
+                come_back: None,
+            };
+        }
+        let mut report = self.report(Instant::now() + delay);
+        match self.run(network, &mut report, interrupts) {
+            Ok(Left::Ended(outcome)) => {
+                let come_back = outcome.come_back;
+                let ending = report.finish(outcome);
+                self.note(exit_of(&ending).code(), report.in_sync);
+                Ran { ending, come_back }
+            }
+            Ok(Left::Paused) => Ran {
+                ending: Err(self.paused()),
+                come_back: None,
+            },
+            Err(complaint) => {
+                self.note(complaint.exit.code(), None);
+                Ran {
+                    ending: Err(complaint),
+                    come_back: None,
+                }
+            }
+        }
+    }
+
+    /// Runs until it is ended: a pause, or a server that is away, only interrupts it.
+    fn watch(&self) -> Result<Ending, Complaint> {
+        let interrupts = watch_signals()?;
+        let mut report = self.report(Instant::now());
+        loop {
+            if self.is_paused() {
+                self.sit_out(&mut report, &interrupts)?;
+            }
+            let outcome = match self.run(self.network.clone(), &mut report, &interrupts)? {
+                Left::Paused => continue,
+                Left::Ended(outcome) => outcome,
+            };
+            let entries = report.in_sync;
+            let temporary = outcome.result.as_ref().err().map(Exit::of_job) == Some(Exit::Temporary);
+            if temporary && (entries.is_some() || !self.parties.introduced) {
+                self.away(&mut report, outcome, &interrupts)?;
+                continue;
+            }
+            let ending = report.finish(outcome);
+            self.note(exit_of(&ending).code(), entries);
+            return ending;
+        }
+    }
+
+    fn run(
+        &self,
+        network: ClientOptions,
+        report: &mut SyncReport<'_>,
+        interrupts: &Interrupts,
+    ) -> Result<Left, Complaint> {
+        let mut client = Client::start(network, self.job.clone(), TransferOptions::default())?;
+        // From here on the client hears of signals; one that came before is not lost either.
+        if let Some(signal) = interrupts.seen() {
+            return Err(JobError::Interrupted { signal: Some(signal) }.into());
+        }
+        let mut pausing = false;
+        loop {
+            let events = client
+                .poll(Some(PAUSE_LOOK))
+                .map_err(|error| Complaint::io("wait for the network", &error))?;
+            for event in events {
+                match event {
+                    ClientEvent::Finished(outcome) => {
+                        let was_ours = matches!(outcome.result, Err(JobError::Interrupted { signal: None }));
+                        return Ok(if pausing && was_ours {
+                            Left::Paused
+                        } else {
+                            Left::Ended(outcome)
+                        });
+                    }
+                    ClientEvent::InSync { entries, .. } if self.parties.watch => {
+                        if report.in_sync != Some(entries) {
+                            self.note(0, Some(entries));
+                        }
+                        report.handle(event, Instant::now());
+                    }
+                    other => report.handle(other, Instant::now()),
+                }
+            }
+            if !pausing && self.is_paused() {
+                pausing = true;
+                client.interrupt();
+            }
+        }
+    }
+
+    fn is_paused(&self) -> bool {
+        SyncedFolder::open(self.folder).is_ok_and(|folder| folder.is_paused().unwrap_or(false))
+    }
+
+    fn paused(&self) -> Complaint {
+        let folder = &self.parties.folder;
+        Complaint::new(
+            Exit::Temporary,
+            format!("{folder} is paused, so nothing is carried over"),
+            format!("`syncline resume {}` has it go on", quoted(folder)),
+        )
+    }
+
+    /// Waits until the folder is not paused any more.
+    fn sit_out(&self, report: &mut SyncReport<'_>, interrupts: &Interrupts) -> Result<(), Complaint> {
+        let console = &self.session.console;
+        let folder = quoted(&self.parties.folder);
+        console.clear();
+        console.note(&format!("paused: `syncline resume {folder}` has it go on"));
+        console.object(&json!({"event": "status", "state": "paused"}));
+        while self.is_paused() {
+            wait(PAUSE_LOOK, interrupts)?;
+        }
+        console.note("resumed");
+        console.object(&json!({"event": "status", "state": "resumed"}));
+        // What the two have in common is said again.
+        report.in_sync = None;
+        Ok(())
+    }
+
+    /// The server cannot be reached; after a while it is tried again.
+    fn away(&self, report: &mut SyncReport<'_>, outcome: Outcome, interrupts: &Interrupts) -> Result<(), Complaint> {
+        let console = &self.session.console;
+        console.clear();
+        if let (Err(error), false) = (outcome.result, report.is_away) {
+            console.note(&format!("{}; trying again until it is back", plain(&error.to_string())));
+            console.object(&json!({"event": "status", "state": "away", "wait_seconds": AWAY_WAIT.as_secs()}));
+        }
+        report.is_away = true;
+        let until = Instant::now() + outcome.come_back.unwrap_or(AWAY_WAIT);
+        while Instant::now() < until && !self.is_paused() {
+            wait(
+                PAUSE_LOOK.min(until.saturating_duration_since(Instant::now())),
+                interrupts,
+            )?;
+        }
+        Ok(())
+    }
+
+    /// For `syncline status`; a folder that never came to be synced has no place for it.
+    fn note(&self, exit_code: u8, entries: Option<u64>) {
+        if let Ok(folder) = SyncedFolder::open(self.folder)
+            && let Err(error) = folder.note_run(exit_code, entries)
+        {
+            log::debug!("{error}");
+        }
+    }
+}
+
+/// Waits, unless a signal came or comes.
+fn wait(time: Duration, interrupts: &Interrupts) -> Result<(), Complaint> {
+    // A signal cuts a sleep of the main thread short only in the system's eyes: sleep goes on, so it is short.
+    const SLICE: Duration = Duration::from_millis(100);
+    let until = Instant::now() + time;
+    loop {
+        if let Some(signal) = interrupts.seen() {
+            return Err(JobError::Interrupted { signal: Some(signal) }.into());
+        }
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Ok(());
+        }
+        std::thread::sleep(left.min(SLICE));
+    }
+}
+
+fn exit_of(ending: &Result<Ending, Complaint>) -> Exit {
+    match ending {
+        Ok(ending) => ending.exit,
+        Err(complaint) => complaint.exit,
+    }
+}
+
+/// Refuses a folder that is in another one which is synced or served: the same files would go two ways.
+fn check_place(flags: &Flags) -> Result<(), Complaint> {
+    let shown = show(flags.dir.as_os_str());
+    let found = surroundings(&flags.dir).map_err(|error| {
+        let what = format!("cannot use the folder {shown}: {}", reason(&error));
+        Complaint::new(
+            Exit::TargetMissing,
+            what,
+            "check the name, and that you may write there",
+        )
+    })?;
+    let path = |path: &Path| show(path.as_os_str());
+    let (what, advice) = match found {
+        Surroundings::Free => return Ok(()),
+        Surroundings::InSynced(above, link) => (
+            format!(
+                "{shown} is in {}, which is synced with {}/{} already",
+                path(&above),
+                link.authority(),
+                link.share
+            ),
+            "choose a folder outside of it, or `syncline unlink` that one first".to_owned(),
+        ),
+        Surroundings::InShare(above) => (
+            format!("{shown} is in {}, which is served as a share", path(&above)),
+            "choose a folder outside of it".to_owned(),
+        ),
+        Surroundings::Share => (
+            format!("{shown} is served as a share itself"),
+            "sync another folder with this one: `syncline serve` prints the command for it".to_owned(),
+        ),
+    };
+    Err(Complaint::usage(what, advice))
 }
 
 fn parse(text: &str) -> Result<Link, Complaint> {

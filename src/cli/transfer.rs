@@ -15,7 +15,7 @@ use clap::Args;
 use serde_json::json;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
-use syncline::model::{DeviceId, Link, RelPath, Timetable};
+use syncline::model::{DeviceId, Link, Timetable};
 use syncline::node::{
     Client, ClientEvent, ClientOptions, Durability, Job, JobError, MaxDelete, Outcome, Summary, TransferOptions,
 };
@@ -213,19 +213,6 @@ pub(crate) fn run(
     }
 }
 
-/// Runs a sync to its end.
-#[cfg(feature = "sync")]
-pub(crate) fn sync(session: &Session, network: &ClientOptions, job: Job) -> Result<Ending, Complaint> {
-    let watches = matches!(&job, Job::Sync { options, .. } if options.watch);
-    let mut reporter = Reporter {
-        watches,
-        ..Reporter::new(&session.console, Run::Real, Instant::now())
-    };
-    let client = Client::start(network.clone(), job, TransferOptions::default())?;
-    let outcome = follow(client, |event| reporter.handle(event, Instant::now()))?;
-    reporter.finish(outcome, Idle::Fine)
-}
-
 /// Polls a client until it has finished, and hands on every event but the last.
 pub(crate) fn drive(
     network: ClientOptions,
@@ -259,12 +246,6 @@ struct Reporter<'a> {
     warnings: Failures,
     /// Entries with which something was done.
     items: u64,
-    /// Versions that gave way.
-    conflicts: u64,
-    /// Entries that are the same on both sides, once they are.
-    in_sync: Option<u64>,
-    /// It goes on when it is in sync.
-    watches: bool,
 }
 
 impl Reporter<'_> {
@@ -276,9 +257,6 @@ impl Reporter<'_> {
             failures: Failures::default(),
             warnings: Failures::default(),
             items: 0,
-            conflicts: 0,
-            in_sync: None,
-            watches: false,
         }
     }
 
@@ -293,28 +271,8 @@ impl Reporter<'_> {
             } => {
                 connected(console, server, &name, paired, first_use);
             }
-            ClientEvent::Retrying { attempt, wait, reason } => {
-                let reason = plain(&reason);
-                console.note(&format!(
-                    "{reason}; attempt {} in {}",
-                    attempt + 1,
-                    quantity::duration(wait)
-                ));
-                console.object(&json!({
-                    "event": "status", "state": "retrying", "attempt": attempt,
-                    "wait_seconds": wait.as_secs_f64(), "reason": reason,
-                }));
-            }
-            ClientEvent::Queued { position, estimate } => {
-                let about = estimate.map_or_else(String::new, |estimate| {
-                    format!(", about {}", quantity::duration(estimate))
-                });
-                console.note(&format!("waiting for the server: place {position} in line{about}"));
-                console.object(&json!({
-                    "event": "status", "state": "queued", "position": position,
-                    "estimate_seconds": estimate.map(|estimate| estimate.as_secs_f64()),
-                }));
-            }
+            ClientEvent::Retrying { attempt, wait, reason } => retrying(console, attempt, wait, &reason),
+            ClientEvent::Queued { position, estimate } => queued(console, position, estimate),
             ClientEvent::Mapped(mapping) => {
                 console.note(&format!("{} -> {}", plain(&mapping.source), plain(&mapping.target)));
                 console.object(&json!({
@@ -343,23 +301,11 @@ impl Reporter<'_> {
                 console.object(&report::failure_object(&path, code, warning));
             }
             ClientEvent::Progress(progress) => self.display.handle(console, &progress, now),
-            ClientEvent::Conflict { path, copy } => self.conflict(&path, copy.as_ref()),
-            ClientEvent::InSync { entries, revision } => {
-                console.clear();
-                console.object(&json!({
-                    "event": "status", "state": "in_sync", "entries": entries, "revision": revision.0,
-                }));
-                self.in_sync = Some(entries);
-                if self.watches {
-                    console.note(&format!(
-                        "{} {} in sync",
-                        console.green("✓"),
-                        quantity::counted(entries, "entry")
-                    ));
-                }
-            }
-            // Neither comes here: a status is no transfer, and the end is taken out by `drive`.
-            ClientEvent::Status(_) | ClientEvent::Finished(_) => {}
+            // None comes here: a status is no transfer, nor is a sync, and the end is taken out by `drive`.
+            ClientEvent::Status(_)
+            | ClientEvent::Finished(_)
+            | ClientEvent::Conflict { .. }
+            | ClientEvent::InSync { .. } => {}
         }
     }
 
@@ -375,10 +321,7 @@ impl Reporter<'_> {
                     0 => Moved::Nothing,
                     _ => Moved::Something,
                 };
-                let exit = match (Exit::of_summary(&summary, moved, idle), self.conflicts) {
-                    (Exit::Done, 1..) => Exit::Conflicts,
-                    (exit, _) => exit,
-                };
+                let exit = Exit::of_summary(&summary, moved, idle);
                 let mark = if exit == Exit::Partial {
                     console.yellow("!")
                 } else {
@@ -405,22 +348,6 @@ impl Reporter<'_> {
         }
     }
 
-    fn conflict(&mut self, path: &RelPath, copy: Option<&RelPath>) {
-        self.conflicts += 1;
-        let console = self.console;
-        let kept = match copy {
-            Some(copy) => format!("yours is kept as {copy}"),
-            None => "yours is kept among the versions".to_owned(),
-        };
-        let mark = console.yellow("conflict:");
-        console.failure(&format!("{mark} {path} was changed on both sides; {kept}"), &json!({}));
-        let mut object = report::path_fields(path.as_bytes());
-        object.insert("event".into(), "status".into());
-        object.insert("state".into(), "conflict".into());
-        object.insert("copy".into(), copy.map(ToString::to_string).into());
-        console.object(&serde_json::Value::Object(object));
-    }
-
     /// Items are listed for people only: scripts have had an object for each.
     fn list(&self, failures: &Failures, title: &str, from: Verbosity) {
         let lines = failures.lines();
@@ -432,22 +359,58 @@ impl Reporter<'_> {
     }
 }
 
+/// A connection attempt failed and is made again.
+pub(crate) fn retrying(console: &Console, attempt: u32, wait: Duration, reason: &str) {
+    let reason = plain(reason);
+    console.note(&format!(
+        "{reason}; attempt {} in {}",
+        attempt + 1,
+        quantity::duration(wait)
+    ));
+    console.object(&json!({
+        "event": "status", "state": "retrying", "attempt": attempt,
+        "wait_seconds": wait.as_secs_f64(), "reason": reason,
+    }));
+}
+
+/// The server has others before us.
+pub(crate) fn queued(console: &Console, position: u32, estimate: Option<Duration>) {
+    let about = estimate.map_or_else(String::new, |estimate| {
+        format!(", about {}", quantity::duration(estimate))
+    });
+    console.note(&format!("waiting for the server: place {position} in line{about}"));
+    console.object(&json!({
+        "event": "status", "state": "queued", "position": position,
+        "estimate_seconds": estimate.map(|estimate| estimate.as_secs_f64()),
+    }));
+}
+
 fn did_something(summary: &Summary) -> bool {
     summary.files > 0 || summary.literal_bytes > 0 || summary.deleted > 0
 }
 
 fn connected(console: &Console, server: Option<DeviceId>, name: &str, paired: bool, first_use: bool) {
-    let name = plain(name);
-    if let Some(server) = server {
-        let short = server.short();
-        if paired {
-            console.note(&format!("Paired with {name} ({short})."));
-        } else if first_use {
-            console.note(&format!(
-                "First contact with {name} ({short}); compare that with what it shows. From now on it must be the same."
-            ));
-        }
+    if let Some(greeting) = greeting(server, name, paired, first_use) {
+        console.note(&greeting);
     }
+    tell_connected(console, server, name, paired, first_use);
+}
+
+/// What a user hears of a server that was not known before.
+pub(crate) fn greeting(server: Option<DeviceId>, name: &str, paired: bool, first_use: bool) -> Option<String> {
+    let (name, short) = (plain(name), server?.short());
+    match (paired, first_use) {
+        (true, _) => Some(format!("Paired with {name} ({short}).")),
+        (false, true) => Some(format!(
+            "First contact with {name} ({short}); compare that with what it shows. From now on it must be the same."
+        )),
+        (false, false) => None,
+    }
+}
+
+/// The same for scripts.
+pub(crate) fn tell_connected(console: &Console, server: Option<DeviceId>, name: &str, paired: bool, first_use: bool) {
+    let name = plain(name);
     console.object(&json!({
         "event": "status", "state": "connected", "server": server.map(|id| id.to_string()),
         "name": name, "paired": paired, "first_use": first_use,
@@ -458,7 +421,7 @@ fn connected(console: &Console, server: Option<DeviceId>, name: &str, paired: bo
 mod tests {
     use super::super::console::capture;
     use super::*;
-    use syncline::model::ItemCode;
+    use syncline::model::{ItemCode, RelPath};
     use syncline::node::{Action, Figures};
 
     fn network(plain: bool, yes: bool) -> NetworkFlags {

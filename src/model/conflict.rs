@@ -1,6 +1,6 @@
 //! The names of conflict copies: `report.sync-conflict-20261120-214731-laptop.docx`.
 //!
-//! Makes names only, touches no file. Invariant: the name is legal and no longer than the file system
+//! Makes and reads names only, touches no file. Invariant: the name is legal and no longer than the file system
 //! takes, and the extension stays, so that the copy opens with the same program.
 
 use super::RelPath;
@@ -33,6 +33,57 @@ pub fn conflict_path(path: &RelPath, stamp: &str, author: &str, number: u32) -> 
         bytes.extend_from_slice(part);
     }
     RelPath::parse(&bytes).ok()
+}
+
+/// What the name of a conflict copy says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConflictName {
+    /// The path that it is a copy of. A name that had to be shortened for the copy is still short here.
+    pub of: RelPath,
+    /// `YYYYMMDD-HHMMSS`.
+    pub stamp: String,
+    /// Whose version it is, with the number that tells copies of one second apart.
+    pub author: String,
+}
+
+const TAG: &[u8] = b".sync-conflict-";
+const STAMP_BYTES: usize = 15;
+
+/// The ways to read the name of `path` as that of a conflict copy, the likeliest first; none if it is no such
+/// name. There are two when the author's name could end in an extension.
+#[must_use]
+pub fn conflict_names(path: &RelPath) -> Vec<ConflictName> {
+    let (parent, name) = path.split_last();
+    let Some(at) = name.windows(TAG.len()).rposition(|window| window == TAG) else {
+        return Vec::new();
+    };
+    let (stem, rest) = (&name[..at], &name[at + TAG.len()..]);
+    let Some((stamp, rest)) = rest.split_at_checked(STAMP_BYTES) else {
+        return Vec::new();
+    };
+    let is_stamp = (0..).zip(stamp).all(|(at, byte)| match at {
+        8 => *byte == b'-',
+        _ => byte.is_ascii_digit(),
+    });
+    let Some(rest) = rest.strip_prefix(b"-").filter(|rest| is_stamp && !rest.is_empty()) else {
+        return Vec::new();
+    };
+    let (author, extension) = split_extension(rest);
+    let readings = [(author, extension), (rest, &b""[..])];
+    let distinct = if extension.is_empty() { 1 } else { 2 };
+    let read = |(author, extension): &(&[u8], &[u8])| {
+        let name = [stem, extension].concat();
+        let bytes = match parent {
+            Some(parent) => [parent, b"/", &name].concat(),
+            None => name,
+        };
+        Some(ConflictName {
+            of: RelPath::parse(&bytes).ok()?,
+            stamp: String::from_utf8(stamp.to_vec()).ok()?,
+            author: super::escape(author),
+        })
+    };
+    readings.iter().take(distinct).filter_map(read).collect()
 }
 
 /// `a.b.c` is `a.b` and `.c`; a leading dot starts no extension.
@@ -73,6 +124,49 @@ mod tests {
         assert_eq!(named(b"x.tar.gz", 2), "x.tar.sync-conflict-20261120-214731-local-2.gz");
         assert_eq!(named(b".profile", 1), ".profile.sync-conflict-20261120-214731-local");
         assert_eq!(named(b"README", 1), "README.sync-conflict-20261120-214731-local");
+    }
+
+    // Protects from settling a conflict with the wrong file: what names say is what they were made of.
+    #[test]
+    fn a_name_is_read_back_and_others_are_not_taken_for_one() {
+        let path = |text: &str| RelPath::parse(text.as_bytes()).unwrap();
+        for of in [
+            "a/report.docx",
+            "x.tar.gz",
+            ".profile",
+            "README",
+            "a.sync-conflict-b.txt",
+        ] {
+            let copy = conflict_path(&path(of), "20261120-214731", "laptop", 2).unwrap();
+            let names = conflict_names(&copy);
+            let likeliest = ConflictName {
+                of: path(of),
+                stamp: "20261120-214731".to_owned(),
+                author: "laptop-2".to_owned(),
+            };
+            assert_eq!(names.first(), Some(&likeliest), "{of}");
+        }
+        // A device may have a dot in its name.
+        let names = conflict_names(&path("README.sync-conflict-20261120-214731-my.laptop"));
+        let read: Vec<_> = names
+            .iter()
+            .map(|name| (name.of.to_string(), name.author.as_str()))
+            .collect();
+        assert_eq!(
+            read,
+            [("README.laptop".to_owned(), "my"), ("README".to_owned(), "my.laptop")]
+        );
+        for other in [
+            "report.docx",
+            "a.sync-conflict-.txt",
+            "a.sync-conflict-20261120-214731",
+            "a.sync-conflict-20261120-214731-",
+            "a.sync-conflict-20261120_214731-x",
+            "a.sync-conflict-2026112a-214731-x",
+            ".sync-conflict-20261120-214731-x",
+        ] {
+            assert_eq!(conflict_names(&path(other)), [], "{other}");
+        }
     }
 
     #[test]

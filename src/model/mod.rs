@@ -16,7 +16,7 @@ mod status;
 mod tick;
 mod timetable;
 
-pub use conflict::conflict_path;
+pub use conflict::{ConflictName, conflict_names, conflict_path};
 pub use content::{ContentId, ContentIdError};
 pub use entry::{Entry, Kind, Meta, Timestamp};
 pub use escape::{Escaped, escape};

@@ -18,7 +18,7 @@ use std::time::Duration;
 /// The versions of one share.
 #[derive(Debug)]
 pub struct History {
-    root: Root,
+    pub(super) root: Root,
 }
 
 /// Why a version cannot be found, or not be brought back.
@@ -258,7 +258,7 @@ impl History {
 
 /// An absolute path without `.`, `..` and links, but for its last component, which may be a link. What
 /// does not exist is taken as it is written.
-fn resolve(path: &Path) -> io::Result<PathBuf> {
+pub(super) fn resolve(path: &Path) -> io::Result<PathBuf> {
     let absolute = std::path::absolute(path)?;
     if let (Some(Component::Normal(name)), Some(parent)) = (absolute.components().next_back(), absolute.parent()) {
         let mut missing = vec![name.to_owned()];

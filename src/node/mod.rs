@@ -20,12 +20,15 @@ mod client_node;
 mod clock;
 mod commit;
 mod comparing;
+mod conflict_copies;
 mod content;
 pub mod delta_file;
 mod deltas;
 mod ending;
 mod events;
 mod examining;
+#[cfg(feature = "sync")]
+mod folder_state;
 mod gathering;
 mod guest;
 mod history;
@@ -35,6 +38,7 @@ mod intake;
 mod job;
 mod judging;
 mod ledger;
+mod left_out;
 mod liveness;
 mod local;
 #[cfg(feature = "sync")]
@@ -82,10 +86,14 @@ mod turns;
 mod verifying;
 
 pub use client::Client;
+pub use conflict_copies::{ConflictCopy, SettleError, Settled, Winner};
 pub use events::{Action, ClientEvent, Figures, JobError, Outcome, Progress, ServerEvent, Summary};
+#[cfg(feature = "sync")]
+pub use folder_state::{LocalChange, Surroundings, SyncedFolder, surroundings};
 pub use history::{Deleted, History, HistoryError};
 #[cfg(feature = "tls")]
 pub use identity::stored_device;
+pub use left_out::{LeftOut, LookedOver, WhyLeftOut, left_out};
 #[cfg(feature = "sync")]
 pub use options::SyncOptions;
 pub use options::{

@@ -13,6 +13,8 @@ mod facts;
 mod filter;
 #[cfg(feature = "sync")]
 mod folder_link;
+#[cfg(feature = "sync")]
+mod folder_notes;
 mod glob;
 mod home;
 mod ignore;
@@ -62,6 +64,8 @@ pub use facts::{Found, FoundKind, Identity, inspect};
 pub use filter::{Decision, Filter, FilterError, PathKind, Rule};
 #[cfg(feature = "sync")]
 pub use folder_link::{folder_link, set_folder_link};
+#[cfg(feature = "sync")]
+pub use folder_notes::{LastRun, folder_is_paused, forget_sync, is_index_of_a_share, last_run, note_run, pause_folder};
 pub use glob::GlobError;
 pub use home::{Home, StateError};
 pub use ignore::{Ignore, IgnoreProblem, Reason as IgnoreReason, Verdict};

@@ -1,0 +1,199 @@
+//! What a synced folder keeps for commands: that it is paused, how its last run ended. Also forgets a sync.
+//!
+//! Small files in `.syncline/` beside the base; nothing of the sync itself depends on them. Invariant: a note is
+//! there as a whole or not at all, and no link in its place is followed.
+
+use super::error::{FileError, Operation};
+use super::private::{enter_private, open_private, remove_private_if_empty};
+use super::root::Root;
+use rustix::fd::AsFd;
+use rustix::fs::{AtFlags, Mode, OFlags, fsync, openat, renameat, unlinkat};
+use rustix::io::Errno;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// How a run of sync ended, or, while it goes on, when both sides were the same last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LastRun {
+    /// Seconds since 1970, by this machine's clock.
+    pub at: u64,
+    /// The exit code of the command; 0 while it goes on.
+    pub exit_code: u8,
+    /// Entries that were the same on both sides; `None` when they never were in that run.
+    pub entries: Option<u64>,
+}
+
+const PAUSED: &str = "paused";
+const LAST_RUN: &str = "last-run";
+const LINK: &str = "link";
+const BASE: &str = "index.redb";
+const BYTES_MAX: u64 = 1024;
+
+/// Whether syncing `root` is paused.
+///
+/// # Errors
+/// When that cannot be looked at.
+pub fn folder_is_paused(root: &Root) -> Result<bool, FileError> {
+    read(root, PAUSED).map(|note| note.is_some())
+}
+
+/// Pauses the syncing of `root`, or has it go on. Returns whether that changed anything.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn pause_folder(root: &Root, paused: bool) -> Result<bool, FileError> {
+    if folder_is_paused(root)? == paused {
+        return Ok(false);
+    }
+    match paused {
+        true => write(root, PAUSED, "paused by a user; `syncline resume` removes this\n")?,
+        false => remove(root, PAUSED)?,
+    }
+    Ok(true)
+}
+
+/// How the last run in `root` ended; `None` when none did, or the note makes no sense.
+///
+/// # Errors
+/// When it is there and cannot be read.
+pub fn last_run(root: &Root) -> Result<Option<LastRun>, FileError> {
+    Ok(read(root, LAST_RUN)?.and_then(|text| parse(&text)))
+}
+
+/// Notes how a run in `root` ends now.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn note_run(root: &Root, exit_code: u8, entries: Option<u64>) -> Result<(), FileError> {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    let at = since.map_or(0, |since| since.as_secs());
+    let entries = entries.map_or_else(|| "-".to_owned(), |entries| entries.to_string());
+    write(root, LAST_RUN, &format!("{at} {exit_code} {entries}\n"))
+}
+
+/// Has `root` forget what it is synced with, and what was agreed on. The caller has its lock. The link goes last:
+/// a base without one would be taken for that of a share.
+///
+/// # Errors
+/// When something cannot be removed; then it is forgotten in part, and the next call goes on.
+pub fn forget_sync(root: &Root) -> Result<(), FileError> {
+    for name in [BASE, LAST_RUN, PAUSED, LINK] {
+        remove(root, name)?;
+    }
+    remove_private_if_empty(root.directory().as_fd());
+    Ok(())
+}
+
+/// Whether `root` has an index and no link: it was served as a share.
+///
+/// # Errors
+/// When that cannot be looked at.
+pub fn is_index_of_a_share(root: &Root) -> Result<bool, FileError> {
+    Ok(exists(root, BASE)? && !exists(root, LINK)?)
+}
+
+fn parse(text: &str) -> Option<LastRun> {
+    let mut words = text.split_ascii_whitespace();
+    Some(LastRun {
+        at: words.next()?.parse().ok()?,
+        exit_code: words.next()?.parse().ok()?,
+        entries: words.next()?.parse().ok(),
+    })
+}
+
+fn failed(operation: Operation, name: &str) -> impl FnOnce(Errno) -> FileError {
+    move |errno| FileError::at(operation, format!(".syncline/{name}").as_bytes(), errno)
+}
+
+fn exists(root: &Root, name: &str) -> Result<bool, FileError> {
+    let found = enter_private(root.directory().as_fd())
+        .and_then(|private| rustix::fs::statat(&private, name, AtFlags::SYMLINK_NOFOLLOW));
+    match found {
+        Ok(_) => Ok(true),
+        Err(Errno::NOENT) => Ok(false),
+        Err(errno) => Err(failed(Operation::Examine, name)(errno)),
+    }
+}
+
+fn read(root: &Root, name: &str) -> Result<Option<String>, FileError> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let opened =
+        enter_private(root.directory().as_fd()).and_then(|private| openat(&private, name, flags, Mode::empty()));
+    let file = match opened {
+        Err(Errno::NOENT) => return Ok(None),
+        other => File::from(other.map_err(failed(Operation::Read, name))?),
+    };
+    let mut bytes = Vec::new();
+    let read = file.take(BYTES_MAX).read_to_end(&mut bytes);
+    read.map_err(|error| FileError::at(Operation::Read, format!(".syncline/{name}").as_bytes(), error))?;
+    Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
+}
+
+fn write(root: &Root, name: &str, text: &str) -> Result<(), FileError> {
+    let private = open_private(root.directory().as_fd()).map_err(failed(Operation::Write, name))?;
+    let fresh = format!("{name}.new");
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let opened = openat(&private, fresh.as_str(), flags, Mode::RUSR | Mode::WUSR);
+    let mut file = File::from(opened.map_err(failed(Operation::Write, name))?);
+    file.write_all(text.as_bytes())
+        .map_err(|error| FileError::at(Operation::Write, format!(".syncline/{name}").as_bytes(), error))?;
+    // A cut leaves the note of an earlier time, or none: neither is worth waiting for the disk.
+    renameat(&private, fresh.as_str(), &private, name).map_err(failed(Operation::Write, name))
+}
+
+fn remove(root: &Root, name: &str) -> Result<(), FileError> {
+    let removed = enter_private(root.directory().as_fd()).and_then(|private| {
+        unlinkat(&private, name, AtFlags::empty())?;
+        // `.syncline` is opened by its path only, and cannot be flushed so.
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        fsync(openat(&private, ".", flags, Mode::empty())?)
+    });
+    match removed {
+        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        Err(errno) => Err(failed(Operation::Remove, name)(errno)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::folder_link::{folder_link, set_folder_link};
+    use super::*;
+
+    // Protects what commands believe of a folder: each note is what was said last, and damage is no news.
+    #[test]
+    fn notes_are_kept_and_forgotten_with_the_link() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::open(dir.path()).unwrap();
+        assert!(!folder_is_paused(&root).unwrap() && last_run(&root).unwrap().is_none());
+        assert!(!pause_folder(&root, false).unwrap() && pause_folder(&root, true).unwrap());
+        assert!(folder_is_paused(&root).unwrap() && !pause_folder(&root, true).unwrap());
+        set_folder_link(&root, "syncline://h:1/S").unwrap();
+        note_run(&root, 4, Some(18)).unwrap();
+        let noted = last_run(&root).unwrap().unwrap();
+        assert_eq!((noted.exit_code, noted.entries), (4, Some(18)));
+        note_run(&root, 5, None).unwrap();
+        assert_eq!(last_run(&root).unwrap().unwrap().entries, None);
+        std::fs::write(dir.path().join(".syncline/last-run"), "\u{0}nonsense").unwrap();
+        assert_eq!(last_run(&root).unwrap(), None);
+        forget_sync(&root).unwrap();
+        assert_eq!(folder_link(&root).unwrap(), None);
+        assert!(!dir.path().join(".syncline").exists());
+        forget_sync(&root).unwrap();
+    }
+
+    // Protects other files: a link in the place of a note is not followed, neither to read nor to write.
+    #[test]
+    fn a_link_in_the_place_of_a_note_is_not_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::open(dir.path()).unwrap();
+        let other = dir.path().join("other");
+        std::fs::write(&other, "1 0 7").unwrap();
+        std::fs::create_dir(dir.path().join(".syncline")).unwrap();
+        for name in ["last-run", "last-run.new"] {
+            std::os::unix::fs::symlink("../other", dir.path().join(".syncline").join(name)).unwrap();
+        }
+        assert!(last_run(&root).is_err() && note_run(&root, 0, None).is_err());
+        assert_eq!(std::fs::read_to_string(&other).unwrap(), "1 0 7");
+    }
+}
