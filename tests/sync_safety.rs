@@ -57,7 +57,7 @@ fn a_wiped_index_of_the_server_deletes_nothing() {
     put(&world.folder("a"), "d0/f0", "edited meanwhile");
     fs::remove_file(world.folder("a").join("d1/f1")).unwrap();
     while_stopped(&mut world, |share| {
-        fs::remove_file(share.join(".syncline/index.redb")).unwrap()
+        fs::remove_file(share.join(".syncline/index.redb")).unwrap();
     });
     for name in ["a", "b", "a", "b"] {
         let run = world.sync(name);
@@ -306,7 +306,7 @@ fn is_root(probe: &Path) -> bool {
 fn an_unreadable_directory_deletes_nothing() {
     let mut world = pair(9);
     let locked = world.folder("a").join("d1");
-    fs::set_permissions(&locked, Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&locked, Permissions::from_mode(0o000)).unwrap();
     if is_root(&locked) {
         fs::set_permissions(&locked, Permissions::from_mode(0o755)).unwrap();
         eprintln!("skipped: this user may read everything");
@@ -396,7 +396,7 @@ fn a_wiped_index_of_many_pages_deletes_nothing() {
     }
     world.sync_all(&["a"]);
     while_stopped(&mut world, |share| {
-        fs::remove_file(share.join(".syncline/index.redb")).unwrap()
+        fs::remove_file(share.join(".syncline/index.redb")).unwrap();
     });
     let run = world.sync("a");
     run.assert_clean();

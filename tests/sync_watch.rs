@@ -117,7 +117,7 @@ fn what_cannot_be_done_is_no_endless_loop() {
     let (mut world, mut a, mut b) = watched(&[("x", "1")]);
     let at_a = world.folder("a");
     put(&at_a, "secret", "nobody may read it");
-    fs::set_permissions(at_a.join("secret"), Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(at_a.join("secret"), Permissions::from_mode(0o000)).unwrap();
     if fs::read(at_a.join("secret")).is_ok() {
         eprintln!("skipped: this user may read everything");
         return;

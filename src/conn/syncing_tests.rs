@@ -19,8 +19,8 @@ const SINCE: Since = Since {
 fn handed(machine: &mut Machine, bytes: &[u8], on: &mut dyn FnMut(Event<'_>)) {
     let mut decoder = Decoder::new(1 << 20);
     let mut rest = bytes;
-    while let Some(piece) = decoder.next(&mut rest).unwrap() {
-        on(machine.handle(piece).unwrap());
+    while let Some(piece) = decoder.next(&mut rest).expect("a whole frame") {
+        on(machine.handle(piece).expect("a legal one"));
     }
 }
 
