@@ -21,6 +21,7 @@ pub(crate) struct Selection {
 
 /// What became of one.
 #[derive(Debug, Clone)]
+#[cfg_attr(not(feature = "sync"), allow(dead_code, reason = "nobody takes them"))]
 pub(crate) struct SentEntry {
     pub(crate) path: RelPath,
     /// Of a file whose content travelled: what it was, and what it contained.
@@ -38,6 +39,7 @@ pub(crate) struct Selected {
 }
 
 impl Selected {
+    #[cfg(feature = "sync")]
     pub(crate) fn new(list: Vec<Selection>) -> Selected {
         Selected {
             waiting: list.into(),
@@ -87,6 +89,7 @@ impl Selected {
     }
 
     /// What became of entries since this was asked last.
+    #[cfg(feature = "sync")]
     pub(crate) fn take_outcomes(&mut self) -> Vec<SentEntry> {
         std::mem::take(&mut self.outcomes)
     }

@@ -135,15 +135,7 @@ pub(crate) fn edit(root: &Path, rng: &mut Rng, fresh: &mut Fresh) -> String {
             let done = fs::set_permissions(&path, fs::Permissions::from_mode(mode));
             Some((format!("mode {mode:o} of {path:?}"), done))
         }
-        (14, Some(path)) if path.is_file() && !path.is_symlink() => {
-            let replaced = fs::remove_file(&path).and_then(|()| fs::create_dir(&path));
-            Some((format!("{path:?} becomes a directory"), replaced))
-        }
-        (15, Some(path)) if path.is_dir() && !path.is_symlink() => {
-            let content = fresh.content(rng);
-            let replaced = fs::remove_dir_all(&path).and_then(|()| fs::write(&path, content));
-            Some((format!("{path:?} becomes a file"), replaced))
-        }
+        (14 | 15, Some(path)) if !path.is_symlink() => Some(other_kind(&path, fresh.content(rng))),
         _ => None,
     };
     match done {
@@ -151,4 +143,14 @@ pub(crate) fn edit(root: &Path, rng: &mut Rng, fresh: &mut Fresh) -> String {
         Some((told, Err(error))) => format!("({told}: {error})"),
         None => String::new(),
     }
+}
+
+/// A file becomes a directory, a directory a file.
+fn other_kind(path: &Path, content: Vec<u8>) -> (String, std::io::Result<()>) {
+    if path.is_dir() {
+        let replaced = fs::remove_dir_all(path).and_then(|()| fs::write(path, content));
+        return (format!("{path:?} becomes a file"), replaced);
+    }
+    let replaced = fs::remove_file(path).and_then(|()| fs::create_dir(path));
+    (format!("{path:?} becomes a directory"), replaced)
 }

@@ -3,16 +3,17 @@
 //! Invariant: a folder belongs to one share; it is never quietly tied to another.
 
 use super::{Exchange, Stage, Syncing};
-use crate::model::{Epoch, Link, Revision, Tick};
+use crate::model::{Epoch, Link, RelPath, Revision, Tick};
 use crate::node::looking::Looks;
 use crate::node::observing::Observing;
 use crate::node::options::SyncOptions;
 use crate::node::place::Place;
 use crate::node::resumes::Resumes;
 use crate::store::{
-    Batch, FileError, FoundIndex, Index, IndexError, IndexOptions, Journal, LockError, Root, ShareLock,
+    Batch, FileError, FoundIndex, Index, IndexError, IndexOptions, Journal, LockError, Root, ShareLock, Snapshot,
 };
 use crate::store::{folder_link, set_folder_link};
+use crate::sync::Pending;
 use crate::wire::Known;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::path::Path;
@@ -89,17 +90,7 @@ impl Folder {
             None => Root::open(path),
         };
         let root = root.map_err(unusable)?;
-        let lock = ShareLock::acquire(&root).map_err(|error| match error {
-            LockError::Held { holder } => FolderError::Locked {
-                path: shown.clone(),
-                holder,
-            },
-            LockError::ReadOnly => FolderError::Unusable {
-                path: shown.clone(),
-                reason: "it cannot be written to".to_owned(),
-            },
-            LockError::File(error) => unusable(error),
-        })?;
+        let lock = lock_of(&root, &shown)?;
         let base_error = |error: &IndexError| FolderError::Base {
             path: shown.clone(),
             reason: error.to_string(),
@@ -113,17 +104,7 @@ impl Folder {
         }
         let index = opened.index;
         let snapshot = index.snapshot().map_err(|error| base_error(&error))?;
-        let kept: Option<Link> = folder_link(&root).map_err(unusable)?.and_then(|text| text.parse().ok());
-        let same = |a: &Link, b: &Link| a.share == b.share && a.path == b.path;
-        let link = match (link, kept) {
-            (None, None) => return Err(FolderError::Unlinked { path: shown }),
-            (None, Some(kept)) => kept,
-            (Some(link), Some(kept)) if !same(link, &kept) && snapshot.live() > 0 => {
-                let share = format!("{}/{}", kept.authority(), kept.share);
-                return Err(FolderError::Linked { path: shown, share });
-            }
-            (Some(link), _) => link.clone(),
-        };
+        let link = link_of(&root, &shown, link, snapshot.live() > 0)?;
         let known = snapshot.value(KNOWN).map_err(|error| base_error(&error))?;
         let pending = snapshot
             .value(super::pending::PENDING)
@@ -139,47 +120,63 @@ impl Folder {
         let remembered = without_secret(&link);
         set_folder_link(&place.root, &remembered).map_err(unusable)?;
         let observing = Observing::begin(&place.root, options.watch, Tick(0));
-        let syncing = Syncing {
-            place: Rc::new(place),
-            _lock: lock,
-            options,
-            device: legal_name(device),
+        let state = Opened {
+            lock,
             index,
             snapshot,
             known,
-            told: known,
-            remote: BTreeMap::new(),
-            is_anew: false,
-            local: BTreeMap::new(),
-            roots: HashMap::new(),
-            looks: Looks::default(),
-            observing,
-            is_whole: true,
-            stage: Stage::Away,
-            hashing: None,
-            to_hash: VecDeque::new(),
-            actions: VecDeque::new(),
-            exchange: Exchange::default(),
             pending: super::pending::decode(&pending.unwrap_or_default()),
-            has_dropped: false,
-            after_writing: Stage::Planning,
-            made: HashMap::new(),
-            batch: Batch::new(),
-            changed: BTreeSet::new(),
-            planned: 0,
-            done: 0,
-            rounds: 0,
-            failures: 0,
-            conflicts: Vec::new(),
-            writes: mpsc::channel(),
-            next_ticket: 0,
-            writing: None,
-            flushing: BTreeSet::new(),
-            outrun: BTreeSet::new(),
-            news: false,
-            failure: None,
+            observing,
         };
+        let syncing = Syncing::new(place, state, options, legal_name(device));
         Ok(Folder { syncing, link })
+    }
+}
+
+/// What a folder keeps, opened.
+struct Opened {
+    lock: ShareLock,
+    index: Index,
+    snapshot: Snapshot,
+    known: Known,
+    pending: HashMap<RelPath, Pending>,
+    observing: Observing,
+}
+
+fn lock_of(root: &Root, shown: &str) -> Result<ShareLock, FolderError> {
+    let path = || shown.to_owned();
+    ShareLock::acquire(root).map_err(|error| match error {
+        LockError::Held { holder } => FolderError::Locked { path: path(), holder },
+        LockError::ReadOnly => FolderError::Unusable {
+            path: path(),
+            reason: "it cannot be written to".to_owned(),
+        },
+        LockError::File(error) => FolderError::Unusable {
+            path: path(),
+            reason: error.reason(),
+        },
+    })
+}
+
+/// The link that holds: what the user gave, or what the folder remembers. With a base it is not tied to another share.
+fn link_of(root: &Root, shown: &str, given: Option<&Link>, has_base: bool) -> Result<Link, FolderError> {
+    let path = shown.to_owned();
+    let kept = match folder_link(root) {
+        Ok(text) => text.and_then(|text| text.parse::<Link>().ok()),
+        Err(error) => {
+            let reason = error.reason();
+            return Err(FolderError::Unusable { path, reason });
+        }
+    };
+    let same = |a: &Link, b: &Link| a.share == b.share && a.path == b.path;
+    match (given, kept) {
+        (None, None) => Err(FolderError::Unlinked { path }),
+        (None, Some(kept)) => Ok(kept),
+        (Some(link), Some(kept)) if !same(link, &kept) && has_base => {
+            let share = format!("{}/{}", kept.authority(), kept.share);
+            Err(FolderError::Linked { path, share })
+        }
+        (Some(link), _) => Ok(link.clone()),
     }
 }
 
@@ -200,6 +197,50 @@ pub fn linked(path: &Path) -> Result<Link, FolderError> {
 }
 
 impl Syncing {
+    /// A folder that nothing was done with yet.
+    fn new(place: Place, state: Opened, options: SyncOptions, device: String) -> Syncing {
+        Syncing {
+            place: Rc::new(place),
+            _lock: state.lock,
+            options,
+            device,
+            index: state.index,
+            snapshot: state.snapshot,
+            known: state.known,
+            told: state.known,
+            remote: BTreeMap::new(),
+            is_anew: false,
+            local: BTreeMap::new(),
+            roots: HashMap::new(),
+            looks: Looks::default(),
+            observing: state.observing,
+            is_whole: true,
+            stage: Stage::Away,
+            hashing: None,
+            to_hash: VecDeque::new(),
+            actions: VecDeque::new(),
+            exchange: Exchange::default(),
+            pending: state.pending,
+            has_dropped: false,
+            after_writing: Stage::Planning,
+            made: HashMap::new(),
+            batch: Batch::new(),
+            changed: BTreeSet::new(),
+            planned: 0,
+            done: 0,
+            rounds: 0,
+            failures: 0,
+            conflicts: Vec::new(),
+            writes: mpsc::channel(),
+            next_ticket: 0,
+            writing: None,
+            flushing: BTreeSet::new(),
+            outrun: BTreeSet::new(),
+            news: false,
+            failure: None,
+        }
+    }
+
     /// From the next write on, the base is of all that the server has told.
     pub(super) fn catch_up(&mut self) {
         if self.known != self.told {
