@@ -340,6 +340,7 @@ fn no_arguments_and_help_are_friendly() {
     assert!(sandbox.run(&none).expect(0).out.contains("syncline serve ~/Share"));
     for command in [
         "serve", "push", "pull", "invite", "devices", "revoke", "status", "id", "doctor", "demo", "delta", "journal",
+        "conflicts", "ls",
     ] {
         assert!(!sandbox.run(&[command, "--help"]).expect(0).out.is_empty());
     }

@@ -502,6 +502,24 @@ mod tests {
         assert_eq!(err.text(), "");
     }
 
+    // Protects from advice that does not fit: a server without sync is no matter of flags.
+    #[test]
+    fn a_server_without_sync_is_a_sentence_and_what_to_do() {
+        let (console, ..) = capture::console(Format::Text, Verbosity::Normal);
+        let mut report = SyncReport::new(&console, parties(false), Instant::now());
+        let error = JobError::Unsupported {
+            what: "to keep folders in sync",
+        };
+        let complaint = report.finish(ended(Err(error))).unwrap_err();
+        assert_eq!(complaint.exit.code(), 1);
+        assert!(complaint.what.contains("to keep folders in sync"), "{}", complaint.what);
+        assert!(
+            complaint.advice.contains("update syncline on the server"),
+            "{}",
+            complaint.advice
+        );
+    }
+
     #[test]
     fn what_went_the_other_way_is_told_unless_it_hardly_counts() {
         let mut summary = Summary {
