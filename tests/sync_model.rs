@@ -4,6 +4,8 @@
 //! others' (`sync_model/`). `SYNCLINE_SEEDS=n` plays so many seeds, `SYNCLINE_SEED=n` one, with its
 //! trace. What must hold is in `sync_model/world.rs`.
 
+#![allow(clippy::unwrap_used)]
+
 #[path = "sync_model/device.rs"]
 mod device;
 #[path = "sync_model/disk.rs"]
@@ -20,8 +22,11 @@ mod server;
 #[path = "sync_model/world.rs"]
 mod world;
 
+use device::Stepped;
+use disk::What;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use syncline::sync::Mode;
+use syncline::model::RelPath;
+use syncline::sync::{Brake, Mode};
 use world::{Scenario, World};
 
 /// Seeds of a usual run.
@@ -125,4 +130,91 @@ fn random_worlds_converge_and_lose_nothing() {
         .map(|(seed, text)| format!("SYNCLINE_SEED={seed}: {text}"))
         .collect();
     assert!(failed.is_empty(), "{} seeds fail\n{}", failed.len(), lines.join("\n"));
+}
+
+/// A world in which nothing happens by itself: two devices, and files at the first one that both have.
+fn settled(files: u64) -> World {
+    let quiet = Scenario {
+        devices: 2,
+        edits: 0,
+        modes: &[Mode::TwoWaySafe],
+        solo: false,
+        faults: false,
+        wipes: false,
+        special: false,
+    };
+    let mut world = World::new(1, quiet);
+    for number in 0..files {
+        world.devices[0]
+            .disk
+            .put(&numbered(number), What::File(1000 + number), 0o644, 1);
+    }
+    world.come_to_rest();
+    assert_eq!(world.devices[1].disk.nodes.len() as u64, files);
+    world
+}
+
+fn numbered(number: u64) -> RelPath {
+    RelPath::parse(format!("f{number}").as_bytes()).unwrap()
+}
+
+// Protects I5: a device that was away brings back nothing that was deleted meanwhile, but what it edited.
+#[test]
+fn row_57_a_device_that_returns_after_months_resurrects_nothing() {
+    let mut world = settled(40);
+    for number in 0..30 {
+        world.devices[0].disk.remove(&numbered(number));
+    }
+    while world.round(0) {}
+    world.devices[1].disk.change(&numbered(3), |node| {
+        node.what = What::File(7);
+        node.mtime = 9;
+    });
+    world.come_to_rest();
+    for device in &world.devices {
+        assert_eq!(device.disk.tree(), world.server.disk.tree());
+        assert_eq!(device.disk.nodes.len(), 11, "ten were left alone, one was edited");
+    }
+}
+
+// Protects the server and the folders from an index that knows nothing: no file goes.
+#[test]
+fn row_56_a_wiped_index_deletes_nothing() {
+    let mut world = settled(40);
+    for number in 0..20 {
+        world.devices[0].disk.remove(&numbered(number));
+        world.server.disk.remove(&numbered(20 + number));
+    }
+    world.server.wipe();
+    world.come_to_rest();
+    for device in &world.devices {
+        assert_eq!(device.disk.nodes.len(), 40);
+        assert_eq!(device.disk.tree(), world.server.disk.tree());
+    }
+}
+
+// Protects from a folder that was emptied by mistake: it stops both where it happened and elsewhere.
+#[test]
+fn row_18_the_brake_holds_a_mass_deletion_on_both_ways() {
+    let mut world = settled(60);
+    let stopped = |world: &mut World, number: usize| {
+        let mut rng = rng::Rng::new(1);
+        let device = &mut world.devices[number];
+        device.brake = Some(Brake::default());
+        let mut stepped = Stepped::Goes;
+        while stepped == Stepped::Goes {
+            stepped = device.step(&mut world.server, &mut rng, false);
+        }
+        stepped == Stepped::Stopped
+    };
+    for number in 0..60 {
+        world.devices[0].disk.remove(&numbered(number));
+    }
+    assert!(stopped(&mut world, 0));
+    assert_eq!(world.server.disk.nodes.len(), 60);
+    world.devices[0].brake = None;
+    while world.round(0) {}
+    assert_eq!(world.server.disk.nodes.len(), 0);
+    assert!(stopped(&mut world, 1));
+    assert_eq!(world.devices[1].disk.nodes.len(), 60);
 }

@@ -196,6 +196,10 @@ impl Handler<Peer> for ClientNode {
         if key == super::sequencer::OBSERVE_TIMER {
             return self.sync_settled(shared);
         }
+        #[cfg(feature = "sync")]
+        if key == super::syncing::SYNC_RETRY_TIMER {
+            return self.sync_again(shared);
+        }
         if key == COMMIT_TIMER {
             self.core.committer.pump(shared);
         }

@@ -213,7 +213,7 @@ impl Receiving {
                     ..
                 } = ended;
                 if let Some(want) = self.wants.get_mut(&file) {
-                    want.lease = lease;
+                    want.lease = lease.inspect(Lease::committing);
                 }
                 self.plan.place.deltas.keep(sidecar, &id);
                 let mtime = meta.mtime;

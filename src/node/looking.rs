@@ -27,6 +27,8 @@ pub(crate) struct Looks {
     parents: BTreeSet<RelPath>,
     /// Everything that was looked at could be seen.
     complete: bool,
+    /// All there is was to be looked at.
+    everything: bool,
     /// What could not be read.
     postponed: BTreeSet<RelPath>,
 }
@@ -81,7 +83,8 @@ impl Looks {
         self.now = std::mem::take(&mut self.paths);
         self.now.append(&mut self.postponed);
         self.now_trees = std::mem::take(&mut self.trees).into_iter().collect();
-        if self.now_trees.contains(&None) {
+        self.everything = self.now_trees.contains(&None);
+        if self.everything {
             // That is all of it.
             self.now_trees = vec![None];
             self.now.clear();
@@ -103,6 +106,16 @@ impl Looks {
     /// Whether the last round saw all that it looked for.
     pub(crate) fn was_complete(&self) -> bool {
         self.complete
+    }
+
+    /// Whether the last round looked at all there is.
+    pub(crate) fn was_everything(&self) -> bool {
+        self.everything
+    }
+
+    /// What waits for the next round waits until it is to be tried again.
+    pub(crate) fn put_off(&mut self) {
+        self.postponed.append(&mut self.paths);
     }
 
     /// A bounded part of the round. Returns whether there is more of it.

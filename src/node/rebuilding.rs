@@ -2,7 +2,6 @@
 //!
 //! Invariant: a patch is only applied to the very file whose content was named.
 
-use super::commit::Ready;
 use super::options::Durability;
 use super::partial::{Kept, Parked, Partial};
 use super::patches::{Outcome, Sound, Stepped};
@@ -114,7 +113,7 @@ impl Receiving {
                 let expected = want.expected;
                 let mtime = patch.meta.mtime;
                 let ready = target.into_ready(&patch.meta, expected);
-                if let (Ok(Ready::InPlace(..)), Some(lease)) = (&ready, &want.lease) {
+                if let Some(lease) = &want.lease {
                     lease.committing();
                 }
                 match ready {

@@ -321,7 +321,8 @@ impl Lease {
         self.holding.complete.set(true);
     }
 
-    /// A commit reads the file, and ends it, whatever becomes of the transfer.
+    /// A commit has the file, and ends it, whatever becomes of the transfer: who came back for it meanwhile would
+    /// write to what is about to get its name.
     pub(crate) fn committing(&self) {
         self.holding.committing.set(true);
     }

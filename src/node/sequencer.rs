@@ -77,6 +77,8 @@ pub(crate) struct Sequencer {
     is_ready: bool,
     /// Why it goes on no more.
     broken: Option<String>,
+    /// That is because the folder is not there.
+    is_gone: bool,
     /// Who wants to hear of changes, and who waits for an answer.
     listeners: HashSet<ConnId>,
 }
@@ -137,6 +139,7 @@ impl Sequencer {
             round: 0,
             is_ready: false,
             broken: None,
+            is_gone: false,
             listeners: HashSet::new(),
         };
         sequencer.look_through(None);
@@ -235,7 +238,7 @@ impl Sequencer {
         }
         self.hashes.add(&place.root, &place.deltas, &mut self.fresh);
         if self.hashes.is_empty() {
-            return self.write(shared).unwrap_or_else(|error| self.break_off(place, &error));
+            return self.write(place, shared).unwrap_or_else(|error| self.break_off(place, &error));
         }
         let ticket = self.ticket();
         let is_taken = self.hashes.submit(shared, ticket);
@@ -247,8 +250,11 @@ impl Sequencer {
     }
 
     /// Gives the round its revisions, and has it written.
-    fn write(&mut self, shared: &mut Shared) -> Result<bool, IndexError> {
+    fn write(&mut self, place: &Place, shared: &mut Shared) -> Result<bool, IndexError> {
         let mut fresh = std::mem::take(&mut self.fresh);
+        if fresh.iter().any(|one| one.state.is_none()) && self.lost(place) {
+            return Ok(false);
+        }
         for one in fresh.iter_mut().filter(|one| one.is_new) {
             // Once its content is known, a file may turn out to be what it was.
             one.compare(self.snapshot.get(&one.path)?.as_ref());
@@ -309,8 +315,8 @@ impl Sequencer {
         } else {
             self.hashes.collect(&mut self.fresh);
         }
-        // What could not be read is tried again with the next round.
-        while self.step(place, shared) {}
+        // The rest of it is for the timer, whose turns are bounded.
+        self.step(place, shared);
         true
     }
 
@@ -371,6 +377,11 @@ impl Sequencer {
         Some(record.and_then(|record| record.state).and_then(|state| state.root))
     }
 
+    /// Whether a round goes on that waits for nobody.
+    pub(crate) fn is_amid(&self) -> bool {
+        self.stage == Stage::Looking || self.stage == Stage::Resting && self.looks.is_amid()
+    }
+
     /// Whether there is something to look at.
     pub(crate) fn is_waiting(&self) -> bool {
         self.stage == Stage::Resting && self.looks.is_waiting()
@@ -398,14 +409,24 @@ impl Sequencer {
     pub(crate) fn observe(&mut self, place: &Place, now: Tick) -> bool {
         let more = self.observing.read(&place.root, now);
         self.observing.tell_problems();
-        if self.observing.is_gone() && self.broken.is_none() {
+        if self.observing.is_gone() {
+            self.lost(place);
+        }
+        more
+    }
+
+    /// Whether the folder is no longer the one that the index is of. What is missing there is not deleted then.
+    fn lost(&mut self, place: &Place) -> bool {
+        let is_there = matches!(place.root.is_gone(), Ok(false)) && self.index.is_in_place();
+        if !is_there && self.broken.is_none() {
             log::error!(
-                "{} is gone, and is not kept in sync any more",
+                "{} is gone, or its .syncline is, and it is not kept in sync any more",
                 place.root.path().display()
             );
             self.broken = Some("its folder is gone".to_owned());
+            self.is_gone = true;
         }
-        more
+        !is_there
     }
 
     /// Takes what is quiet by now. Returns when to ask again.

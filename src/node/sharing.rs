@@ -121,6 +121,9 @@ impl ServerNode {
         };
         if let Some(why) = sequencer.broken() {
             log::warn!("a client that syncs is sent away: {why}");
+            if sequencer.is_gone() {
+                return Err(Fault::new(CloseCode::Gone, "the folder of this share is gone"));
+            }
             return Err(Fault::new(
                 CloseCode::Internal,
                 "the index of this share failed; its server's log says why",
@@ -236,7 +239,8 @@ impl ServerNode {
             let Some(sequencer) = sequencer.as_mut() else { continue };
             if sequencer.completed(&share.place, shared, ticket) {
                 sequencer.listeners().for_each(|id| shared.wake(id));
-                shared.set_timer(SEQUENCE_TIMER, shared.now() + GATHER_MS);
+                let wait = if sequencer.is_amid() { 0 } else { GATHER_MS };
+                shared.set_timer(SEQUENCE_TIMER, shared.now() + wait);
                 return true;
             }
         }

@@ -19,6 +19,7 @@ mod planning;
 
 pub(crate) use folder::Folder;
 pub use folder::{FolderError, linked};
+pub(super) use driving::SYNC_RETRY_TIMER;
 
 use super::commit::Done;
 use super::content::{Hashed, Hashing};
@@ -92,6 +93,12 @@ pub(crate) struct Syncing {
         mpsc::Receiver<Result<(), IndexError>>,
     ),
     next_ticket: u64,
+    /// A write of the base that is under way.
+    writing: Option<u64>,
+    /// Directories that are made durable right now.
+    flushing: BTreeSet<Option<RelPath>>,
+    /// What the server, or somebody else, was quicker with since something came of a round.
+    outrun: BTreeSet<RelPath>,
     /// The server has said that there is more.
     news: bool,
     /// Why a look at the folder or the index failed.
@@ -110,6 +117,8 @@ enum Here {
 enum Stage {
     /// Not connected.
     Away,
+    /// What an earlier connection left to write is written.
+    Opening,
     /// The server was asked.
     Asking,
     Looking,
@@ -121,9 +130,7 @@ enum Stage {
     /// What was done here becomes durable.
     Flushing,
     /// The base is written.
-    Writing {
-        ticket: u64,
-    },
+    Writing,
     /// In sync, until something happens.
     Resting,
     Ended,
@@ -165,9 +172,26 @@ impl Syncing {
         self.told = self.known;
         self.remote.clear();
         self.is_anew = false;
-        self.rounds = 0;
-        self.ask(session);
+        (self.rounds, self.failures, self.planned, self.done) = (0, 0, 0, 0);
+        if let Some(notices) = self.place.notices.borrow_mut().as_mut() {
+            notices.clear();
+        }
+        self.stage = Stage::Opening;
         Ok(())
+    }
+
+    /// The first look is at a base that holds all that was agreed.
+    fn opening(&mut self, cx: &mut Context<'_>, session: &mut Session, around: &mut Around<'_>) -> Activity {
+        if self.writing.is_some() {
+            return Activity::Idle;
+        }
+        if self.batch.is_empty() && self.changed.is_empty() {
+            self.ask(session);
+        } else {
+            self.after_writing = Stage::Opening;
+            self.conclude(cx, around.core);
+        }
+        Activity::Idle
     }
 
     fn ask(&mut self, session: &mut Session) {
@@ -186,7 +210,9 @@ impl Syncing {
         self.exchange = Exchange::default();
         self.made.clear();
         self.local.clear();
-        // What was agreed before the connection broke is still true, and is written with what comes next.
+        // What was agreed before the connection broke is still true, and is written before anything else.
+        self.changed.append(&mut self.flushing);
+        self.after_writing = Stage::Planning;
         self.looks = Looks::default();
         self.hashing = None;
         self.to_hash.clear();
@@ -220,7 +246,8 @@ impl Syncing {
     /// A bounded part of what is to do.
     pub(crate) fn step(&mut self, cx: &mut Context<'_>, session: &mut Session, around: &mut Around<'_>) -> Stepped {
         let stepped = match self.stage {
-            Stage::Away | Stage::Asking | Stage::Writing { .. } | Stage::Ended => Ok(Activity::Idle),
+            Stage::Away | Stage::Asking | Stage::Writing | Stage::Ended => Ok(Activity::Idle),
+            Stage::Opening => Ok(self.opening(cx, session, around)),
             Stage::Looking => self.look(around),
             Stage::Hashing => Ok(self.hash(around)),
             Stage::Planning => self.plan(cx, session, around),
@@ -228,7 +255,6 @@ impl Syncing {
             Stage::Exchanging => self.exchange_step(cx, session, around),
             Stage::Flushing => self.flushed(cx, around),
             Stage::Resting => {
-                self.is_whole = true;
                 if self.news {
                     self.rounds = 0;
                     self.ask(session);
@@ -276,7 +302,7 @@ impl Syncing {
         }
         self.observing.tell_problems();
         if !more {
-            self.is_whole &= self.looks.was_complete();
+            self.is_whole = (self.is_whole || self.looks.was_everything()) && self.looks.was_complete();
             self.stage = Stage::Planning;
         }
         Ok(Activity::More)
@@ -317,7 +343,7 @@ impl Syncing {
     fn hash(&mut self, around: &mut Around<'_>) -> Activity {
         let slice = Slice::begin();
         while !slice.is_over() {
-            let Some((path, hashing)) = self.next_to_hash() else {
+            let Some((path, hashing)) = self.next_to_hash(around) else {
                 self.stage = Stage::Planning;
                 return Activity::More;
             };
@@ -335,7 +361,7 @@ impl Syncing {
         Activity::More
     }
 
-    fn next_to_hash(&mut self) -> Option<(RelPath, Hashing)> {
+    fn next_to_hash(&mut self, around: &mut Around<'_>) -> Option<(RelPath, Hashing)> {
         if let Some(begun) = self.hashing.take() {
             return Some(begun);
         }
@@ -345,6 +371,14 @@ impl Syncing {
                 Ok(file) => return Some((path, Hashing::new(file))),
                 Err(error) => {
                     log::info!("{error}");
+                    if error.code() != crate::model::ItemCode::Vanished {
+                        around.events.push(ClientEvent::Failed {
+                            path: path.to_string(),
+                            code: error.code(),
+                            warning: false,
+                        });
+                    }
+                    self.look_again(&path);
                     self.local.insert(path, Here::Blocked);
                 }
             }
@@ -370,7 +404,7 @@ impl Syncing {
         if ticket & SYNC_TICKET == 0 || ticket >> 62 != 0 {
             return false;
         }
-        if self.stage == (Stage::Writing { ticket }) {
+        if self.writing == Some(ticket) {
             self.written();
         }
         if let Some(id) = connection {
@@ -389,6 +423,7 @@ impl Syncing {
                     reason: "what was done there could not be made durable".to_owned(),
                 });
             }
+            self.flushing.clear();
             self.write(cx);
         }
         Ok(Activity::Idle)

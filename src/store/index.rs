@@ -134,6 +134,13 @@ impl Index {
         Ok(OpenedIndex { index, found })
     }
 
+    /// Whether the root still has the file of the index: where it has not, somebody removed or replaced what the
+    /// root holds, and what is missing there says nothing.
+    #[must_use]
+    pub fn is_in_place(&self) -> bool {
+        self.shared.place.has_file()
+    }
+
     /// The life of the index; never 0.
     #[must_use]
     pub fn epoch(&self) -> Epoch {

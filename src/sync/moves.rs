@@ -12,7 +12,7 @@ use super::sameness::{Content, content, equal, is_directory};
 use super::tree::Rows;
 use super::verdict::{Row, Verdict};
 use super::{Expected, Settings, Standing};
-use crate::model::Kind;
+use crate::model::{Kind, State};
 use std::collections::{HashMap, VecDeque};
 
 /// Moves on one side: from row to row.
@@ -97,7 +97,7 @@ pub(super) fn by_server(table: &Rows<'_>) -> Moves {
             .is_some_and(|(l, r)| content(l, r) == Content::Same);
         if leaves
             && !stays
-            && let Some(id) = row.base().and_then(|base| base.content_id())
+            && let Some(id) = row.base().and_then(State::content_id)
         {
             sources.entry((id.length, id.root)).or_default().push_back(at);
         }
@@ -109,7 +109,7 @@ pub(super) fn by_server(table: &Rows<'_>) -> Moves {
             .is_some_and(|(l, r)| content(l, r) == Content::Same);
         if matches!(row.verdict, Verdict::Pull | Verdict::Clash)
             && !already
-            && let Some(id) = row.remote.and_then(|remote| remote.content_id())
+            && let Some(id) = row.remote.and_then(State::content_id)
             && let Some(from) = sources.get_mut(&(id.length, id.root)).and_then(VecDeque::pop_front)
         {
             moves.pair(from, at);

@@ -118,3 +118,14 @@ fn what_is_told_counts_whatever_the_number_in_the_base() {
     };
     assert_eq!(trial.short(), ["fetch a"]);
 }
+
+// A tombstone of what was taken without a record, and what an incomplete survey did not see, is kept in mind:
+// otherwise the next survey would find something new (I5).
+#[test]
+fn a_tombstone_waits_for_a_whole_survey_of_what_was_taken() {
+    let mut trial = Trial::default().there("a", None);
+    trial.case("a").pending = Some(Pending::Taken(file(2)));
+    let plan = trial.plan_as(Mode::TwoWaySafe, Standing::Partial);
+    assert_eq!((plan.actions, plan.held[0].reason), (vec![], HeldReason::Deletion));
+    assert_eq!(trial.short(), ["forget a"]);
+}

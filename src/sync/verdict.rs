@@ -67,6 +67,8 @@ pub(super) struct Row<'a> {
     pub(super) revision: Revision,
     pub(super) expected: Expected,
     pub(super) blocked: bool,
+    /// Whether something was under way at this path.
+    pending: bool,
     /// Whether what is here was taken from the server can only be told by reading it.
     unread: bool,
     pub(super) verdict: Verdict,
@@ -103,7 +105,7 @@ impl Row<'_> {
 
     /// Whether the record in the base has to go.
     pub(super) fn forgets(&self) -> bool {
-        self.base.is_some() || self.agreed.is_some()
+        self.base.is_some() || self.agreed.is_some() || self.pending
     }
 }
 
@@ -123,6 +125,7 @@ pub(super) fn judge<'a>(cases: &'a Cases, settings: &Settings<'_>) -> Vec<Row<'a
             revision: case.revision(),
             expected: case.expected(),
             blocked: case.local == Local::Blocked,
+            pending: case.pending.is_some(),
             unread: false,
             verdict: Verdict::Nothing,
             copy: None,
@@ -201,7 +204,7 @@ fn verdict(row: &Row<'_>, settings: &Settings<'_>, gone: bool) -> Verdict {
         Verdict::Push => local.is_none(),
         // What the survey did not find may be there.
         Verdict::Pull => remote.is_none() || gone && settings.standing == Standing::Partial,
-        Verdict::Forget => gone && settings.standing == Standing::Partial,
+        Verdict::Forget => (gone || row.pending) && settings.standing == Standing::Partial,
         _ => false,
     };
     if deletes && settings.standing != Standing::Whole {

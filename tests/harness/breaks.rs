@@ -108,6 +108,8 @@ fn through(job: &Job, from: &str, to: &str) -> Job {
     match &mut job {
         Job::Push { target, .. } => *target = link(target),
         Job::Pull { links, .. } => links.iter_mut().for_each(|one| *one = link(one)),
+        #[cfg(feature = "sync")]
+        Job::Sync { link: target, .. } => *target = target.as_ref().map(link),
         Job::Status { .. } => {}
     }
     job

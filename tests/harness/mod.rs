@@ -8,6 +8,8 @@ pub mod edits;
 pub mod guard;
 pub mod offers;
 pub mod raw;
+#[cfg(feature = "sync")]
+pub mod syncing;
 #[cfg(feature = "tls")]
 pub mod tls;
 

@@ -111,7 +111,7 @@ impl Device {
         self.phase = Phase::Idle;
     }
 
-    /// One step. `partial`: should a survey begin, it misses things.
+    /// One step. With `faults` surveys miss things, pages are short, and the process may end in an action.
     pub(crate) fn step(&mut self, server: &mut Server, rng: &mut Rng, faults: bool) -> Stepped {
         match std::mem::replace(&mut self.phase, Phase::Idle) {
             Phase::Idle => {
@@ -131,8 +131,8 @@ impl Device {
                 self.phase = Phase::Asking(round, since);
             }
             Phase::Asking(round, since) => self.ask(server, round, since, rng, faults),
-            Phase::Surveying(round, from) => self.survey(round, from.as_ref(), rng, faults),
-            Phase::Planning(round) => return self.plan(round, rng),
+            Phase::Surveying(round, from) => self.survey(round, from.as_ref(), rng),
+            Phase::Planning(round) => return self.plan(round),
             Phase::Acting(mut round, mut actions) => {
                 let Some(action) = actions.pop_front() else {
                     return self.finish(round);
@@ -178,7 +178,7 @@ impl Device {
     }
 
     /// Surveys what is before `until`, or all the rest.
-    fn survey(&mut self, mut round: Round, until: Option<&RelPath>, rng: &mut Rng, faults: bool) {
+    fn survey(&mut self, mut round: Round, until: Option<&RelPath>, rng: &mut Rng) {
         let paths: BTreeSet<RelPath> = self.base.keys().chain(self.disk.nodes.keys()).cloned().collect();
         for path in paths {
             if round.surveyed.contains(&path) || until.is_some_and(|until| path >= *until) {
@@ -200,7 +200,6 @@ impl Device {
                 round.survey.insert(path, (Found { state, file }, identity));
             }
         }
-        let _ = faults;
         self.phase = match until {
             Some(_) => Phase::Surveying(round, None),
             None => Phase::Planning(round),
@@ -268,7 +267,7 @@ impl Device {
         }
     }
 
-    fn plan(&mut self, mut round: Round, rng: &mut Rng) -> Stepped {
+    fn plan(&mut self, mut round: Round) -> Stepped {
         let cases = self.cases(&round);
         round.standing = self.standing(&round);
         let stamp = format!("2026-{}", self.now);
@@ -295,7 +294,7 @@ impl Device {
         }
         if !made.hash.is_empty() {
             for path in &made.hash {
-                self.hash(&mut round, path, rng);
+                hash(&self.disk, &mut round, path);
             }
             self.phase = Phase::Planning(round);
             return Stepped::Goes;
@@ -311,14 +310,13 @@ impl Device {
     fn judge_plan(&self, cases: &Cases, plan: &Plan, round: &Round) {
         let whole = round.standing == Standing::Whole;
         for action in &plan.actions {
-            let deletes = matches!(action, Action::SendRemove { .. });
             if let Action::SendRemove { path, .. } = action
                 && !whole
             {
                 let back = |other: &Action| matches!(other, Action::Send { path: to, .. } | Action::SendMove { to, .. } if to == path);
                 assert!(
                     plan.actions.iter().any(back),
-                    "{deletes} {path} in {:?}",
+                    "{path} is removed there in {:?}",
                     round.standing
                 );
             }
@@ -339,23 +337,6 @@ impl Device {
         }
     }
 
-    /// Reads a file; what changed since the survey is surveyed again.
-    fn hash(&self, round: &mut Round, path: &RelPath, _rng: &mut Rng) {
-        let (found, identity) = round.survey.get_mut(path).expect("only what was found is to be read");
-        match self.disk.get(path) {
-            Some(node) if node.content().is_some() => {
-                *identity = node.identity();
-                found.state = node.read();
-                found.file = node.file;
-            }
-            _ => {
-                round.survey.remove(path);
-                round.blocked.insert(path.clone());
-                round.failed = true;
-            }
-        }
-    }
-
     fn finish(&mut self, round: Round) -> Stepped {
         if !round.failed {
             let mut told = std::mem::take(&mut self.held);
@@ -368,5 +349,22 @@ impl Device {
             }
         }
         Stepped::Over(round.worked || round.failed)
+    }
+}
+
+/// Reads a file; what changed since the survey is surveyed again.
+fn hash(disk: &Disk, round: &mut Round, path: &RelPath) {
+    let (found, identity) = round.survey.get_mut(path).expect("only what was found is to be read");
+    match disk.get(path) {
+        Some(node) if node.content().is_some() => {
+            *identity = node.identity();
+            found.state = node.read();
+            found.file = node.file;
+        }
+        _ => {
+            round.survey.remove(path);
+            round.blocked.insert(path.clone());
+            round.failed = true;
+        }
     }
 }

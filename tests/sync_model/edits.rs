@@ -2,7 +2,7 @@
 //!
 //! Invariant: an edit never needs anything but the disk it is made on, and tells what it destroyed.
 
-use crate::disk::{Disk, What};
+use crate::disk::{Disk, Node, What};
 use crate::rng::Rng;
 use syncline::model::RelPath;
 
@@ -115,7 +115,7 @@ fn rewrite(disk: &mut Disk, rng: &mut Rng, fresh: &mut Fresh, now: i64, made: &m
         return;
     };
     let content = fresh.next(rng);
-    made.destroyed.extend(disk.get(&path).and_then(|node| node.content()));
+    made.destroyed.extend(disk.get(&path).and_then(Node::content));
     disk.change(&path, |node| {
         node.what = What::File(content);
         node.mtime = now;

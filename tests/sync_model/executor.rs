@@ -3,7 +3,7 @@
 //! A cut ends the process between the effect of an action and its record in the base, or before.
 
 use crate::device::{Device, Record, Round};
-use crate::disk::{What, what_of};
+use crate::disk::{Node, What, what_of};
 use crate::rng::Rng;
 use crate::server::{Server, Stale};
 use syncline::model::{RelPath, Revision, State, conflict_path};
@@ -65,23 +65,7 @@ impl Device {
                 let answer = server.send_meta(self.number, path, state, *based_on);
                 self.answered(round, path, state, answer, cut)
             }
-            Action::SendMove {
-                from,
-                from_revision,
-                to,
-                state,
-                expected,
-            } => {
-                if !self.finds(round, to, *expected) {
-                    return false;
-                }
-                self.note(to, Pending::Sent(state.clone()));
-                let answer = server.send_move(self.number, (from, *from_revision), to, state);
-                if answer.is_ok() && !cut {
-                    self.base.remove(from);
-                }
-                self.answered(round, to, state, answer, cut)
-            }
+            Action::SendMove { .. } => self.send_move(server, round, action, cut),
             Action::SendRemove {
                 path,
                 based_on,
@@ -99,14 +83,7 @@ impl Device {
         rng: &mut Rng,
         cut: bool,
     ) -> bool {
-        if let Action::Rename { to: path, state, .. }
-        | Action::MakeDirectory { path, state, .. }
-        | Action::MakeLink { path, state, .. }
-        | Action::SetMeta { path, state, .. }
-        | Action::Fetch { path, state, .. } = action
-        {
-            self.note(path, Pending::Taken(state.clone()));
-        }
+        self.note_taken(action);
         let (path, state, revision) = match action {
             Action::Remove { path, expected } => return self.remove(round, path, *expected, cut),
             Action::Rename {
@@ -115,35 +92,14 @@ impl Device {
                 state,
                 revision,
             } => {
-                if !self.finds(round, from, Expected::Agreed) || !self.disk.is_free(to) {
+                if !self.rename(round, from, to, state, (cut, cut && rng.once_in(2))) {
                     return false;
-                }
-                assert_eq!(self.disk.get(from).unwrap().what, what_of(state), "{from}: moved");
-                self.disk.rename(from, to);
-                if cut && rng.once_in(2) {
-                    return false;
-                }
-                self.set_meta(to, state);
-                if !cut {
-                    self.base.remove(from);
                 }
                 (to, state, revision)
             }
             Action::MakeDirectory { path, state, revision } => {
-                let there = self.disk.get(path).is_some_and(|node| node.what == What::Directory);
-                if !there && !self.disk.is_free(path) {
-                    return false;
-                }
-                if !there {
-                    self.disk.put(path, What::Directory, state.meta.mode, 0);
-                }
-                let mode = state.meta.mode | 0o700;
-                self.disk.change(path, |node| node.mode = mode);
-                if mode != state.meta.mode {
-                    round
-                        .made
-                        .insert(path.clone(), self.disk.identity(path).expect("it was made"));
-                    return true;
+                if let made @ (None | Some(false)) = self.make_directory(round, path, state) {
+                    return made.is_some();
                 }
                 (path, state, revision)
             }
@@ -172,13 +128,9 @@ impl Device {
                 (path, state, revision)
             }
             Action::Fetch {
-                path,
-                state,
-                revision,
-                expected,
-                kept,
+                path, state, revision, ..
             } => {
-                if !self.fetch(server, round, (path, state, *revision), *expected, kept.is_some(), rng) {
+                if !self.fetch(server, round, action, rng) {
                     return false;
                 }
                 (path, state, revision)
@@ -192,6 +144,84 @@ impl Device {
             self.record(path, state, *revision);
         }
         true
+    }
+
+    fn note_taken(&mut self, action: &Action) {
+        if let Action::Rename { to: path, state, .. }
+        | Action::MakeDirectory { path, state, .. }
+        | Action::MakeLink { path, state, .. }
+        | Action::SetMeta { path, state, .. }
+        | Action::Fetch { path, state, .. } = action
+        {
+            self.note(path, Pending::Taken(state.clone()));
+        }
+    }
+
+    /// With `halved` the process ends before mode and time are set.
+    fn rename(
+        &mut self,
+        round: &Round,
+        from: &RelPath,
+        to: &RelPath,
+        state: &State,
+        (cut, halved): (bool, bool),
+    ) -> bool {
+        if !self.finds(round, from, Expected::Agreed) || !self.disk.is_free(to) {
+            return false;
+        }
+        assert_eq!(self.disk.get(from).unwrap().what, what_of(state), "{from}: moved");
+        self.disk.rename(from, to);
+        if halved {
+            return false;
+        }
+        self.set_meta(to, state);
+        if !cut {
+            self.base.remove(from);
+        }
+        true
+    }
+
+    /// Whether it has its mode already; nothing if something is in the way.
+    fn make_directory(&mut self, round: &mut Round, path: &RelPath, state: &State) -> Option<bool> {
+        let there = self.disk.get(path).is_some_and(|node| node.what == What::Directory);
+        if !there && !self.disk.is_free(path) {
+            return None;
+        }
+        if !there {
+            self.disk.put(path, What::Directory, state.meta.mode, 0);
+        }
+        let mode = state.meta.mode | 0o700;
+        self.disk.change(path, |node| node.mode = mode);
+        if mode != state.meta.mode {
+            round
+                .made
+                .insert(path.clone(), self.disk.identity(path).expect("it was made"));
+            return Some(false);
+        }
+        Some(true)
+    }
+
+    fn send_move(&mut self, server: &mut Server, round: &mut Round, action: &Action, cut: bool) -> bool {
+        let Action::SendMove {
+            from,
+            from_revision,
+            to,
+            state,
+            expected,
+        } = action
+        else {
+            unreachable!("it is called for moves");
+        };
+
+        if !self.finds(round, to, *expected) {
+            return false;
+        }
+        self.note(to, Pending::Sent(state.clone()));
+        let answer = server.send_move(self.number, (from, *from_revision), to, state);
+        if answer.is_ok() && !cut {
+            self.base.remove(from);
+        }
+        self.answered(round, to, state, answer, cut)
     }
 
     /// Whether what is at `path` is what an action expects there.
@@ -232,7 +262,7 @@ impl Device {
         if !self.finds(round, path, expected) {
             return false;
         }
-        assert!(self.base.get(copy).is_none(), "{copy} is the name of something");
+        assert!(!self.base.contains_key(copy), "{copy} is the name of something");
         let free = |copy: &RelPath| self.disk.is_free(copy);
         let others = (1..).filter_map(|number| conflict_path(path, "late", "dev", number));
         let copy = std::iter::once(copy.clone()).chain(others).find(free);
@@ -259,15 +289,18 @@ impl Device {
     }
 
     /// Brings a file. What changed under way is kept aside at the swap.
-    fn fetch(
-        &mut self,
-        server: &mut Server,
-        round: &Round,
-        (path, state, revision): (&RelPath, &State, Revision),
-        expected: Expected,
-        kept: bool,
-        rng: &mut Rng,
-    ) -> bool {
+    fn fetch(&mut self, server: &mut Server, round: &Round, action: &Action, rng: &mut Rng) -> bool {
+        let Action::Fetch {
+            path,
+            state,
+            revision,
+            expected,
+            kept,
+        } = action
+        else {
+            unreachable!("it is called for fetches");
+        };
+        let (revision, expected, kept) = (*revision, *expected, kept.is_some());
         let What::File(content) = what_of(state) else {
             panic!("{path}: only files are fetched");
         };
@@ -285,7 +318,7 @@ impl Device {
             let mut copies = copies.filter(|copy| self.disk.is_free(copy));
             let copy = copies.next().expect("some name is free");
             self.disk.rename(path, &copy);
-        } else if let Some(old) = self.disk.get(path).and_then(|node| node.content()) {
+        } else if let Some(old) = self.disk.get(path).and_then(Node::content) {
             self.versions.insert(old);
         }
         self.disk
@@ -366,7 +399,7 @@ impl Device {
 
     /// The server's present record comes with its no.
     fn told_stale(&mut self, round: &mut Round, Stale(present): Stale) -> bool {
-        if let Some((path, record)) = present {
+        if let Some((path, record)) = present.map(|present| *present) {
             let told = (record.state, record.revision, record.author);
             round.told.insert(path.clone(), told.clone());
             self.told_later(&path, told);

@@ -3,7 +3,7 @@
 //! Knows no devices beyond their numbers. Invariant: a request that is based on anything but the
 //! present record changes nothing.
 
-use crate::disk::{Disk, Identity, What, what_of};
+use crate::disk::{Disk, Identity, Node, What, what_of};
 use std::collections::{BTreeMap, BTreeSet};
 use syncline::model::{Epoch, RelPath, Revision, State};
 
@@ -30,7 +30,7 @@ pub(crate) struct Server {
 }
 
 /// A request did not fit the present record of a path; it comes along.
-pub(crate) struct Stale(pub(crate) Option<(RelPath, Record)>);
+pub(crate) struct Stale(pub(crate) Option<Box<(RelPath, Record)>>);
 
 impl Server {
     pub(crate) fn new() -> Server {
@@ -53,7 +53,7 @@ impl Server {
         }
         self.head = self.head.next();
         let record = Record {
-            state: self.disk.get(path).map(|node| node.read()),
+            state: self.disk.get(path).map(Node::read),
             revision: self.head,
             author,
             identity,
@@ -108,7 +108,7 @@ impl Server {
             identity: None,
         };
         let record = self.index.get(path).cloned().unwrap_or(absent);
-        Stale(Some((path.clone(), record)))
+        Stale(Some(Box::new((path.clone(), record))))
     }
 
     fn check_parent(&mut self, path: &RelPath) -> Result<(), Stale> {
@@ -122,7 +122,7 @@ impl Server {
     }
 
     fn keep(&mut self, path: &RelPath, by: usize) {
-        if let Some(content) = self.disk.get(path).and_then(|node| node.content()) {
+        if let Some(content) = self.disk.get(path).and_then(Node::content) {
             self.versions.insert(content);
             self.displaced.push((path.clone(), content, by));
         }

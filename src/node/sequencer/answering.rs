@@ -29,6 +29,11 @@ impl Sequencer {
         self.broken.as_deref()
     }
 
+    /// Whether that is because the folder is gone.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.is_gone
+    }
+
     /// Whether the durable state includes all that was asked for by then.
     pub(crate) fn covers(&self, asked: u64) -> bool {
         self.is_ready && self.covered >= asked
@@ -85,13 +90,14 @@ impl Sequencer {
 }
 
 impl Standing {
-    /// Whether something of `based_on` stands there: [`Revision::NONE`] is nothing at all.
+    /// Whether something of `based_on` stands there. For nothing there is [`Revision::NONE`], and the revision of
+    /// its tombstone for who knows of that.
     pub(crate) fn is_at(&self, based_on: Revision) -> bool {
         match self {
             Standing::Unsettled => false,
-            Standing::Settled(record) => {
-                let live = record.as_ref().filter(|record| record.is_live());
-                live.map_or(Revision::NONE, |record| record.revision) == based_on
+            Standing::Settled(None) => based_on == Revision::NONE,
+            Standing::Settled(Some(record)) => {
+                record.revision == based_on || !record.is_live() && based_on == Revision::NONE
             }
         }
     }

@@ -62,6 +62,7 @@ impl Syncing {
         self.look_again(path);
         // The other side, or the user, was quicker: the next round sees what there is.
         if matches!(code, ItemCode::Stale | ItemCode::Vanished) {
+            self.outrun.insert(path.clone());
             return;
         }
         around.events.push(ClientEvent::Failed {

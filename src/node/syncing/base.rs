@@ -72,9 +72,10 @@ impl Syncing {
         if self.changed.is_empty() {
             return self.write(cx);
         }
+        self.flushing = std::mem::take(&mut self.changed);
         let closing = Closing {
             metas: Vec::new(),
-            changed: std::mem::take(&mut self.changed).into_iter().collect(),
+            changed: self.flushing.iter().cloned().collect(),
             own: None,
         };
         core.committer.register(cx.id());
@@ -95,7 +96,8 @@ impl Syncing {
             let _ = sender.send(index.write(&batch));
             Ok(())
         });
-        self.stage = Stage::Writing { ticket };
+        self.stage = Stage::Writing;
+        self.writing = Some(ticket);
         if let Err(job) = cx.submit(ticket, job) {
             let _ = job();
             self.written();
@@ -103,16 +105,17 @@ impl Syncing {
     }
 
     pub(super) fn written(&mut self) {
+        self.writing = None;
         let result = self.writes.1.try_recv().unwrap_or(Err(IndexError::Closed));
         match result.and_then(|()| self.index.snapshot()) {
             Ok(snapshot) => {
                 self.snapshot = snapshot;
-                self.stage = std::mem::replace(&mut self.after_writing, Stage::Planning);
+                // Unless the connection broke meanwhile.
+                if self.stage == Stage::Writing {
+                    self.stage = std::mem::replace(&mut self.after_writing, Stage::Planning);
+                }
             }
-            Err(error) => {
-                self.failure = Some(self.base_error(&error));
-                self.stage = Stage::Planning;
-            }
+            Err(error) => self.failure = Some(self.base_error(&error)),
         }
     }
 }

@@ -11,6 +11,8 @@ use crate::node::peer::{Peer, Session};
 use crate::node::sequencer::OBSERVE_TIMER;
 use crate::reactor::{Activity, ConnId, Context, Reactor, Shared};
 
+/// The timer after which what could not be done is tried again.
+pub(in crate::node) const SYNC_RETRY_TIMER: u64 = 11;
 /// The key of the folder's watch.
 const FOLDER: u64 = 0;
 
@@ -124,6 +126,14 @@ impl ClientNode {
         if let Some(due) = due {
             shared.set_timer(OBSERVE_TIMER, due.max(now + 1));
         }
+        if let Some(id) = self.connection() {
+            shared.wake(id);
+        }
+    }
+
+    /// What could not be done may work by now.
+    pub(in crate::node) fn sync_again(&mut self, shared: &mut Shared) {
+        self.with_sync(|sync, _| sync.retry());
         if let Some(id) = self.connection() {
             shared.wake(id);
         }

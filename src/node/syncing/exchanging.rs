@@ -282,7 +282,10 @@ impl Syncing {
             return;
         };
         self.look_again_after(&path, |syncing| {
-            if result.is_err() {
+            if let Err(code) = result {
+                if code == ItemCode::Stale {
+                    syncing.outrun.insert(path.clone());
+                }
                 return;
             }
             let Ok(Some((identity, _))) = syncing.wanted(&path, expected) else {

@@ -173,6 +173,9 @@ impl Folder {
             conflicts: Vec::new(),
             writes: mpsc::channel(),
             next_ticket: 0,
+            writing: None,
+            flushing: BTreeSet::new(),
+            outrun: BTreeSet::new(),
             news: false,
             failure: None,
         };

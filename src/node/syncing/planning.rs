@@ -3,14 +3,21 @@
 //! Changes nothing. Invariant: nothing is planned on the word of a page or a look that was not complete.
 
 use super::base::{Agreements, agreed_of};
+use super::driving::SYNC_RETRY_TIMER;
 use super::{Around, Here, ROUNDS_MAX, Stage, Syncing};
-use crate::model::{RelPath, Revision};
+use crate::model::limits::RESCAN_UNWATCHED_MS;
+use crate::model::{ItemCode, Kind, RelPath, Revision};
 use crate::node::events::{ClientEvent, JobError};
 use crate::node::options::MaxDelete;
 use crate::node::peer::Session;
 use crate::reactor::{Activity, Context};
 use crate::store::stamp_now;
 use crate::sync::{Brake, Case, Cases, Found, Local, Plan, Remote, Settings, Standing, plan};
+
+/// Rounds in a row that may come to nothing.
+const FAILURES_MAX: u32 = 3;
+/// Milliseconds until what could not be done is tried again.
+const SYNC_RETRY_MS: u64 = 30_000;
 
 impl Syncing {
     pub(super) fn plan(
@@ -21,9 +28,17 @@ impl Syncing {
     ) -> Result<Activity, JobError> {
         if self.planned > 0 {
             // A plan was carried out: what the server made of it is asked before the next one.
-            return self.next_round(session);
+            return Ok(self.next_round(cx, session, around));
+        }
+        if self.local.values().any(|here| matches!(here, Here::Gone)) {
+            self.check_present()?;
         }
         let cases = self.cases()?;
+        self.to_hash = cases.iter().filter(|(_, case)| may_be_touched(case)).map(|(path, _)| path.clone()).collect();
+        if !self.to_hash.is_empty() {
+            self.stage = Stage::Hashing;
+            return Ok(Activity::More);
+        }
         let stamp = stamp_now();
         let settings = Settings {
             mode: self.options.mode,
@@ -73,7 +88,7 @@ impl Syncing {
             self.stage = Stage::Acting;
             if self.note_pending() {
                 self.write(cx);
-                if let Stage::Writing { .. } = self.stage {
+                if self.stage == Stage::Writing {
                     self.after_writing = Stage::Acting;
                     return Activity::Idle;
                 }
@@ -90,11 +105,27 @@ impl Syncing {
             self.write(cx);
             return Activity::Idle;
         }
-        self.rest(around);
+        self.rest(cx, around);
         Activity::More
     }
 
-    fn rest(&mut self, around: &mut Around<'_>) {
+    /// What is missing in a folder that is gone was not deleted.
+    fn check_present(&self) -> Result<(), JobError> {
+        if matches!(self.place.root.is_gone(), Ok(false)) && self.index.is_in_place() {
+            return Ok(());
+        }
+        Err(JobError::Target {
+            path: self.place.root.path().display().to_string(),
+            reason: "the folder is gone, or its .syncline is; nothing was deleted".to_owned(),
+        })
+    }
+
+    fn rest(&mut self, cx: &mut Context<'_>, around: &mut Around<'_>) {
+        self.outrun.clear();
+        if !self.is_whole && self.options.watch {
+            let due = cx.now() + RESCAN_UNWATCHED_MS;
+            cx.set_timer(SYNC_RETRY_TIMER, due);
+        }
         self.roots.clear();
         around.events.push(ClientEvent::InSync {
             entries: self.snapshot.live(),
@@ -107,7 +138,7 @@ impl Syncing {
         };
     }
 
-    fn next_round(&mut self, session: &mut Session) -> Result<Activity, JobError> {
+    fn next_round(&mut self, cx: &mut Context<'_>, session: &mut Session, around: &mut Around<'_>) -> Activity {
         let (planned, done) = (std::mem::take(&mut self.planned), std::mem::take(&mut self.done));
         self.made.clear();
         self.rounds += 1;
@@ -115,18 +146,41 @@ impl Syncing {
             self.failures += 1;
         } else {
             self.failures = 0;
+            self.outrun.clear();
         }
-        // Nothing came of anything: the next run may find it otherwise, this one would go in circles.
-        if self.failures >= 2 || self.rounds >= ROUNDS_MAX {
-            self.stage = if self.options.watch {
-                Stage::Resting
-            } else {
-                Stage::Ended
-            };
-            return Ok(Activity::More);
+        if self.failures >= FAILURES_MAX || self.rounds >= ROUNDS_MAX {
+            return self.give_up(cx, around);
         }
         self.ask(session);
-        Ok(Activity::Idle)
+        Activity::Idle
+    }
+
+    /// Nothing came of anything: a later look may find it otherwise, this one would go in circles.
+    fn give_up(&mut self, cx: &mut Context<'_>, around: &mut Around<'_>) -> Activity {
+        for path in std::mem::take(&mut self.outrun) {
+            around.events.push(ClientEvent::Failed {
+                path: path.to_string(),
+                code: ItemCode::Changing,
+                warning: false,
+            });
+        }
+        self.failures = 0;
+        self.stage = Stage::Ended;
+        if self.options.watch {
+            self.looks.put_off();
+            self.stage = Stage::Resting;
+            let due = cx.now() + SYNC_RETRY_MS;
+            cx.set_timer(SYNC_RETRY_TIMER, due);
+        }
+        Activity::More
+    }
+
+    /// What was put off is looked at again, and all when not all could be seen.
+    pub(super) fn retry(&mut self) {
+        self.looks.retry();
+        if !self.is_whole {
+            self.looks.tree(None);
+        }
     }
 
     /// Every path at which a side differs from the base.
@@ -195,6 +249,16 @@ impl Syncing {
             }
         }
     }
+}
+
+/// Whether a file has the size that was agreed and another time: reading it is cheaper than sending it.
+fn may_be_touched(case: &Case) -> bool {
+    let (Some(base), Local::Found(found)) = (&case.base, &case.local) else {
+        return false;
+    };
+    let is_unread = matches!(found.state.kind, Kind::File { .. }) && found.state.root.is_none();
+    let is_alike = found.state.kind == base.state.kind && base.state.root.is_some();
+    is_unread && is_alike && (found.state.meta.mtime != base.state.meta.mtime || found.file != base.file)
 }
 
 fn brake_of(max_delete: MaxDelete) -> Option<Brake> {

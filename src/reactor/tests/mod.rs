@@ -1,6 +1,7 @@
 //! Owns the tests of the loop as a whole, over loopback. Each runs both ends on one thread, or uses
 //! blocking sockets of the standard library as peers.
 
+mod foreign;
 #[cfg(feature = "tls")]
 mod tls;
 

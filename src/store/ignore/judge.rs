@@ -177,19 +177,19 @@ impl Ignore {
             let end = above[start..].iter().position(|&byte| byte == b'/');
             let next = &above[..end.map_or(above.len(), |end| start + end)];
             let next = RelPath::parse(next).expect("the beginning of a legal path is one");
-            self.push(root, Some(next));
+            self.push(root, Some(&next));
         }
     }
 
     /// Goes into one directory more.
-    fn push(&mut self, root: &Root, directory: Option<RelPath>) {
-        let left = directory.as_ref().and_then(|path| {
+    fn push(&mut self, root: &Root, directory: Option<&RelPath>) {
+        let left = directory.and_then(|path| {
             let decision = self.decide(path, Shape::Directory);
             (decision.keeps() == Keep::No)
                 .then(|| self.reason_of(&decision))
                 .flatten()
         });
-        let path = directory.as_ref().map_or(&b""[..], RelPath::as_bytes);
+        let path = directory.map_or(&b""[..], RelPath::as_bytes);
         let above = self.levels.last().map_or(0, |level| level.bytes);
         let mut rules = if left.is_some() {
             Loaded::None
@@ -332,6 +332,8 @@ fn read(root: &Root, path: &RelPath) -> Result<Option<(Vec<u8>, bool)>, FileErro
         Ok(file) => file,
         // A directory of that name is a directory.
         Err(error) if matches!(error.code(), ItemCode::Vanished | ItemCode::InTheWay) => return Ok(None),
+        // Beneath what became a link there are no rules; a file of rules that is a link is another matter.
+        Err(error) if error.code() == ItemCode::Escapes && root.probe(path).is_err() => return Ok(None),
         Err(error) => return Err(error),
     };
     let mut text = vec![0; IGNORE_FILE_BYTES_MAX + 1];

@@ -203,6 +203,21 @@ fn row_14_rules_along_a_path_and_in_memory_are_bounded() {
     }
 }
 
+/// Git compares the bytes before the first wildcard by themselves, so that to it `ab**/c` is `ab` and then `**/c`,
+/// against its own manual, where such stars are one. No such pattern is asked for.
+fn without_quirk(mut pattern: String) -> String {
+    let start = usize::from(pattern.starts_with('!'));
+    if let Some(first) = pattern[start..].find(['*', '?', '[', '\\']).map(|at| start + at)
+        && first > start
+        && pattern.as_bytes()[first - 1] != b'/'
+    {
+        while pattern[first..].starts_with("**") {
+            pattern.remove(first);
+        }
+    }
+    pattern
+}
+
 /// Numbers from a seed.
 struct Random(u64);
 
@@ -249,7 +264,7 @@ impl Random {
         text.push_str(self.pick(&[
             "", "", "", "/", "/", "/**", "/*", " ", "\\ ", "  ", "\r", "[", "//", "\\",
         ]));
-        text
+        without_quirk(text)
     }
 
     fn rules(&mut self) -> String {

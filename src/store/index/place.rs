@@ -6,7 +6,7 @@
 use super::IndexError;
 use crate::model::ItemCode;
 use crate::store::error::{FileError, Operation};
-use crate::store::private::open_private;
+use crate::store::private::{enter_private, open_private};
 use crate::store::root::Root;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags, fstat, fsync, openat, renameat, renameat_with, statat};
@@ -59,6 +59,13 @@ impl Place {
             }
         }
         Err(fault(Errno::AGAIN))
+    }
+
+    /// Whether there is a file under the name.
+    pub(super) fn has_file(&self) -> bool {
+        let found = enter_private(self.root.as_fd())
+            .and_then(|directory| statat(&directory, INDEX, AtFlags::SYMLINK_NOFOLLOW));
+        found.is_ok()
     }
 
     /// Gives the file another name, which is returned: `index.redb.damaged-1`.

@@ -75,11 +75,11 @@ impl WatchError {
     }
 }
 
-/// Bytes of events that are read at a time, some 1,300 with names of 30 bytes.
-const BUFFER_BYTES: usize = 64 * 1024;
+/// Bytes of events that are read at a time, some 340 with names of 30 bytes.
+const BUFFER_BYTES: usize = 16 * 1024;
 
 /// Times that the buffer is filled in one call. The system keeps 16,384 events by default: a few calls.
-const READS_MAX: usize = 4;
+const READS_MAX: usize = 16;
 
 const DIRECTORY_MASK: WatchFlags = WatchFlags::CREATE
     .union(WatchFlags::CLOSE_WRITE)
@@ -166,7 +166,8 @@ impl Watch {
     }
 
     /// Walks the whole tree again, without giving up what is watched: for directories that came by unseen,
-    /// after a limit was raised, or after the rules changed what is left out. [`Watch::step`] does it.
+    /// after a limit was raised, or after the rules changed what is left out. [`Watch::step`] does it. With every
+    /// rescan it is also what finds mounts, and forgets unwatched directories that are gone.
     pub fn again(&mut self) {
         self.table.begin_round();
         self.walk.restart(self.table.root());

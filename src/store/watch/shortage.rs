@@ -42,13 +42,13 @@ impl Unwatched {
         self.directories
     }
 
-    /// The first of them; `None` when it is the root.
+    /// The first of them, or the first that is left by a limit; `None` when it is the root.
     #[must_use]
     pub fn first(&self) -> Option<&RelPath> {
         self.first.as_ref()
     }
 
-    /// Why the first is not watched.
+    /// Why that one is not watched.
     #[must_use]
     pub fn why(&self) -> Shortage {
         self.why
@@ -64,6 +64,11 @@ impl Shortage {
             Errno::ACCESS | Errno::PERM => Shortage::Unreadable,
             errno => Shortage::Other(errno),
         }
+    }
+
+    /// Whether raising a limit or mounting something helps, for all directories at once.
+    pub(super) fn is_limit(self) -> bool {
+        !matches!(self, Shortage::Unreadable | Shortage::Other(_))
     }
 
     /// As [`Shortage::of`], of opening a directory, where the same numbers mean something else.
@@ -82,7 +87,7 @@ impl fmt::Display for Unwatched {
             0 | 1 => write!(f, "{} is not watched: {}", Escaped(first), self.why),
             more => write!(
                 f,
-                "{more} directories are not watched, the first is {}: {}",
+                "{more} directories are not watched, such as {}: {}",
                 Escaped(first),
                 self.why
             ),
@@ -174,7 +179,7 @@ mod tests {
         };
         let text = unwatched.to_string();
         assert!(
-            text.starts_with("3 directories are not watched, the first is a\\nb: "),
+            text.starts_with("3 directories are not watched, such as a\\nb: "),
             "{text}"
         );
         assert!(

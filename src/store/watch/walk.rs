@@ -244,12 +244,19 @@ impl Watch {
     }
 
     fn leave_unwatched(&mut self, path: Option<RelPath>, why: Shortage) {
-        let unwatched = self.unwatched.get_or_insert(Unwatched {
-            directories: 0,
-            first: path,
-            why,
-        });
-        unwatched.directories += 1;
+        let counted = self.unwatched.as_ref().map_or(0, Unwatched::directories);
+        let directories = counted + 1;
+        match &mut self.unwatched {
+            // What can be done about a limit is worth more than the first that may not be read.
+            Some(known) if known.why.is_limit() || !why.is_limit() => known.directories = directories,
+            unwatched => {
+                *unwatched = Some(Unwatched {
+                    directories,
+                    first: path,
+                    why,
+                });
+            }
+        }
     }
 
     fn begin_listing(&mut self, wd: Wd) {

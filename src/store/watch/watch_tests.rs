@@ -543,7 +543,7 @@ fn a_directory_that_becomes_readable_is_watched() {
     }
     let mut fixture = Fixture::new(&["d/e"]);
     fs::create_dir(fixture.at("shut")).unwrap();
-    fs::set_permissions(fixture.at("shut"), fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(fixture.at("shut"), fs::Permissions::from_mode(0o0)).unwrap();
     fixture.watch.again();
     fixture.told();
     fs::set_permissions(fixture.at("shut"), fs::Permissions::from_mode(0o755)).unwrap();
