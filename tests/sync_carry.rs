@@ -51,7 +51,12 @@ fn a_first_sync_unites_both_sides() {
 // Edits, deletions and moves of files arrive, and what gave way is kept on both sides.
 #[test]
 fn edits_deletions_and_moves_of_files_travel() {
-    let mut world = pair(&[("edit", "old"), ("delete", "gone"), ("d/move", "moved"), ("stay", "stays")]);
+    let mut world = pair(&[
+        ("edit", "old"),
+        ("delete", "gone"),
+        ("d/move", "moved"),
+        ("stay", "stays"),
+    ]);
     let a = world.folder("a");
     put(&a, "edit", "new text");
     fs::remove_file(a.join("delete")).unwrap();
@@ -97,7 +102,12 @@ fn a_plain_push_reaches_those_who_sync() {
 // A file becomes a directory, a directory a file, a link either.
 #[test]
 fn entries_change_their_kinds() {
-    let mut world = pair(&[("f2d", "file"), ("d2f/in", "in it"), ("f2l", "file"), ("d2l/in/deep", "deep")]);
+    let mut world = pair(&[
+        ("f2d", "file"),
+        ("d2f/in", "in it"),
+        ("f2l", "file"),
+        ("d2l/in/deep", "deep"),
+    ]);
     let a = world.folder("a");
     symlink("somewhere", a.join("l2f")).unwrap();
     symlink("elsewhere", a.join("l2d")).unwrap();
@@ -126,7 +136,12 @@ fn a_mode_and_a_time_travel_alone() {
     fs::set_permissions(a.join("f"), Permissions::from_mode(0o750)).unwrap();
     fs::set_permissions(a.join("d"), Permissions::from_mode(0o700)).unwrap();
     let time = SystemTime::UNIX_EPOCH + Duration::new(1_000_000_000, 5);
-    fs::File::options().write(true).open(a.join("d/in")).unwrap().set_modified(time).unwrap();
+    fs::File::options()
+        .write(true)
+        .open(a.join("d/in"))
+        .unwrap()
+        .set_modified(time)
+        .unwrap();
     let run = world.sync("a");
     run.assert_clean();
     assert_eq!(run.outcome.summary.literal_bytes, 0);
@@ -134,7 +149,13 @@ fn a_mode_and_a_time_travel_alone() {
     run.assert_clean();
     assert_eq!(run.outcome.summary.literal_bytes, 0, "{:?}", run.events);
     world.assert_same(&["a", "b"]);
-    assert_eq!(fs::metadata(world.folder("b").join("d/in")).unwrap().modified().unwrap(), time);
+    assert_eq!(
+        fs::metadata(world.folder("b").join("d/in"))
+            .unwrap()
+            .modified()
+            .unwrap(),
+        time
+    );
 }
 
 // Empty directories, empty files, and names that are no text.
@@ -143,14 +164,24 @@ fn empty_entries_and_odd_names_travel() {
     let mut world = pair(&[]);
     let a = world.folder("a");
     fs::create_dir_all(a.join("empty/inner")).unwrap();
-    for name in [&b"n\xff\xfe"[..], b"line\nbreak", b" lead", b"back\\slash", "\u{202e}abc".as_bytes()] {
+    for name in [
+        &b"n\xff\xfe"[..],
+        b"line\nbreak",
+        b" lead",
+        b"back\\slash",
+        "\u{202e}abc".as_bytes(),
+    ] {
         fs::write(a.join(OsStr::from_bytes(name)), "x").unwrap();
     }
     fs::write(a.join("nothing"), "").unwrap();
     carried(&mut world);
     assert_eq!(tree(&world.folder("b")).len(), 8);
     fs::remove_dir_all(a.join("empty")).unwrap();
-    fs::rename(a.join(OsStr::from_bytes(b"n\xff\xfe")), a.join(OsStr::from_bytes(b"\xfe"))).unwrap();
+    fs::rename(
+        a.join(OsStr::from_bytes(b"n\xff\xfe")),
+        a.join(OsStr::from_bytes(b"\xfe")),
+    )
+    .unwrap();
     carried(&mut world);
 }
 
@@ -204,7 +235,15 @@ fn a_renamed_directory_sends_no_content() {
         assert_eq!((summary.literal_bytes, summary.files_transferred), (0, 0), "{name}");
         let wire = summary.wire_sent + summary.wire_received;
         assert!(wire < 200 * FILES as u64, "{name}: {wire} bytes for {FILES} moves");
-        let is_moved = |event: &&ClientEvent| matches!(event, ClientEvent::Item { action: Action::Moved, .. });
+        let is_moved = |event: &&ClientEvent| {
+            matches!(
+                event,
+                ClientEvent::Item {
+                    action: Action::Moved,
+                    ..
+                }
+            )
+        };
         assert_eq!(run.events.iter().filter(is_moved).count(), FILES);
     }
     assert_eq!(fs::read_dir(world.folder("b").join("new")).unwrap().count(), FILES);
@@ -242,8 +281,13 @@ fn a_large_file_goes_on_after_a_break() {
         options: options(),
     };
     let (relay, _) = counting_relay(world.address, 16 << 20);
-    let Job::Sync { folder, link, options } = job else { unreachable!() };
-    let through = link.unwrap().to_string().replace(&world.address.to_string(), &relay.to_string());
+    let Job::Sync { folder, link, options } = job else {
+        unreachable!()
+    };
+    let through = link
+        .unwrap()
+        .to_string()
+        .replace(&world.address.to_string(), &relay.to_string());
     let client = world.sync_by("a", through.parse().unwrap(), options);
     let run = world.drive(client, |_, _| {});
     assert!(run.outcome.result.is_err(), "{:?}", run.outcome);
@@ -266,12 +310,19 @@ fn nothing_to_do_is_next_to_nothing() {
     let read = |path: &std::path::Path| fs::metadata(path).unwrap().accessed().unwrap();
     let before: Vec<SystemTime> = (0..2000).map(|n| read(&a.join(format!("d{}/f{n}", n % 20)))).collect();
     let (relay, counted) = counting_relay(world.address, u64::MAX);
-    let link = world.link("").to_string().replace(&world.address.to_string(), &relay.to_string());
+    let link = world
+        .link("")
+        .to_string()
+        .replace(&world.address.to_string(), &relay.to_string());
     let client = world.sync_by("a", link.parse().unwrap(), options());
     let run = world.drive(client, |_, _| {});
     run.assert_clean();
     assert_eq!(run.items(), [""; 0]);
-    assert!(counted.load(Ordering::Relaxed) <= 1024, "{}", counted.load(Ordering::Relaxed));
+    assert!(
+        counted.load(Ordering::Relaxed) <= 1024,
+        "{}",
+        counted.load(Ordering::Relaxed)
+    );
     let after: Vec<SystemTime> = (0..2000).map(|n| read(&a.join(format!("d{}/f{n}", n % 20)))).collect();
     assert_eq!(before, after, "a file was read");
 }
@@ -286,7 +337,17 @@ fn what_is_ignored_stays_where_it_is() {
     put(&a, "sub/cache", "not ignored: another place");
     put(&a, ".DS_Store", "litter");
     put(&world.share(), "server.tmp", "ignored there");
-    carried_but(&mut world, &["x.tmp", "cache", "cache/deep", "cache/deep/file", ".DS_Store", "server.tmp"]);
+    carried_but(
+        &mut world,
+        &[
+            "x.tmp",
+            "cache",
+            "cache/deep",
+            "cache/deep/file",
+            ".DS_Store",
+            "server.tmp",
+        ],
+    );
     let found: Vec<String> = texts(&world.folder("b")).into_keys().collect();
     assert_eq!(found, [".synclineignore", "kept", "sub/cache"]);
     // A file that was synced and becomes ignored is deleted nowhere.

@@ -38,7 +38,10 @@ fn edits_of_two_devices_are_both_kept() {
     let told = conflicts(&run);
     let copy = copies(&world.share())[0].clone();
     assert_eq!(told, [("d/report.docx".to_owned(), Some(copy.clone()))]);
-    assert!(copy.starts_with("d/report.sync-conflict-20") && copy.ends_with(".docx"), "{copy}");
+    assert!(
+        copy.starts_with("d/report.sync-conflict-20") && copy.ends_with(".docx"),
+        "{copy}"
+    );
     let run = world.sync("a");
     assert_eq!(conflicts(&run), [], "it is no conflict of a");
     world.assert_same(&["a", "b"]);
@@ -73,7 +76,10 @@ fn the_same_content_is_no_conflict() {
         put(&world.folder(name), "new", "the same");
         put(&world.folder(name), "old", "changed alike");
     }
-    let old = fs::File::options().write(true).open(world.folder("b").join("new")).unwrap();
+    let old = fs::File::options()
+        .write(true)
+        .open(world.folder("b").join("new"))
+        .unwrap();
     old.set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap();
     world.sync_all(&["a"]);
     let run = world.sync("b");
@@ -219,7 +225,11 @@ fn an_edit_on_the_server_while_an_upload_runs_is_kept() {
         world.assert_same(&["a", "b"]);
         for text in ["new of a", "edit on the server"] {
             let is_there = texts(&share).values().any(|found| found == text);
-            assert!(is_there || is_kept(&share, text), "moment {moment}: {text} is lost: {:?}", texts(&share));
+            assert!(
+                is_there || is_kept(&share, text),
+                "moment {moment}: {text} is lost: {:?}",
+                texts(&share)
+            );
         }
     }
 }
@@ -236,7 +246,9 @@ fn two_devices_sync_at_the_same_time() {
     let mut other = world.sync_client("b", options());
     let client = world.sync_client("a", options());
     let mut told = Vec::new();
-    let run = world.drive(client, |_, _| told.extend(other.poll(Some(std::time::Duration::ZERO)).unwrap()));
+    let run = world.drive(client, |_, _| {
+        told.extend(other.poll(Some(std::time::Duration::ZERO)).unwrap())
+    });
     run.assert_clean();
     if !told.iter().any(|event| matches!(event, ClientEvent::Finished(_))) {
         world.drive(other, |_, _| {}).assert_clean();
@@ -244,7 +256,10 @@ fn two_devices_sync_at_the_same_time() {
     world.sync_all(&["a", "b", "a", "b"]);
     world.assert_same(&["a", "b"]);
     let found = texts(&world.share());
-    assert_eq!((found["a"].as_str(), found["b"].as_str()), ("edited by a", "edited by b"));
+    assert_eq!(
+        (found["a"].as_str(), found["b"].as_str()),
+        ("edited by a", "edited by b")
+    );
     let both: Vec<&String> = found.values().filter(|text| text.ends_with("edited both")).collect();
     assert_eq!(both.len(), 2, "{found:?}");
     assert_eq!(copies(&world.share()).len(), 1);

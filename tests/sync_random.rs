@@ -40,5 +40,8 @@ fn random_folders_converge_and_lose_nothing() {
             failed.push(seed);
         }
     }
-    assert!(failed.is_empty(), "seeds that failed (SYNCLINE_SEED=n plays one): {failed:?}");
+    assert!(
+        failed.is_empty(),
+        "seeds that failed (SYNCLINE_SEED=n plays one): {failed:?}"
+    );
 }

@@ -238,7 +238,9 @@ impl Sequencer {
         }
         self.hashes.add(&place.root, &place.deltas, &mut self.fresh);
         if self.hashes.is_empty() {
-            return self.write(place, shared).unwrap_or_else(|error| self.break_off(place, &error));
+            return self
+                .write(place, shared)
+                .unwrap_or_else(|error| self.break_off(place, &error));
         }
         let ticket = self.ticket();
         let is_taken = self.hashes.submit(shared, ticket);

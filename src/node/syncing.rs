@@ -17,9 +17,9 @@ mod folder;
 mod pending;
 mod planning;
 
+pub(super) use driving::SYNC_RETRY_TIMER;
 pub(crate) use folder::Folder;
 pub use folder::{FolderError, linked};
-pub(super) use driving::SYNC_RETRY_TIMER;
 
 use super::commit::Done;
 use super::content::{Hashed, Hashing};

@@ -90,7 +90,11 @@ impl World {
 
     /// Polls until `done`; every client that ends before that is a failure.
     #[track_caller]
-    pub fn poll_until(&mut self, clients: &mut [&mut Client], mut done: impl FnMut(&World) -> bool) -> Vec<ClientEvent> {
+    pub fn poll_until(
+        &mut self,
+        clients: &mut [&mut Client],
+        mut done: impl FnMut(&World) -> bool,
+    ) -> Vec<ClientEvent> {
         let limit = Instant::now() + Duration::from_secs(30);
         let mut events = Vec::new();
         while !done(self) {
@@ -153,7 +157,9 @@ pub fn put_noise(root: &Path, path: &str, length: usize, seed: u32) {
 /// Whether the versions of a tree hold a file of that text.
 pub fn is_kept(root: &Path, text: &str) -> bool {
     fn holds(directory: &Path, text: &str) -> bool {
-        let Ok(entries) = fs::read_dir(directory) else { return false };
+        let Ok(entries) = fs::read_dir(directory) else {
+            return false;
+        };
         entries.flatten().any(|entry| {
             let path = entry.path();
             let meta = fs::symlink_metadata(&path).unwrap();
@@ -179,7 +185,9 @@ pub fn counting_relay(server: SocketAddr, cut_after_bytes: u64) -> (SocketAddr, 
     std::thread::spawn(move || {
         for client in listener.incoming() {
             let Ok(client) = client else { return };
-            let Ok(server) = TcpStream::connect(server) else { continue };
+            let Ok(server) = TcpStream::connect(server) else {
+                continue;
+            };
             let (client, server) = (Arc::new(client), Arc::new(server));
             let left = Arc::new(AtomicU64::new(cut_after_bytes));
             for (from, to) in [(&client, &server), (&server, &client)] {

@@ -34,7 +34,9 @@ pub(crate) fn paths(root: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut waiting = vec![root.to_path_buf()];
     while let Some(directory) = waiting.pop() {
-        let Ok(entries) = fs::read_dir(&directory) else { continue };
+        let Ok(entries) = fs::read_dir(&directory) else {
+            continue;
+        };
         let mut entries: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
         entries.sort();
         for path in entries {
@@ -54,7 +56,11 @@ pub(crate) fn paths(root: &Path) -> Vec<PathBuf> {
 /// Contents of all files beneath `root`, what is inside `.syncline` excepted.
 pub(crate) fn contents(root: &Path) -> BTreeSet<Vec<u8>> {
     let is_file = |path: &PathBuf| fs::symlink_metadata(path).is_ok_and(|meta| meta.is_file());
-    paths(root).iter().filter(|path| is_file(path)).flat_map(fs::read).collect()
+    paths(root)
+        .iter()
+        .filter(|path| is_file(path))
+        .flat_map(fs::read)
+        .collect()
 }
 
 fn name(rng: &mut Rng, directory: &Path) -> PathBuf {
@@ -63,7 +69,10 @@ fn name(rng: &mut Rng, directory: &Path) -> PathBuf {
 
 fn directory(rng: &mut Rng, root: &Path) -> PathBuf {
     let found = paths(root);
-    let mut all: Vec<PathBuf> = found.into_iter().filter(|path| path.is_dir() && !path.is_symlink()).collect();
+    let mut all: Vec<PathBuf> = found
+        .into_iter()
+        .filter(|path| path.is_dir() && !path.is_symlink())
+        .collect();
     all.retain(|path| path.components().count() < root.components().count() + 3);
     all.push(root.to_path_buf());
     all[rng.index(all.len())].clone()
@@ -79,7 +88,9 @@ pub(crate) fn edit(root: &Path, rng: &mut Rng, fresh: &mut Fresh) -> String {
             let path = name(rng, &at);
             let is_new = fs::symlink_metadata(&path).is_err();
             let content = fresh.content(rng);
-            is_new.then(|| fs::write(&path, content)).map(|done| (format!("new {path:?}"), done))
+            is_new
+                .then(|| fs::write(&path, content))
+                .map(|done| (format!("new {path:?}"), done))
         }
         (4..=6, Some(path)) if path.is_file() && !path.is_symlink() => {
             let content = fresh.content(rng);
@@ -110,10 +121,17 @@ pub(crate) fn edit(root: &Path, rng: &mut Rng, fresh: &mut Fresh) -> String {
         (12, _) => {
             let path = name(rng, &at);
             let target = format!("target {}", rng.below(5));
-            Some((format!("link {path:?} {target}"), std::os::unix::fs::symlink(target, &path)))
+            Some((
+                format!("link {path:?} {target}"),
+                std::os::unix::fs::symlink(target, &path),
+            ))
         }
         (13, Some(path)) if !path.is_symlink() => {
-            let mode = if path.is_dir() { rng.pick(&[0o755, 0o700]) } else { rng.pick(&[0o644, 0o600, 0o755]) };
+            let mode = if path.is_dir() {
+                rng.pick(&[0o755, 0o700])
+            } else {
+                rng.pick(&[0o644, 0o600, 0o755])
+            };
             let done = fs::set_permissions(&path, fs::Permissions::from_mode(mode));
             Some((format!("mode {mode:o} of {path:?}"), done))
         }

@@ -34,7 +34,11 @@ impl Syncing {
             self.check_present()?;
         }
         let cases = self.cases()?;
-        self.to_hash = cases.iter().filter(|(_, case)| may_be_touched(case)).map(|(path, _)| path.clone()).collect();
+        self.to_hash = cases
+            .iter()
+            .filter(|(_, case)| may_be_touched(case))
+            .map(|(path, _)| path.clone())
+            .collect();
         if !self.to_hash.is_empty() {
             self.stage = Stage::Hashing;
             return Ok(Activity::More);

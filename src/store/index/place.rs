@@ -63,8 +63,8 @@ impl Place {
 
     /// Whether there is a file under the name.
     pub(super) fn has_file(&self) -> bool {
-        let found = enter_private(self.root.as_fd())
-            .and_then(|directory| statat(&directory, INDEX, AtFlags::SYMLINK_NOFOLLOW));
+        let found =
+            enter_private(self.root.as_fd()).and_then(|directory| statat(&directory, INDEX, AtFlags::SYMLINK_NOFOLLOW));
         found.is_ok()
     }
 
