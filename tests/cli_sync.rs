@@ -123,9 +123,9 @@ fn the_first_run_says_who_what_and_what_next() {
     assert_eq!((run.expect(0).out.as_str(), run.err.as_str()), ("", ""));
 }
 
-// Protects both versions of a file, and whoever has to choose: the code, the objects, every way out.
+// Protects both versions of a file, and whoever has to choose: the code, the objects, the list.
 #[test]
-fn a_conflict_is_told_listed_and_settled() {
+fn a_conflict_is_told_and_listed() {
     let sandbox = Sandbox::new();
     let served = synced(&sandbox);
     // What a transfer brings, the share knows at once.
@@ -162,10 +162,20 @@ fn a_conflict_is_told_listed_and_settled() {
         (&object["path"], &object["of"], &object["size"]),
         (&copy.clone().into(), &"a".into(), &5.into())
     );
+}
+
+// Protects what gives way in a decision: each way out keeps it, and what is not meant is left alone.
+#[test]
+fn a_conflict_is_settled_in_each_way() {
+    let sandbox = Sandbox::new();
+    drop(synced(&sandbox));
+    let copy = "a.sync-conflict-20261120-214731-laptop";
+    sandbox.file("here/a", b"theirs");
+    fs::write(sandbox.path("here").join(copy), "mine!").unwrap();
 
     sandbox.run(&["conflicts", "--keep", "mine", "here/a"]).expect(0);
     assert_eq!(fs::read(sandbox.path("here/a")).unwrap(), b"mine!");
-    assert!(!sandbox.path("here").join(&copy).exists());
+    assert!(!sandbox.path("here").join(copy).exists());
     let run = sandbox.run(&["conflicts", "here"]);
     assert!(run.expect(0).err.contains("no conflict copies"), "{}", run.err);
     sandbox.run(&["restore", "here/a"]).expect(0);
@@ -175,9 +185,9 @@ fn a_conflict_is_told_listed_and_settled() {
             .starts_with("theirs")
     );
 
-    fs::write(sandbox.path("here").join(&copy), "again").unwrap();
+    fs::write(sandbox.path("here").join(copy), "again").unwrap();
     sandbox.run(&["conflicts", "--keep", "theirs", "here/a"]).expect(0);
-    assert!(!sandbox.path("here").join(&copy).exists());
+    assert!(!sandbox.path("here").join(copy).exists());
     for tag in ["one", "two"] {
         let second = format!("here/a.sync-conflict-20261120-214731-{tag}");
         sandbox.file(&second, b"second");
