@@ -174,10 +174,15 @@ impl<'a> SyncReport<'a> {
         console.failure(&line, &Value::Object(object));
     }
 
+    /// Whether something was carried over since it was in sync last.
+    pub(crate) fn is_news(&self, entries: u64) -> bool {
+        self.items > 0 || self.in_sync != Some(entries)
+    }
+
     fn in_sync(&mut self, entries: u64, revision: u64) {
         let console = self.console;
         console.clear();
-        let is_news = self.items > 0 || self.in_sync != Some(entries);
+        let is_news = self.is_news(entries);
         self.in_sync = Some(entries);
         self.seen = None;
         if !is_news {
