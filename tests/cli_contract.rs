@@ -339,7 +339,20 @@ fn no_arguments_and_help_are_friendly() {
     let none: [&str; 0] = [];
     assert!(sandbox.run(&none).expect(0).out.contains("syncline serve ~/Share"));
     for command in [
-        "serve", "push", "pull", "invite", "devices", "revoke", "status", "id", "doctor", "demo", "delta", "journal",
+        "serve",
+        "push",
+        "pull",
+        "invite",
+        "devices",
+        "revoke",
+        "status",
+        "id",
+        "doctor",
+        "demo",
+        "delta",
+        "journal",
+        "conflicts",
+        "ls",
     ] {
         assert!(!sandbox.run(&[command, "--help"]).expect(0).out.is_empty());
     }

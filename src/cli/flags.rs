@@ -124,8 +124,9 @@ Syncline moves and syncs files between machines.
 Serve a folder, and get a link to hand out:
     syncline serve ~/Share
 
-Fetch everything from it on another machine, or send something to it:
-    syncline pull 'LINK' ~/Share
+Keep a folder the same as it on another machine, or just fetch from it or send to it:
+    syncline sync ~/Share 'LINK'
+    syncline pull 'LINK' ~/Copy
     syncline push ~/Pictures 'LINK'
 
 See it all at work on this machine first:
@@ -136,7 +137,9 @@ See it all at work on this machine first:
 const LONG_HELP: &str = "\
 Examples:
   syncline serve ~/Share                      serve a folder; prints a link that works once
-  syncline pull 'syncline://…' ~/Share        fetch it, on another machine
+  syncline sync ~/Share 'syncline://…'        keep a folder of another machine the same as it
+  syncline sync ~/Share --watch               the folder remembers; carry on as changes are made
+  syncline pull 'syncline://…' ~/Copy         fetch it once
   syncline push ~/Pictures 'syncline://…'     send something to it
   syncline demo                               see it all at work on this machine
 
@@ -144,9 +147,9 @@ Every flag can also be set as an environment variable (--bwlimit as SYNCLINE_BWL
 $XDG_CONFIG_HOME/syncline/config.toml (bwlimit = \"5M\"). A flag beats a variable, a variable beats
 the file.
 
-Exit codes: 0 done, 1 error, 2 usage or config, 3 some items failed, 5 temporary (try again),
-6 authentication refused, 7 safety stop, 8 limit reached, 9 nothing to do, 10 target missing,
-11 locked, 130/143 interrupted (state is saved).";
+Exit codes: 0 done, 1 error, 2 usage or config, 3 some items failed, 4 conflicts await a decision,
+5 temporary (try again), 6 authentication refused, 7 safety stop, 8 limit reached, 9 nothing to do,
+10 target missing, 11 locked, 130/143 interrupted (state is saved).";
 
 /// The command tree with the environment and the config file attached.
 pub(crate) fn command(settings: &Settings) -> Command {

@@ -109,7 +109,7 @@ pub(crate) fn diff(session: &Session, flags: &DiffFlags) -> Result<Ending, Compl
             }
             LocalChange::Removed(_) => summary.deleted += 1,
             LocalChange::Added(_) | LocalChange::Changed(_) | LocalChange::Touched(_) | LocalChange::Moved(..) => {
-                summary.files += 1
+                summary.files += 1;
             }
         }
         console.data(&change_text(&change));

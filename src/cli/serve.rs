@@ -164,7 +164,11 @@ fn options(session: &Session, flags: &Flags) -> Result<ServerOptions, Complaint>
         Some(Open::Read) => Rights::READ,
         Some(Open::Write) => Rights::READ_WRITE,
     };
-    let shares = shares(&flags.folders, flags.name.as_deref())?
+    let shares = shares(&flags.folders, flags.name.as_deref())?;
+    for (_, path) in &shares {
+        check_unlinked(path)?;
+    }
+    let shares = shares
         .into_iter()
         .map(|(name, path)| ShareOptions { name, path, open })
         .collect();
@@ -232,6 +236,30 @@ fn metrics(flags: &Flags) -> Result<Option<SocketAddr>, Complaint> {
         ));
     }
     Ok(Some(address))
+}
+
+/// Refuses a folder that is synced with a share: its `.syncline` holds what was agreed there, which would be taken for
+/// the index of a share.
+#[cfg(feature = "sync")]
+fn check_unlinked(path: &Path) -> Result<(), Complaint> {
+    let Ok(link) = syncline::node::linked(path) else {
+        return Ok(());
+    };
+    let what = format!(
+        "{} is synced with {}/{}, so it cannot be served",
+        show(path.as_os_str()),
+        link.authority(),
+        link.share
+    );
+    Err(Complaint::usage(
+        what,
+        "have other devices sync with that share, too, or have this folder forget it first: syncline unlink DIR",
+    ))
+}
+
+#[cfg(not(feature = "sync"))]
+fn check_unlinked(_: &Path) -> Result<(), Complaint> {
+    Ok(())
 }
 
 /// Names and folders of the shares, as written; the server checks that they exist and differ.

@@ -57,6 +57,9 @@ pub(crate) struct Flags {
     /// When a file counts as synced: barrier is when it is safely on disk, none leaves that to the system
     #[arg(long, value_name = "WHEN", default_value = "barrier")]
     durability: DurabilityFlag,
+    // A habit, or set for push and pull by a variable: then nothing may be changed here either.
+    #[arg(short = 'n', long, hide = true)]
+    dry_run: bool,
     #[command(flatten)]
     network: NetworkFlags,
 }
@@ -94,6 +97,7 @@ pub(crate) fn run(session: &Session, flags: &Flags) -> Result<Ending, Complaint>
         Some(text) => Some(parse(text)?),
         None => None,
     };
+    check_dry_run(flags)?;
     check_place(flags)?;
     let known = match &link {
         Some(link) => link.clone(),
@@ -249,7 +253,7 @@ impl Sync<'_> {
                         });
                     }
                     ClientEvent::InSync { entries, .. } if self.parties.watch => {
-                        if report.in_sync != Some(entries) {
+                        if report.is_news(entries) {
                             self.note(0, Some(entries));
                         }
                         report.handle(event, Instant::now());
@@ -345,6 +349,18 @@ fn exit_of(ending: &Result<Ending, Complaint>) -> Exit {
         Ok(ending) => ending.exit,
         Err(complaint) => complaint.exit,
     }
+}
+
+/// There is no dry run yet: it is refused, and not taken for a run.
+fn check_dry_run(flags: &Flags) -> Result<(), Complaint> {
+    if !flags.dry_run {
+        return Ok(());
+    }
+    let folder = quoted(&plain(&flags.dir.to_string_lossy()));
+    Err(Complaint::usage(
+        "sync has no --dry-run yet, so nothing was done",
+        format!("`syncline diff {folder}` shows what was changed here, without asking the share"),
+    ))
 }
 
 /// Refuses a folder that is in another one which is synced or served: the same files would go two ways.

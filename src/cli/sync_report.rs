@@ -53,8 +53,8 @@ pub(crate) struct SyncReport<'a> {
     conflicts: u64,
     /// Entries that are the same on both sides, once they are.
     pub(crate) in_sync: Option<u64>,
-    /// Nothing was on its way when it was in sync last; `None` before that.
-    still: Option<(u64, u64)>,
+    /// Files and bytes that were done when it said so last, since it was in sync.
+    seen: Option<(u64, u64)>,
 }
 
 /// More lines than this are a wall, not a report.
@@ -76,7 +76,7 @@ impl<'a> SyncReport<'a> {
             warned: BTreeMap::new(),
             conflicts: 0,
             in_sync: None,
-            still: None,
+            seen: None,
         }
     }
 
@@ -108,13 +108,12 @@ impl<'a> SyncReport<'a> {
                 let name = path.to_string();
                 self.failed.remove(&name);
                 self.first.get_or_insert(name);
-                self.still = None;
                 if console.verbosity() >= Verbosity::Items {
                     console.data(&report::item_text(&path, action, size, figures, Run::Real));
                 }
                 console.object(&report::item_object(&path, action, size, figures));
             }
-            ClientEvent::Failed { path, code, warning } => self.failed(path, code, warning),
+            ClientEvent::Failed { path, code, warning } => self.failed(&path, code, warning),
             ClientEvent::Conflict { path, copy } => self.conflict(&path, copy.as_ref()),
             ClientEvent::InSync { entries, revision } => self.in_sync(entries, revision.0),
             ClientEvent::Progress(progress) => self.progress(&progress, now),
@@ -150,10 +149,10 @@ impl<'a> SyncReport<'a> {
         }));
     }
 
-    fn failed(&mut self, path: String, code: ItemCode, warning: bool) {
+    fn failed(&mut self, path: &str, code: ItemCode, warning: bool) {
         let list = if warning { &mut self.warned } else { &mut self.failed };
-        if list.insert(path.clone(), code) != Some(code) {
-            self.console.object(&report::failure_object(&path, code, warning));
+        if list.insert(path.to_owned(), code) != Some(code) {
+            self.console.object(&report::failure_object(path, code, warning));
         }
     }
 
@@ -175,11 +174,17 @@ impl<'a> SyncReport<'a> {
         console.failure(&line, &Value::Object(object));
     }
 
+    /// Whether something was carried over since it was in sync last.
+    pub(crate) fn is_news(&self, entries: u64) -> bool {
+        self.items > 0 || self.in_sync != Some(entries)
+    }
+
     fn in_sync(&mut self, entries: u64, revision: u64) {
         let console = self.console;
         console.clear();
-        let is_news = self.items > 0 || self.in_sync != Some(entries);
+        let is_news = self.is_news(entries);
         self.in_sync = Some(entries);
+        self.seen = None;
         if !is_news {
             return;
         }
@@ -206,14 +211,19 @@ impl<'a> SyncReport<'a> {
     }
 
     fn progress(&mut self, progress: &Progress, now: Instant) {
+        let console = self.console;
         let state = (progress.files_done, progress.bytes_done);
+        let before = self.seen.replace(state);
         // A connection that rests goes on telling where it stands.
-        let rests = self.in_sync.is_some() && *self.still.get_or_insert(state) == state;
-        if rests || progress.files_found == 0 {
+        if self.in_sync.is_some() && before.is_none_or(|before| before == state) {
             return;
         }
-        self.still = None;
-        self.display.handle(self.console, progress, now);
+        if progress.files_found > 0 {
+            self.display.handle(console, progress, now);
+        } else if console.can_redraw() {
+            let Parties { folder, share, .. } = &self.parties;
+            console.draw([&format!("comparing {folder} with {share}…"), ""]);
+        }
     }
 
     /// Says how it ended.
@@ -239,7 +249,7 @@ impl<'a> SyncReport<'a> {
                     summary,
                 })
             }
-            Err(error) => Err(self.complaint(error, summary)),
+            Err(error) => Err(self.complaint(&error, summary)),
         }
     }
 
@@ -287,10 +297,10 @@ impl<'a> SyncReport<'a> {
         parts.join(" · ")
     }
 
-    fn complaint(&self, error: JobError, summary: Summary) -> Complaint {
+    fn complaint(&self, error: &JobError, summary: Summary) -> Complaint {
         let complaint = Complaint::from(error.clone());
         let folder = &self.parties.folder;
-        let (what, advice) = match &error {
+        let (what, advice) = match error {
             JobError::MassDelete { deletions, existing } => (
                 format!(
                     "nothing was done: {} of {} would be deleted",
@@ -478,7 +488,7 @@ mod tests {
         let copy = Some(path.clone());
         report.handle(ClientEvent::Conflict { path, copy }, Instant::now());
         for _ in 0..2 {
-            report.failed("b".to_owned(), ItemCode::Permission, false);
+            report.failed("b", ItemCode::Permission, false);
         }
         report.handle(in_sync(1), Instant::now());
         report.finish(ended(Ok(()))).unwrap();
@@ -500,6 +510,24 @@ mod tests {
             ]
         );
         assert_eq!(err.text(), "");
+    }
+
+    // Protects from advice that does not fit: a server without sync is no matter of flags.
+    #[test]
+    fn a_server_without_sync_is_a_sentence_and_what_to_do() {
+        let (console, ..) = capture::console(Format::Text, Verbosity::Normal);
+        let mut report = SyncReport::new(&console, parties(false), Instant::now());
+        let error = JobError::Unsupported {
+            what: "to keep folders in sync",
+        };
+        let complaint = report.finish(ended(Err(error))).unwrap_err();
+        assert_eq!(complaint.exit.code(), 1);
+        assert!(complaint.what.contains("to keep folders in sync"), "{}", complaint.what);
+        assert!(
+            complaint.advice.contains("update syncline on the server"),
+            "{}",
+            complaint.advice
+        );
     }
 
     #[test]

@@ -21,9 +21,9 @@ Examples:
   syncline versions ~/Share               those of all files
 
 The first column is what `syncline restore PATH --version ID` takes. A share keeps what pushes replace,
-delete or change in place; `syncline serve --keep-versions` says for how long.")]
+delete or change in place, and a synced folder what a sync does; `syncline serve --keep-versions` says for how long.")]
 pub(crate) struct Flags {
-    /// A file or directory of a share on this machine
+    /// A file or directory of a share, or of a synced folder, on this machine
     #[arg(value_name = "PATH", default_value = ".")]
     path: PathBuf,
 }
@@ -154,7 +154,7 @@ impl From<HistoryError> for Complaint {
         let (exit, advice) = match &error {
             HistoryError::NoShare(_) => (
                 Exit::TargetMissing,
-                "name a path in a folder that `syncline serve` has served on this machine",
+                "name a path in a folder that was served or synced on this machine",
             ),
             HistoryError::Path { .. } => (Exit::Usage, "name a file or directory of the share"),
             HistoryError::NoVersion(_) => (

@@ -104,10 +104,13 @@ impl Ready {
         });
         let plain_flag = if self.device.is_none() { " --plain" } else { "" };
         for (name, _, link) in &self.shares {
-            lines.push(format!(
-                "    syncline pull{plain_flag} '{link}' {}",
-                quote(name.as_str())
-            ));
+            let folder = quote(name.as_str());
+            // Who may only read can keep a copy up to date, but that is not what most want.
+            lines.push(match open {
+                Some(Open::Read) => format!("    syncline pull{plain_flag} '{link}' {folder}"),
+                _ if cfg!(feature = "sync") => format!("    syncline sync{plain_flag} {folder} '{link}'"),
+                _ => format!("    syncline pull{plain_flag} '{link}' {folder}"),
+            });
         }
         lines
     }
@@ -146,11 +149,12 @@ mod tests {
             "Serving /srv/My Share as \"My Share\" on 0.0.0.0:7171      device NAS (AAAA-AAAA)"
         );
         assert_eq!(lines[1], "On another machine, once, within 10 minutes:");
-        assert_eq!(
-            lines[2],
-            "    syncline pull 'syncline://192.0.2.7:7171/My%20Share' './My Share'"
-        );
-        let lines = ready(None).lines(Some(Open::Write));
+        let both = "'./My Share' 'syncline://192.0.2.7:7171/My%20Share'";
+        if cfg!(feature = "sync") {
+            assert_eq!(lines[2], format!("    syncline sync {both}"));
+        }
+        // Who may only read is not told to change anything.
+        let lines = ready(None).lines(Some(Open::Read));
         assert!(
             lines[0].ends_with("without TLS") && lines[2].contains("pull --plain "),
             "{lines:?}"
