@@ -247,7 +247,7 @@ fn two_devices_sync_at_the_same_time() {
     let client = world.sync_client("a", options());
     let mut told = Vec::new();
     let run = world.drive(client, |_, _| {
-        told.extend(other.poll(Some(std::time::Duration::ZERO)).unwrap())
+        told.extend(other.poll(Some(std::time::Duration::ZERO)).unwrap());
     });
     run.assert_clean();
     if !told.iter().any(|event| matches!(event, ClientEvent::Finished(_))) {
