@@ -128,6 +128,22 @@ fn entries_change_their_kinds() {
     assert!(is_kept(&world.share(), "in it") && is_kept(&world.folder("b"), "deep"));
 }
 
+// A directory that was removed and made again here is as good as the one that was agreed on: it gives way.
+#[test]
+fn a_directory_that_was_made_anew_gives_way() {
+    let mut world = pair(&[("x", "1")]);
+    let (a, b) = (world.folder("a"), world.folder("b"));
+    fs::create_dir(a.join("d")).unwrap();
+    carried(&mut world);
+    fs::create_dir(b.join("other")).unwrap();
+    fs::rename(b.join("d"), world.path("aside")).unwrap();
+    fs::rename(b.join("other"), b.join("d")).unwrap();
+    fs::remove_dir(a.join("d")).unwrap();
+    put(&a, "d", "a file now");
+    carried(&mut world);
+    assert_eq!(texts(&b)["d"], "a file now");
+}
+
 // Mode and time alone travel, and no content for them.
 #[test]
 fn a_mode_and_a_time_travel_alone() {

@@ -100,6 +100,8 @@ pub(crate) struct Hint {
     /// The file that was published, and what it contains.
     content: Option<(Identity, ContentId)>,
     author: Option<DeviceId>,
+    /// It is of a commit, and not of a doubt.
+    is_commit: bool,
 }
 
 /// What the index says of a path, for somebody who wants to change it.
@@ -152,8 +154,19 @@ impl Sequencer {
     /// `path` may have changed: a commit of `author` gave it a new state. `content` is what the file of that
     /// identity contains.
     pub(crate) fn note(&mut self, path: &RelPath, content: Option<(Identity, ContentId)>, author: Option<DeviceId>) {
+        let is_commit = true;
+        let hint = Hint {
+            content,
+            author,
+            is_commit,
+        };
+        self.hints.insert(path.clone(), hint);
+        self.doubt(path);
+    }
+
+    /// `path` may be something else than the index says.
+    fn doubt(&mut self, path: &RelPath) {
         self.asked += 1;
-        self.hints.insert(path.clone(), Hint { content, author });
         self.looks.path(path);
     }
 
@@ -264,6 +277,9 @@ impl Sequencer {
             // Once its content is known, a file may turn out to be what it was.
             one.compare(self.snapshot.get(&one.path)?.as_ref());
         }
+        if !self.looks.is_amid() {
+            self.confirm(place, &mut fresh)?;
+        }
         let mut revision = self.index.revision();
         let mut batch = Batch::new();
         let at = now();
@@ -308,6 +324,24 @@ impl Sequencer {
             return Ok(true);
         }
         Ok(false)
+    }
+
+    /// Who committed something hears of it, also when somebody undid it before it was looked at: each commit gets
+    /// a revision, of what stands there now.
+    fn confirm(&mut self, place: &Place, fresh: &mut Vec<Fresh>) -> Result<(), IndexError> {
+        let mut hints = std::mem::take(&mut self.round_hints);
+        for one in fresh.iter_mut() {
+            one.is_new |= hints.remove(&one.path).is_some_and(|hint| hint.is_commit);
+        }
+        for (path, hint) in hints.into_iter().filter(|(_, hint)| hint.is_commit) {
+            let record = self.snapshot.get(&path)?;
+            // What takes no part is there without a record.
+            if record.is_none() && !matches!(place.root.probe(&path), Ok(None)) {
+                continue;
+            }
+            fresh.push(Fresh::confirmed(path, record, hint.author));
+        }
+        Ok(())
     }
 
     /// A job ended; whether it was one of this share's.
@@ -376,7 +410,7 @@ impl Sequencer {
             _ => false,
         };
         if !is_it {
-            self.note(path, None, None);
+            self.doubt(path);
             return None;
         }
         Some(record.and_then(|record| record.state).and_then(|state| state.root))

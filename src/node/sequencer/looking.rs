@@ -25,6 +25,21 @@ pub(super) struct Fresh {
 }
 
 impl Fresh {
+    /// What stands at a path that somebody committed something at, as the index knows it.
+    pub(super) fn confirmed(path: RelPath, record: Option<Record>, author: Option<DeviceId>) -> Fresh {
+        let (state, identity) = record.map_or((None, None), |record| (record.state, record.identity));
+        Fresh {
+            path,
+            state,
+            identity,
+            author,
+            is_new: true,
+            revision: Revision::NONE,
+            is_unread: false,
+            is_put_off: false,
+        }
+    }
+
     /// Compares it with the record that the path has: the same content under another inode is no change.
     pub(super) fn compare(&mut self, record: Option<&Record>) {
         let old = record.and_then(|record| record.state.as_ref());

@@ -259,9 +259,8 @@ impl Syncing {
         let found = found_at(&self.place.root, path).map_err(|error| code_of(&error))?;
         match (wanted, found) {
             (None, None) => Ok(None),
-            (Some((was, true)), Some((entry, now))) if entry.kind == Kind::Directory && was.same_inode(&now) => {
-                Ok(Some(now))
-            }
+            // One directory is like another: what is in it was looked at by itself, and only an empty one goes.
+            (Some((_, true)), Some((entry, now))) if entry.kind == Kind::Directory => Ok(Some(now)),
             (Some((was, false)), Some((entry, now))) if entry.kind != Kind::Directory && was.same_content(&now) => {
                 Ok(Some(was))
             }
