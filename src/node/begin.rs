@@ -108,7 +108,11 @@ pub(super) fn send(
     let mut kind = TargetKind::Directory;
     let mut top: Option<Meta> = None;
     for PullSource { path, contents_only } in &begin.sources {
-        kind = target_kind(root, path.as_ref())?;
+        kind = match target_kind(root, path.as_ref()) {
+            // The directory above it became something else since the client heard of it.
+            Err(_) if begin.flags.sync => TargetKind::Absent,
+            found => found?,
+        };
         if let (TargetKind::Absent, true, Some(path)) = (kind, begin.sources.len() > 1 || begin.flags.sync, path) {
             missing.push(path.clone());
             continue;
