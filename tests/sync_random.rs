@@ -17,7 +17,7 @@ mod user;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Seeds of a usual run.
-const SEEDS: u64 = 12;
+const SEEDS: u64 = 6;
 
 fn variable(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().expect("a number"))
