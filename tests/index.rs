@@ -6,12 +6,12 @@
 
 mod harness;
 
-use harness::child;
+use harness::child::{self, Killed};
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use syncline::model::{Kind, Meta, RelPath, Revision, State, Timestamp};
 use syncline::store::{Batch, FoundIndex, Index, IndexError, IndexOptions, OpenedIndex, Record, Root};
 
@@ -67,16 +67,6 @@ fn round_of(index: &Index) -> Option<u64> {
     assert_eq!(snapshot.walk(None).unwrap().count() as u64, PATHS);
     assert_eq!(snapshot.mark(snapshot.revision()).unwrap(), Some(round));
     Some(round)
-}
-
-/// A process that does not outlive its test.
-struct Killed(Child);
-
-impl Drop for Killed {
-    fn drop(&mut self) {
-        self.0.kill().unwrap();
-        self.0.wait().unwrap();
-    }
 }
 
 /// Row 46 of the threats: whenever the writer is killed, the batch is there whole or not at all, and one

@@ -265,6 +265,15 @@ fn a_renamed_directory_sends_no_content() {
                 }
             )
         };
+        // Each move is two changes, and each change has one revision.
+        let told = run.events.iter().find_map(|event| match event {
+            ClientEvent::InSync { revision, .. } => Some(revision.0),
+            _ => None,
+        });
+        assert!(
+            told.is_none_or(|revision| revision < 3 * FILES as u64 + 100),
+            "{name}: {told:?}"
+        );
         *moved.get_mut(name).unwrap() += run.events.iter().filter(is_moved).count();
     }
     assert_eq!((moved["a"], moved["b"]), (FILES, FILES));

@@ -5,11 +5,11 @@
 
 mod harness;
 
-use harness::child;
+use harness::child::{self, Killed};
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::process::{Child, Command};
+use std::process::Command;
 use syncline::model::{DeviceId, RelPath, Timestamp};
 use syncline::store::{Incoming, Journal, JournalError, Reached, Root, Subject, TransferId};
 
@@ -97,16 +97,6 @@ fn on_a_full_disk() {
     fs::remove_file(dir.join("filler")).unwrap();
     assert!(begun(&mut journal, 1 << 20).is_some());
     left.iter().for_each(|&id| journal.end(id));
-}
-
-/// A process that does not outlive its test.
-struct Killed(Child);
-
-impl Drop for Killed {
-    fn drop(&mut self) {
-        self.0.kill().unwrap();
-        self.0.wait().unwrap();
-    }
 }
 
 /// Rows 46 and 59: a process that is killed while it writes leaves a journal that the next one can use,

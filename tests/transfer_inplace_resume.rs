@@ -251,9 +251,10 @@ fn what_moved_to_a_staged_file_is_resumed_there() {
         }
         let run = pair.run("client-home");
         let summary = &run.outcome.summary;
-        assert!(summary.resumed_bytes > 18 * MIB, "{cuts:?}: {summary:?}");
         let cut: u64 = cuts.iter().sum();
+        // Each cut may lose so much of what came.
         let again = AGAIN * cuts.len() as u64;
+        assert!(summary.resumed_bytes + again > 27 * MIB, "{cuts:?}: {summary:?}");
         assert!(summary.wire_sent + cut <= 26 * MIB + again, "{cuts:?}: {summary:?}");
         pair.assert_new(false, &format!("{cuts:?}"));
     }

@@ -6,13 +6,16 @@ use super::exit::Exit;
 use super::quantity;
 use super::report;
 use super::session::{Ending, Session};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use serde_json::json;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::{SigId, flag, low_level};
 use std::io;
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Remembers an interrupt of the whole series. A client hears of signals only while it lives, and one that has
 /// finished pays no heed: what comes then would be lost.
@@ -20,6 +23,8 @@ use std::time::Duration;
 pub(crate) struct Interrupts {
     /// The signal that came; 0 for none.
     signal: Arc<AtomicUsize>,
+    /// Readable once one came.
+    came: Option<UnixStream>,
     handlers: Vec<SigId>,
 }
 
@@ -27,12 +32,35 @@ impl Interrupts {
     /// Watches until it is dropped.
     pub(crate) fn watch() -> io::Result<Interrupts> {
         let mut interrupts = Interrupts::default();
+        let (came, comes) = UnixStream::pair()?;
         for (signal, number) in [(SIGINT, 2), (SIGTERM, 15)] {
             debug_assert_eq!(usize::try_from(signal), Ok(number));
             let handler = flag::register_usize(signal, Arc::clone(&interrupts.signal), number)?;
             interrupts.handlers.push(handler);
+            // After the number, so that whoever is woken finds it.
+            interrupts
+                .handlers
+                .push(low_level::pipe::register(signal, comes.try_clone()?)?);
         }
+        interrupts.came = Some(came);
         Ok(interrupts)
+    }
+
+    /// Waits, unless one came or comes: then this is it.
+    pub(crate) fn wait(&self, time: Duration) -> io::Result<Option<i32>> {
+        let until = Instant::now() + time;
+        while self.seen().is_none() {
+            let left = until.saturating_duration_since(Instant::now());
+            let Some(came) = self.came.as_ref().filter(|_| !left.is_zero()) else {
+                break;
+            };
+            let left = Timespec::try_from(left).ok();
+            match poll(&mut [PollFd::new(came, PollFlags::IN)], left.as_ref()) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        Ok(self.seen())
     }
 
     /// The signal that came since the beginning, if one did.

@@ -329,18 +329,10 @@ impl Sync<'_> {
 
 /// Waits, unless a signal came or comes.
 fn wait(time: Duration, interrupts: &Interrupts) -> Result<(), Complaint> {
-    // A signal cuts a sleep of the main thread short only in the system's eyes: sleep goes on, so it is short.
-    const SLICE: Duration = Duration::from_millis(100);
-    let until = Instant::now() + time;
-    loop {
-        if let Some(signal) = interrupts.seen() {
-            return Err(JobError::Interrupted { signal: Some(signal) }.into());
-        }
-        let left = until.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Ok(());
-        }
-        std::thread::sleep(left.min(SLICE));
+    let seen = interrupts.wait(time);
+    match seen.map_err(|error| Complaint::io("wait for signals", &error))? {
+        Some(signal) => Err(JobError::Interrupted { signal: Some(signal) }.into()),
+        None => Ok(()),
     }
 }
 

@@ -277,9 +277,7 @@ impl Sequencer {
             // Once its content is known, a file may turn out to be what it was.
             one.compare(self.snapshot.get(&one.path)?.as_ref());
         }
-        if !self.looks.is_amid() {
-            self.confirm(place, &mut fresh)?;
-        }
+        self.confirm(place, &mut fresh)?;
         let mut revision = self.index.revision();
         let mut batch = Batch::new();
         let at = now();
@@ -329,10 +327,14 @@ impl Sequencer {
     /// Who committed something hears of it, also when somebody undid it before it was looked at: each commit gets
     /// a revision, of what stands there now.
     fn confirm(&mut self, place: &Place, fresh: &mut Vec<Fresh>) -> Result<(), IndexError> {
-        let mut hints = std::mem::take(&mut self.round_hints);
         for one in fresh.iter_mut() {
-            one.is_new |= hints.remove(&one.path).is_some_and(|hint| hint.is_commit);
+            one.is_new |= self.round_hints.remove(&one.path).is_some_and(|hint| hint.is_commit);
         }
+        if self.looks.is_amid() {
+            // The others are looked at in the next part of the round.
+            return Ok(());
+        }
+        let hints = std::mem::take(&mut self.round_hints);
         for (path, hint) in hints.into_iter().filter(|(_, hint)| hint.is_commit) {
             let record = self.snapshot.get(&path)?;
             // What takes no part is there without a record.

@@ -1,6 +1,6 @@
 //! Runs a test's scenario in a process of its own: under a tracer, in a namespace, with other limits.
 
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output};
 
 /// Names the scenario that a child runs.
 const VARIABLE: &str = "SYNCLINE_TEST_CHILD";
@@ -46,4 +46,14 @@ pub fn text(output: &Output) -> String {
     let out = String::from_utf8_lossy(&output.stdout);
     let error = String::from_utf8_lossy(&output.stderr);
     format!("{out}{error}")
+}
+
+/// A process that does not outlive its test.
+pub struct Killed(pub Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
 }
