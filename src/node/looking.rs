@@ -126,6 +126,7 @@ impl Looks {
         keep: Filter<'_>,
         out: &mut Vec<Difference>,
     ) -> Result<bool, IndexError> {
+        root.forget_parents();
         for _ in 0..STEP_ENTRIES {
             let Some(path) = self.now.pop_first() else {
                 break;

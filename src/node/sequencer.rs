@@ -233,13 +233,20 @@ impl Sequencer {
                 &mut found,
             )?,
         };
-        let fresh = found
-            .into_iter()
-            .filter_map(|found| of_difference(found, &self.round_hints));
-        self.fresh.extend(fresh);
+        for difference in found {
+            // What was committed since the round began is seen by it already.
+            if let Some((path, hint)) = difference.path().and_then(|path| self.hints.remove_entry(path)) {
+                self.round_hints.insert(path, hint);
+            }
+            self.fresh.extend(of_difference(difference, &self.round_hints));
+        }
         if more {
             return Ok(true);
         }
+        // What was looked at alone and with the tree that it is in was seen twice: the last look counts.
+        self.fresh.reverse();
+        self.fresh.sort_by(|a, b| a.path.cmp(&b.path));
+        self.fresh.dedup_by(|a, b| a.path == b.path);
         for fresh in &self.fresh {
             self.unsettled.insert(fresh.path.clone());
         }
@@ -341,7 +348,10 @@ impl Sequencer {
             if record.is_none() && !matches!(place.root.probe(&path), Ok(None)) {
                 continue;
             }
-            fresh.push(Fresh::confirmed(path, record, hint.author));
+            let mut confirmed = Fresh::confirmed(path, record, hint.author);
+            // A watch may be quicker than the note: then the very file that was published has its revision.
+            confirmed.is_new = !hint.content.is_some_and(|content| confirmed.is_of(content));
+            fresh.push(confirmed);
         }
         Ok(())
     }

@@ -235,6 +235,7 @@ impl ServerNode {
     /// A job ended; whether it was one of a sequencer.
     pub(super) fn sequenced(&mut self, shared: &mut Shared, ticket: u64) -> bool {
         for share in &self.shares {
+            share.place.take_notices();
             let mut sequencer = share.place.sequencer.borrow_mut();
             let Some(sequencer) = sequencer.as_mut() else { continue };
             if sequencer.completed(&share.place, shared, ticket) {

@@ -8,10 +8,10 @@
 //! Awkward cases: beneath a directory that could not be read whole, and at what could not be examined,
 //! nothing is gone; what the filter leaves out is neither changed nor gone, nor is anything beneath it; a
 //! FIFO in the place of a file is told, and the file is gone. Never opens a file, never writes to the index. Invariant:
-//! `Gone` is told only of what was looked for where it would be, in a listing that was whole.
+//! `Gone` is told only of what is in no listing that was whole, and was not found where it would be either.
 
 use super::error::FileError;
-use super::facts::{FoundKind, Identity};
+use super::facts::{Found, FoundKind, Identity};
 use super::index::{IndexError, Record, Rows, Snapshot, ancestors, behind, is_in, key_into, key_of, path_of};
 use super::root::Root;
 use super::scan::{Filter, Keep, Scan, ScanItem, Shape};
@@ -60,6 +60,17 @@ pub enum Difference {
     Special(RelPath),
     /// Something that could not be examined, or a directory that could not be read.
     Failed(FileError),
+}
+
+impl Difference {
+    /// Where it is; `None` for what failed.
+    pub fn path(&self) -> Option<&RelPath> {
+        match self {
+            Difference::Changed { entry, .. } => Some(&entry.path),
+            Difference::Gone { path, .. } | Difference::Special(path) => Some(path),
+            Difference::Failed(_) => None,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -115,13 +126,15 @@ impl Survey {
         max: usize,
         out: &mut Vec<Difference>,
     ) -> Result<bool, IndexError> {
+        // A directory that the root still holds open may have given way to another.
+        root.forget_parents();
         if matches!(self.phase, Phase::Starting) {
             self.begin(root, &mut *keep, out);
         }
         let mut rows = self.rows(snapshot)?;
         let mut left = max.max(1);
         while left > 0 {
-            match self.work(&mut rows, &mut *keep, out)? {
+            match self.work(root, &mut rows, &mut *keep, out)? {
                 Work::Done => left -= 1,
                 Work::Idle => match &mut self.phase {
                     Phase::Walking(scan) => {
@@ -170,30 +183,18 @@ impl Survey {
             self.phase = Phase::Ended { complete: true };
             return;
         }
-        // A directory that the root still holds open may have given way to another.
-        root.forget_parents();
-        let found = match root.probe(&start) {
-            Err(error) if is_beneath_no_directory(&error) => Ok(None),
-            other => other,
-        };
-        self.phase = match found {
+        self.phase = match look_for(root, &start) {
             Err(error) => {
                 self.failures += 1;
                 out.push(Difference::Failed(error));
                 Phase::Ended { complete: false }
             }
             Ok(None) => Phase::Draining { complete: true },
-            Ok(Some(found)) => {
-                let shape = match found.kind {
-                    FoundKind::Directory => Shape::Directory,
-                    _ => Shape::Other,
-                };
-                match keep(&start, shape) {
-                    Keep::Yes => Phase::Walking(Scan::in_order(Some(start))),
-                    // The filter may think otherwise of what stood here before.
-                    Keep::No => Phase::Draining { complete: true },
-                }
-            }
+            Ok(Some(found)) => match keep(&start, shape_found(found.kind)) {
+                Keep::Yes => Phase::Walking(Scan::in_order(Some(start))),
+                // The filter may think otherwise of what stood here before.
+                Keep::No => Phase::Draining { complete: true },
+            },
         };
     }
 
@@ -211,13 +212,19 @@ impl Survey {
     }
 
     /// Deals with one row or one item.
-    fn work(&mut self, rows: &mut Rows, keep: Filter<'_>, out: &mut Vec<Difference>) -> Result<Work, IndexError> {
+    fn work(
+        &mut self,
+        root: &Root,
+        rows: &mut Rows,
+        keep: Filter<'_>,
+        out: &mut Vec<Difference>,
+    ) -> Result<Work, IndexError> {
         let ended = matches!(self.phase, Phase::Draining { .. });
         let Some(item) = self.items.front() else {
             if !ended || rows.key().is_none() {
                 return Ok(Work::Idle);
             }
-            self.pass(rows, keep, out)?;
+            self.pass(root, rows, keep, out)?;
             return Ok(Work::Done);
         };
         let path = match item {
@@ -227,7 +234,7 @@ impl Survey {
         };
         key_into(path, &mut self.key);
         if rows.key().is_some_and(|row| row < &self.key[..]) {
-            self.pass(rows, keep, out)?;
+            self.pass(root, rows, keep, out)?;
             return Ok(Work::Done);
         }
         match self.items.pop_front().expect("an item was just seen") {
@@ -246,12 +253,27 @@ impl Survey {
     }
 
     /// Deals with a row that has nothing on the disk.
-    fn pass(&mut self, rows: &mut Rows, keep: Filter<'_>, out: &mut Vec<Difference>) -> Result<(), IndexError> {
+    fn pass(
+        &mut self,
+        root: &Root,
+        rows: &mut Rows,
+        keep: Filter<'_>,
+        out: &mut Vec<Difference>,
+    ) -> Result<(), IndexError> {
         let row = rows.key().expect("the caller looked");
         if !self.failed.covers(row) && !self.left_out.covers(row) {
             let (path, record) = rows.record()?.expect("there is a row");
             if record.is_live() && !self.left_out.holds(row, &path, shape_of(&record), keep) {
-                out.push(Difference::Gone { path, record });
+                // The listing may be older than the snapshot, and than a file that has taken another's place.
+                match look_for(root, &path) {
+                    Ok(Some(found)) if is_kept(&path, found.kind, &mut *keep) => {}
+                    // What the filter leaves out now is gone for it.
+                    Ok(_) => out.push(Difference::Gone { path, record }),
+                    Err(error) => {
+                        self.failures += 1;
+                        out.push(Difference::Failed(error));
+                    }
+                }
             }
         }
         self.go_on(rows)
@@ -315,10 +337,30 @@ pub(crate) fn agrees(entry: &Entry, identity: &Identity, record: &Record) -> boo
     }
 }
 
+fn shape_found(kind: FoundKind) -> Shape {
+    match kind {
+        FoundKind::Directory => Shape::Directory,
+        _ => Shape::Other,
+    }
+}
+
+/// Whether what was found takes part.
+fn is_kept(path: &RelPath, kind: FoundKind, keep: Filter<'_>) -> bool {
+    kind != FoundKind::Special && keep(path, shape_found(kind)) == Keep::Yes
+}
+
 fn shape_of(record: &Record) -> Shape {
     match record.state.as_ref().map(|state| &state.kind) {
         Some(Kind::Directory) => Shape::Directory,
         _ => Shape::Other,
+    }
+}
+
+/// What stands at `path`, which may be in something that is no directory.
+fn look_for(root: &Root, path: &RelPath) -> Result<Option<Found>, FileError> {
+    match root.probe(path) {
+        Err(error) if is_beneath_no_directory(&error) => Ok(None),
+        other => other,
     }
 }
 

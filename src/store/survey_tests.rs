@@ -321,6 +321,30 @@ fn in_a_root_that_is_gone_nothing_is_gone() {
 }
 
 /// A directory that took the place of another is looked into, and not the one that was there before.
+// Records that are newer than the listing: a deletion that is told would be one on all devices.
+#[test]
+fn what_came_since_the_listing_is_not_gone() {
+    let folder = Folder::new();
+    (0..5).for_each(|number| write(&folder.path(&format!("a{number}")), "a", 1));
+    let mut survey = Survey::new(None);
+    let mut differences = Vec::new();
+    let mut step = |differences: &mut Vec<Difference>| {
+        let snapshot = folder.index.snapshot().unwrap();
+        survey
+            .step(&folder.root, &snapshot, &mut |_, _| Keep::Yes, 2, differences)
+            .unwrap()
+    };
+    while differences.is_empty() {
+        assert!(step(&mut differences));
+    }
+    (0..5).for_each(|number| write(&folder.path(&format!("b{number}")), "b", 1));
+    folder.agree();
+    fs::remove_file(folder.path("b3")).unwrap();
+    differences.clear();
+    while step(&mut differences) {}
+    assert_eq!(lines(&differences), ["- b3"]);
+}
+
 #[test]
 fn a_start_is_looked_for_where_it_is_now() {
     let folder = Folder::new();

@@ -3,7 +3,7 @@
 //! Opens no file. Invariant: what is no change for a client keeps its revision.
 
 use super::Hint;
-use crate::model::{DeviceId, Kind, RelPath, Revision, State};
+use crate::model::{ContentId, DeviceId, Kind, RelPath, Revision, State};
 use crate::store::{Difference, Identity, Record};
 use std::collections::HashMap;
 
@@ -27,17 +27,25 @@ pub(super) struct Fresh {
 impl Fresh {
     /// What stands at a path that somebody committed something at, as the index knows it.
     pub(super) fn confirmed(path: RelPath, record: Option<Record>, author: Option<DeviceId>) -> Fresh {
-        let (state, identity) = record.map_or((None, None), |record| (record.state, record.identity));
+        let (state, identity, revision) = record.map_or((None, None, Revision::NONE), |record| {
+            (record.state, record.identity, record.revision)
+        });
         Fresh {
             path,
             state,
             identity,
             author,
             is_new: true,
-            revision: Revision::NONE,
+            revision,
             is_unread: false,
             is_put_off: false,
         }
+    }
+
+    /// Whether it is the file of that identity, with that content.
+    pub(super) fn is_of(&self, (identity, id): (Identity, ContentId)) -> bool {
+        let root = self.state.as_ref().and_then(|state| state.root);
+        root == Some(id.root) && self.identity.is_some_and(|found| found.same_content(&identity))
     }
 
     /// Compares it with the record that the path has: the same content under another inode is no change.
