@@ -123,7 +123,8 @@ impl Exit {
             ServerError::Listen { .. } | ServerError::Metrics { .. } | ServerError::State { .. } => Exit::Error,
             ServerError::Share { .. } => Exit::TargetMissing,
             ServerError::Locked { .. } => Exit::Locked,
-            ServerError::NoSuchShare(_)
+            ServerError::NobodyToTellApart
+            | ServerError::NoSuchShare(_)
             | ServerError::DuplicateShare(_)
             | ServerError::SameFolder { .. }
             | ServerError::NoShares => Exit::Usage,

@@ -28,6 +28,7 @@ Examples:
   syncline serve                              this directory, under its own name
   syncline serve ~/Share /srv/films=Films     two shares, the second with a name of its own
   syncline serve --listen 127.0.0.1:0 --json  a free port, for scripts
+  syncline serve --per-device ~/Backups       each device keeps what it pushes in a directory of its own
   syncline serve --open read --yes ~/Public   anyone who can reach this machine may fetch
 
 The first link it prints lets one device in, within ten minutes; `syncline invite` makes more. Stop it
@@ -50,6 +51,14 @@ pub(crate) struct Flags {
     /// Let anyone in who can reach the address, without pairing; write includes read
     #[arg(long, value_name = "RIGHT")]
     open: Option<Open>,
+    /// Give each paired device a place of its own in the share, named after it; it sees nothing else of the share
+    ///
+    /// For one-way clients that must not get into each other's way: each pushes to, fetches from and syncs with its
+    /// own directory, which it takes for the whole share. The directory is made at first use, and stays the device's
+    /// own when that is renamed. What --keep-versions says holds for each of them. Only the machine that serves sees
+    /// the whole share.
+    #[arg(long)]
+    per_device: bool,
     /// Without TLS: nobody can prove who they are, so it needs --open
     #[arg(long)]
     plain: bool,
@@ -176,6 +185,7 @@ fn options(session: &Session, flags: &Flags) -> Result<ServerOptions, Complaint>
     let mut options = ServerOptions {
         listen,
         plain: flags.plain,
+        per_device: flags.per_device,
         durability: flags.durability.into(),
         keep_versions: flags.keep_versions.0,
         bandwidth: bandwidth::of_server(&flags.bwlimit, || Ok(session.home()?.trust().devices()?))?,
@@ -197,6 +207,11 @@ fn milliseconds(time: Duration) -> u64 {
 }
 
 fn check_exposure(flags: &Flags, listen: &[SocketAddr]) -> Result<(), Complaint> {
+    if flags.per_device && flags.open.is_some() {
+        let what = "--per-device tells devices apart by their keys, and with --open anyone may come in without one";
+        let advice = "leave one of them out; `syncline invite` lets a device in without --open";
+        return Err(Complaint::usage(what, advice));
+    }
     if flags.plain && flags.open.is_none() {
         let what = "--plain cannot tell who connects, so nobody could be let in";
         return Err(Complaint::usage(

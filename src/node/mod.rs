@@ -24,6 +24,7 @@ mod conflict_copies;
 mod content;
 pub mod delta_file;
 mod deltas;
+mod device_places;
 mod ending;
 mod events;
 mod examining;

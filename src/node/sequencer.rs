@@ -115,7 +115,7 @@ pub(crate) enum Standing {
 
 impl Sequencer {
     /// Opens the index of a share and begins to look through the folder.
-    pub(crate) fn open(root: &Root, share: usize, now: Tick) -> Result<Sequencer, IndexError> {
+    pub(crate) fn open(root: &Root, share: u64, now: Tick) -> Result<Sequencer, IndexError> {
         let opened = Index::open(root, IndexOptions::default())?;
         if let FoundIndex::Damaged { moved_to, reason } = &opened.found {
             log::error!(
@@ -125,7 +125,7 @@ impl Sequencer {
         }
         let snapshot = opened.index.snapshot()?;
         let mut sequencer = Sequencer {
-            share: share as u64,
+            share,
             index: opened.index,
             snapshot,
             looks: Looks::default(),
@@ -454,6 +454,11 @@ impl Sequencer {
             true => None,
             false => self.observing.descriptor(),
         }
+    }
+
+    /// The loop cannot wait for it.
+    pub(crate) fn go_unwatched(&mut self) {
+        self.observing.go_unwatched();
     }
 
     /// Something changed in the folder. Returns whether there is more to read at once.

@@ -6,6 +6,7 @@ use super::access::{Access, Visitor};
 use super::bandwidth::{BANDWIDTH_TIMER, Rates};
 use super::begin::{filter_of, receive, send, stopping, target_kind};
 use super::commit::COMMIT_TIMER;
+use super::device_places::DevicePlaces;
 use super::events::ServerEvent;
 use super::guest::Web;
 use super::ledger::{Audience, Ledger};
@@ -44,6 +45,10 @@ pub(super) struct Share {
 pub(super) struct ServerNode {
     pub(super) name: String,
     pub(super) shares: Vec<Share>,
+    /// What devices have of their own in them, if they are kept apart.
+    pub(super) device_places: Option<DevicePlaces>,
+    /// Those that nobody uses may be closed.
+    pub(super) closes_unused: bool,
     pub(super) access: Access,
     pub(super) core: Core,
     pub(super) events: Vec<ServerEvent>,
@@ -189,7 +194,8 @@ impl Handler<Peer> for ServerNode {
         self.core.committer.forget(id);
         self.release(shared, id, &peer.session);
         #[cfg(feature = "sync")]
-        self.no_longer_follows(id, &peer.session);
+        self.no_longer_follows(id, &mut peer.session);
+        self.leave_place(&mut peer.session);
         if !peer.session.admitted {
             self.no_longer_unopened(id);
         }
@@ -256,6 +262,7 @@ impl Handler<Peer> for ServerNode {
                 self.stamp = stamp;
                 self.recheck = true;
             }
+            self.closes_unused = self.device_places.is_some();
             return shared.set_timer(REVOKE_TIMER, shared.now() + REVOKE_INTERVAL_MS);
         }
         if let (TIDY_TIMER, Some(tidier)) = (key, &mut self.tidier) {
@@ -288,20 +295,19 @@ fn offered(memory_limit: Option<u64>) -> u64 {
 const COMPRESSING_BYTES_MIN: u64 = 128 << 20;
 
 impl ServerNode {
-    /// A server of `shares`, whose own device is `own`.
+    /// A server of these shares, whose own device is `own`.
     pub(super) fn new(
         options: &ServerOptions,
         home: Home,
         own: Option<DeviceId>,
-        shares: Vec<Share>,
+        (shares, device_places, tidier): (Vec<Share>, Option<DevicePlaces>, Option<Tidier>),
         (rates, web): (Rates, Web),
     ) -> ServerNode {
-        let tidier = options
-            .keep_versions
-            .map(|retention| Tidier::new(retention, shares.iter().map(|share| &share.place)));
         ServerNode {
             name: home.device_name(),
             shares,
+            device_places,
+            closes_unused: false,
             stamp: home.trust().stamp().ok(),
             access: Access::new(home, own),
             core: Core::new(),
@@ -476,13 +482,10 @@ impl ServerNode {
 
     /// The transfer has its turn.
     pub(super) fn begin(&mut self, cx: &mut Context<'_>, session: &mut Session, begin: Begin) -> Result<(), Fault> {
-        let Some(index) = session.share else {
-            return Err(Fault::protocol("a transfer without a share"));
-        };
         if self.draining != Draining::No {
             return Err(stopping());
         }
-        let place = Rc::clone(&self.shares[index].place);
+        let (_, place) = self.place_of(session)?;
         let filter = filter_of(&begin).map_err(|error| Fault::new(CloseCode::Limit, error.to_string()))?;
         session.ledger = Ledger::new(Audience::Nobody);
         session.began = cx.now();
@@ -517,6 +520,9 @@ impl ServerNode {
         self.core.committer.forget(cx.id());
         let id = cx.id();
         self.end_turn(cx, id, false);
+        if !session.follows() {
+            self.leave_place(session);
+        }
         let Some(index) = session.share else { return };
         let (mut summary, failures) = session.ledger.take_figures();
         summary.wire_sent = cx.bytes_sent() + cx.outbound_bytes() as u64 - session.wire_before.0;

@@ -19,6 +19,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 use std::cell::RefCell;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -81,6 +82,23 @@ impl Root {
     pub fn create(path: &Path) -> Result<Root, FileError> {
         std::fs::create_dir_all(path).map_err(|error| FileError::at_path(Operation::MakeDirectory, path, error))?;
         Root::open(path)
+    }
+
+    /// The directory at `path` as a root of its own: nothing beside or above it can be reached by that.
+    ///
+    /// # Errors
+    /// When it is absent, no directory (a link is none), or not readable.
+    pub fn enter(&self, path: &RelPath) -> Result<Root, FileError> {
+        let place = self.place(path)?;
+        let directory = enter(place.parent.as_fd(), place.name, OFlags::RDONLY)
+            .map_err(|errno| FileError::new(Operation::Open, path, errno))?;
+        let resolver = Resolver::detect(directory.as_fd());
+        Ok(Root {
+            path: self.path.join(std::ffi::OsStr::from_bytes(path.as_bytes())),
+            directory: Arc::new(directory),
+            resolver,
+            parents: RefCell::default(),
+        })
     }
 
     /// The same root for another thread: the same directory, with a cache of its own.

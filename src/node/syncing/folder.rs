@@ -4,6 +4,7 @@
 
 use super::{Exchange, Stage, Syncing};
 use crate::model::{Epoch, Link, RelPath, Revision, Tick};
+use crate::node::device_places::name_part;
 use crate::node::looking::Looks;
 use crate::node::observing::Observing;
 use crate::node::options::SyncOptions;
@@ -128,7 +129,7 @@ impl Folder {
             pending: super::pending::decode(&pending.unwrap_or_default()),
             observing,
         };
-        let syncing = Syncing::new(place, state, options, legal_name(device));
+        let syncing = Syncing::new(place, state, options, name_part(device));
         Ok(Folder { syncing, link })
     }
 }
@@ -277,17 +278,4 @@ fn without_secret(link: &Link) -> String {
         ..link.clone()
     };
     bare.to_string()
-}
-
-/// What may stand in the name of a file.
-fn legal_name(device: &str) -> String {
-    let legal = |letter: char| {
-        if letter.is_alphanumeric() || "-_.".contains(letter) {
-            letter
-        } else {
-            '-'
-        }
-    };
-    let name: String = device.chars().map(legal).take(40).collect();
-    if name.is_empty() { "device".to_owned() } else { name }
 }
