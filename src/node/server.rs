@@ -408,6 +408,10 @@ fn open_share(wanted: &ShareOptions, options: &ServerOptions) -> Result<Share, S
         place = place.keeping_versions();
     }
     let (mut read_only, mut is_damaged) = (None, false);
+    if lock.is_some() && place.root.learn_folding().is_any() {
+        let path = path.display();
+        log::info!("{path}: its file system takes some names for one; of two such names only the first can be there");
+    }
     if lock.is_none() {
         log::warn!("{} cannot be written to: it is served for reading only", path.display());
         read_only = Some("this share is read-only on its server");
