@@ -3,6 +3,7 @@
 //! Never decides anything but the words and the exit code. Invariant: of a watch that is in sync there is one line for
 //! each time that something was carried over, and none when nothing was.
 
+use super::collision;
 use super::complaint::Complaint;
 use super::console::{Console, Format, Verbosity};
 use super::exit::Exit;
@@ -51,6 +52,7 @@ pub(crate) struct SyncReport<'a> {
     failed: BTreeMap<String, ItemCode>,
     warned: BTreeMap<String, ItemCode>,
     conflicts: u64,
+    collisions: u64,
     /// Entries that are the same on both sides, once they are.
     pub(crate) in_sync: Option<u64>,
     /// Files and bytes that were done when it said so last, since it was in sync.
@@ -75,6 +77,7 @@ impl<'a> SyncReport<'a> {
             failed: BTreeMap::new(),
             warned: BTreeMap::new(),
             conflicts: 0,
+            collisions: 0,
             in_sync: None,
             seen: None,
         }
@@ -115,6 +118,7 @@ impl<'a> SyncReport<'a> {
             }
             ClientEvent::Failed { path, code, warning } => self.failed(&path, code, warning),
             ClientEvent::Conflict { path, copy } => self.conflict(&path, copy.as_ref()),
+            ClientEvent::Collision { path, with, is_here } => self.collision(&path, with.as_ref(), is_here),
             ClientEvent::InSync { entries, revision } => self.in_sync(entries, revision.0),
             ClientEvent::Progress(progress) => self.progress(&progress, now),
             ClientEvent::Retrying { .. }
@@ -172,6 +176,17 @@ impl<'a> SyncReport<'a> {
             console.yellow("conflict:")
         );
         console.failure(&line, &Value::Object(object));
+    }
+
+    fn collision(&mut self, path: &RelPath, with: Option<&RelPath>, is_here: bool) {
+        self.collisions += 1;
+        let console = self.console;
+        let line = format!(
+            "{} {}",
+            console.yellow("collision:"),
+            collision::text(path, with, is_here)
+        );
+        console.failure(&line, &collision::object(path, with, is_here));
     }
 
     /// Whether something was carried over since it was in sync last.
@@ -254,7 +269,7 @@ impl<'a> SyncReport<'a> {
     }
 
     fn exit(&self, summary: &Summary) -> Exit {
-        match (summary.failed, self.conflicts, self.in_sync) {
+        match (summary.failed, self.conflicts + self.collisions, self.in_sync) {
             (1.., _, _) => Exit::Partial,
             (0, 1.., _) => Exit::Conflicts,
             (0, 0, Some(_)) => Exit::Done,
@@ -278,6 +293,9 @@ impl<'a> SyncReport<'a> {
         }
         if self.conflicts > 0 {
             parts.push(quantity::counted(self.conflicts, "conflict"));
+        }
+        if self.collisions > 0 {
+            parts.push(quantity::counted(self.collisions, "name collision"));
         }
         if self.all_items == 0 {
             parts.push(format!("nothing had changed · {}", quantity::duration(summary.elapsed)));

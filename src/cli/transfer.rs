@@ -305,6 +305,7 @@ impl Reporter<'_> {
             ClientEvent::Status(_)
             | ClientEvent::Finished(_)
             | ClientEvent::Conflict { .. }
+            | ClientEvent::Collision { .. }
             | ClientEvent::InSync { .. } => {}
         }
     }

@@ -128,7 +128,7 @@ impl Altering {
 
     /// The client must have seen what stands there, and nobody may have changed it on the disk since.
     fn check(&self, path: &RelPath, based_on: Revision) -> Result<(), ItemCode> {
-        let found = self.place.root.probe(path).map_err(|error| code_of(&error))?;
+        let found = self.place.root.probe_exactly(path).map_err(|error| code_of(&error))?;
         if found.is_some_and(|found| found.kind == FoundKind::Special) {
             return Err(ItemCode::InTheWay);
         }

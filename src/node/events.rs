@@ -102,6 +102,16 @@ pub enum ClientEvent {
         /// Where the version is now that gave way; `None`: in the versions.
         copy: Option<RelPath>,
     },
+    /// A path has no place on one side of a sync, since its file system takes the name for another one's. Both stay
+    /// as they are, each where it is.
+    Collision {
+        /// Where.
+        path: RelPath,
+        /// What has its place, if that is known.
+        with: Option<RelPath>,
+        /// It has no place in the folder; else in the share.
+        is_here: bool,
+    },
     /// Folder and share are the same, as far as they can be.
     InSync {
         /// Entries that were agreed on.

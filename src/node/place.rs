@@ -111,6 +111,12 @@ impl Place {
         if lock.is_some() && how.keeps_versions {
             place = place.keeping_versions();
         }
+        if lock.is_some() && place.root.learn_folding().is_any() {
+            let path = place.root.path().display();
+            log::info!(
+                "{path}: its file system takes some names for one; of two such names only the first can be there"
+            );
+        }
         let mut opened = OpenedPlace {
             place,
             damage: None,

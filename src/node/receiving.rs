@@ -98,6 +98,19 @@ pub(crate) enum Based {
     Plan(HashMap<RelPath, Expected>),
 }
 
+impl Based {
+    /// Whether a sync has it in its plan, and tells itself what cannot be done of that.
+    pub(super) fn is_plan(&self) -> bool {
+        match self {
+            Based::Anything => false,
+            #[cfg(feature = "sync")]
+            Based::Revisions => false,
+            #[cfg(feature = "sync")]
+            Based::Plan(_) => true,
+        }
+    }
+}
+
 /// What may be deleted.
 pub(crate) struct DeletePlan {
     pub(crate) scopes: Vec<Option<RelPath>>,
@@ -314,7 +327,10 @@ impl Receiving {
         receiver.consumed(self.patches.drop_file(file, &self.plan.place));
         self.questions.forget(file);
         if let Some(want) = self.wants.remove(&file) {
-            ledger.file_failed(file, &want.path, code);
+            // A sync tells of two names that are one in its own words.
+            if code != ItemCode::Collides || !self.plan.based.is_plan() {
+                ledger.file_failed(file, &want.path, code);
+            }
             if let Some(offered) = &mut self.offered {
                 offered.keep_beneath(&want.path);
             }

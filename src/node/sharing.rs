@@ -131,13 +131,14 @@ impl ServerNode {
             ));
         }
         if let Some((since, _)) = following.asks.take_if(|(_, asked)| sequencer.covers(*asked)) {
-            let page = sequencer.answer(&since, following.paged).map_err(|error| {
+            let mut page = sequencer.answer(&since, following.paged).map_err(|error| {
                 log::error!("{error}");
                 Fault::new(
                     CloseCode::Internal,
                     "the index of this share cannot be read; its server's log says why",
                 )
             })?;
+            page.head.folds = place.root.folding().is_any();
             following.paged = page.head.more.then_some(page.head.known.revision);
             if let Some(told) = &mut following.told {
                 *told = page.head.known.revision;

@@ -14,6 +14,7 @@ mod base;
 mod driving;
 mod exchanging;
 mod folder;
+mod held;
 mod pending;
 mod planning;
 
@@ -39,6 +40,7 @@ use crate::store::{Batch, Difference, Identity, Index, ShareLock, Snapshot};
 use crate::sync::{Action, Conflict, Pending, Standing};
 use crate::wire::{ChangesReader, Known, Since, features};
 use exchanging::Exchange;
+use held::{Held, Remotes};
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::rc::Rc;
 
@@ -55,7 +57,9 @@ pub(crate) struct Syncing {
     known: Known,
     /// What the server has told beyond that.
     told: Known,
-    remote: BTreeMap<RelPath, (Option<State>, Revision)>,
+    remote: Remotes,
+    /// What collides, and what of that the server has told.
+    held: Held,
     /// The index of the server is not the one that the base is of.
     is_anew: bool,
     local: BTreeMap<RelPath, Here>,
@@ -167,7 +171,7 @@ impl Syncing {
         self.looks.tree(None);
         self.is_whole = true;
         self.told = self.known;
-        self.remote.clear();
+        self.remote = self.held.begin();
         self.is_anew = false;
         (self.rounds, self.failures, self.planned, self.done) = (0, 0, 0, 0);
         if let Some(notices) = self.place.notices.borrow_mut().as_mut() {
@@ -218,12 +222,14 @@ impl Syncing {
     /// A page of changes.
     pub(crate) fn changes(&mut self, session: &mut Session, mut page: ChangesReader<'_>) -> Result<(), Fault> {
         let head = page.head();
+        self.held.folds_there = head.folds;
         if head.anew {
             self.remote.clear();
             // Who knew nothing has lost nothing.
             self.is_anew = self.known != Known::default();
         }
         while let Some(change) = page.next_change().map_err(|error| Fault::protocol(error.to_string()))? {
+            self.held.refused.clear();
             self.remote.insert(change.path, (change.state, change.revision));
         }
         self.told = head.known;

@@ -49,6 +49,7 @@ mod sidecar_table;
 mod sidecar_writer;
 mod sidecars;
 mod source;
+mod spelling;
 mod staged;
 mod staging;
 #[cfg(feature = "sync")]
@@ -66,7 +67,10 @@ pub use filter::{Decision, Filter, FilterError, PathKind, Rule};
 #[cfg(feature = "sync")]
 pub use folder_link::{folder_link, set_folder_link};
 #[cfg(feature = "sync")]
-pub use folder_notes::{LastRun, folder_is_paused, forget_sync, is_index_of_a_share, last_run, note_run, pause_folder};
+pub use folder_notes::{
+    LastRun, NotedCollision, collisions, folder_is_paused, forget_sync, is_index_of_a_share, last_run, note_collisions,
+    note_run, pause_folder,
+};
 pub use glob::GlobError;
 pub use home::{Home, StateError};
 pub use ignore::{Ignore, IgnoreProblem, Reason as IgnoreReason, Verdict};
@@ -95,6 +99,7 @@ pub use sidecar_opening::{Opened, SidecarOpening};
 pub use sidecar_writer::SidecarWriter;
 pub use sidecars::{MappedSidecar, SidecarBounds, Sidecars};
 pub use source::{Extent, SourceFile};
+pub use spelling::Folding;
 pub use staged::{Flushing, Sealed, StagedFile};
 pub use staging::{Room, Staging, Sweep};
 #[cfg(feature = "sync")]

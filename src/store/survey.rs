@@ -358,7 +358,7 @@ fn shape_of(record: &Record) -> Shape {
 
 /// What stands at `path`, which may be in something that is no directory.
 fn look_for(root: &Root, path: &RelPath) -> Result<Option<Found>, FileError> {
-    match root.probe(path) {
+    match root.probe_exactly(path) {
         Err(error) if is_beneath_no_directory(&error) => Ok(None),
         other => other,
     }

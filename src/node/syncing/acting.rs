@@ -56,6 +56,10 @@ impl Syncing {
 
     pub(super) fn failed(&mut self, path: &RelPath, code: ItemCode, around: &mut Around<'_>) {
         self.look_again(path);
+        // The next plan knows that, and has it told in its own words.
+        if code == ItemCode::Collides {
+            return;
+        }
         // The other side, or the user, was quicker: the next round sees what there is.
         if matches!(code, ItemCode::Stale | ItemCode::Vanished) {
             self.outrun.insert(path.clone());
@@ -92,6 +96,7 @@ impl Syncing {
                 state,
                 revision,
             } => self.rename(&from, &to, state, revision).map(Some),
+            Action::Respell { from, to, expected } => self.respell(&from, &to, expected).map(Some),
             Action::MakeDirectory { path, state, revision } => self.make_directory(&path, state, revision),
             Action::MakeLink {
                 path,
@@ -124,6 +129,7 @@ impl Syncing {
             | Action::Send { .. }
             | Action::SendMeta { .. }
             | Action::SendMove { .. }
+            | Action::SendRespell { .. }
             | Action::SendRemove { .. } => {
                 debug_assert!(false, "what needs the server is gathered");
                 Ok(None)
@@ -316,7 +322,10 @@ pub(super) fn path_of(action: &Action) -> &RelPath {
         | Action::Send { path, .. }
         | Action::SendMeta { path, .. }
         | Action::SendRemove { path, .. } => path,
-        Action::Rename { to, .. } | Action::SendMove { to, .. } => to,
+        Action::Rename { to, .. }
+        | Action::Respell { to, .. }
+        | Action::SendMove { to, .. }
+        | Action::SendRespell { to, .. } => to,
     }
 }
 

@@ -53,7 +53,7 @@ fn class_of(action: &Action) -> Class {
     match action {
         Action::Send { .. } | Action::SendMeta { .. } => Class::Send,
         Action::Fetch { .. } => Class::Fetch,
-        Action::SendMove { .. } | Action::SendRemove { .. } => Class::Alter,
+        Action::SendMove { .. } | Action::SendRespell { .. } | Action::SendRemove { .. } => Class::Alter,
         _ => Class::Here,
     }
 }
@@ -284,8 +284,10 @@ impl Syncing {
         };
         self.look_again_after(path, |syncing| {
             if let Err(code) = result {
-                if code == ItemCode::Stale {
-                    syncing.outrun.insert(path.clone());
+                match code {
+                    ItemCode::Stale => drop(syncing.outrun.insert(path.clone())),
+                    ItemCode::Collides => drop(syncing.held.refused.insert(path.clone())),
+                    _ => {}
                 }
                 return;
             }
@@ -347,6 +349,9 @@ impl Syncing {
             let told = match outcome.and_then(|()| self.was_altered(action)) {
                 Ok(told) => told,
                 Err(code) => {
+                    if code == ItemCode::Collides {
+                        self.held.refused.insert(path.clone());
+                    }
                     self.failed(&path, code, around);
                     continue;
                 }
@@ -375,6 +380,18 @@ impl Syncing {
                 self.agree(&to, state, Revision::NONE, identity);
                 Ok(Told::Moved)
             }
+            Action::SendRespell {
+                from,
+                to,
+                state,
+                expected,
+                ..
+            } => {
+                let identity = self.wanted(&to, expected)?.map(|(identity, _)| identity);
+                self.respelled(&from, &to)?;
+                self.agree(&to, state, Revision::NONE, identity);
+                Ok(Told::Moved)
+            }
             Action::SendRemove { path, .. } => {
                 self.forget(&path);
                 Ok(Told::Deleted)
@@ -387,6 +404,12 @@ impl Syncing {
 fn alteration(action: &Action) -> Option<Alteration> {
     match action {
         Action::SendMove {
+            from,
+            from_revision,
+            to,
+            ..
+        }
+        | Action::SendRespell {
             from,
             from_revision,
             to,

@@ -2,6 +2,7 @@
 //!
 //! Invariant: a folder belongs to one share; it is never quietly tied to another.
 
+use super::held::{Held, Remotes};
 use super::{Exchange, Stage, Syncing};
 use crate::model::{Epoch, Link, RelPath, Revision, Tick};
 use crate::node::device_places::name_part;
@@ -92,6 +93,7 @@ impl Folder {
         };
         let root = root.map_err(unusable)?;
         let lock = lock_of(&root, &shown)?;
+        root.learn_folding();
         let base_error = |error: &IndexError| FolderError::Base {
             path: shown.clone(),
             reason: error.to_string(),
@@ -110,6 +112,7 @@ impl Folder {
         let pending = snapshot
             .value(super::pending::PENDING)
             .map_err(|error| base_error(&error))?;
+        let held = snapshot.value(super::held::HELD).map_err(|error| base_error(&error))?;
         let known = known.and_then(|bytes| decode_known(&bytes)).unwrap_or_default();
         let mut place = Place::new(root, options.durability).keeping_versions();
         place.resumes = Resumes::of(Journal::open(&place.root));
@@ -127,6 +130,7 @@ impl Folder {
             snapshot,
             known,
             pending: super::pending::decode(&pending.unwrap_or_default()),
+            held: super::held::decode(&held.unwrap_or_default()),
             observing,
         };
         let syncing = Syncing::new(place, state, options, name_part(device));
@@ -141,6 +145,7 @@ struct Opened {
     snapshot: Snapshot,
     known: Known,
     pending: HashMap<RelPath, Pending>,
+    held: Remotes,
     observing: Observing,
 }
 
@@ -210,6 +215,7 @@ impl Syncing {
             known: state.known,
             told: state.known,
             remote: BTreeMap::new(),
+            held: Held::new(state.held),
             is_anew: false,
             local: BTreeMap::new(),
             roots: HashMap::new(),

@@ -12,7 +12,7 @@ use crate::node::options::MaxDelete;
 use crate::node::peer::Session;
 use crate::reactor::{Activity, Context};
 use crate::store::stamp_now;
-use crate::sync::{Brake, Case, Cases, Found, Local, Plan, Remote, Settings, Standing, plan};
+use crate::sync::{Brake, Case, Cases, Found, HeldReason, Local, Plan, Remote, Settings, Standing, plan};
 
 /// Rounds in a row that may come to nothing.
 const FAILURES_MAX: u32 = 3;
@@ -51,6 +51,8 @@ impl Syncing {
             entries: self.snapshot.live(),
             stamp: &stamp,
             device: &self.device,
+            folds_here: self.place.root.folding().is_any(),
+            folds_there: self.held.folds_there,
         };
         let planned = plan(&cases, &Agreements(&self.snapshot), &settings);
         if !planned.hash.is_empty() {
@@ -85,7 +87,7 @@ impl Syncing {
         for held in &planned.held {
             log::info!("{} is left as it is: {:?}", held.path, held.reason);
         }
-        let is_open = !planned.held.is_empty();
+        let is_open = planned.held.iter().any(|held| held.reason != HeldReason::Collides);
         self.actions = planned.actions.into();
         (self.planned, self.done) = (self.actions.len(), 0);
         if self.planned > 0 {
@@ -102,9 +104,10 @@ impl Syncing {
         }
         // In sync, as far as it can be.
         if !is_open && self.standing() != Standing::Partial {
-            self.remote.clear();
+            self.keep_held(&planned.held);
             self.catch_up();
         }
+        self.tell_collisions(planned.collisions, around);
         if !self.batch.is_empty() {
             self.write(cx);
             return Activity::Idle;
@@ -189,6 +192,7 @@ impl Syncing {
 
     /// Every path at which a side differs from the base.
     fn cases(&mut self) -> Result<Cases, JobError> {
+        self.disbelieve_shadowed()?;
         let mut cases = Cases::new();
         let is_anew = self.is_anew;
         let mut paths: Vec<RelPath> = self.local.keys().chain(self.remote.keys()).cloned().collect();
@@ -220,6 +224,7 @@ impl Syncing {
                 None => Remote::Unchanged,
             };
             let local = self.local_of(&path);
+            let taken = self.taken(&path, &local, base.as_ref(), &remote);
             let pending = self.pending.get(&path).cloned();
             if local == Local::Unchanged && remote == Remote::Unchanged {
                 continue;
@@ -231,6 +236,7 @@ impl Syncing {
                     pending,
                     local,
                     remote,
+                    taken,
                 },
             );
         }
