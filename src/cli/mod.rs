@@ -36,6 +36,7 @@ mod folder;
 mod id;
 mod invite;
 mod journal;
+mod log;
 mod ls;
 mod progress;
 mod pull;

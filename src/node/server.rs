@@ -207,6 +207,7 @@ impl Server {
         self.node.connections = self.connections();
         self.reactor.turn(timeout, &mut self.node)?;
         for share in &self.node.shares {
+            share.place.write_log();
             share.place.root.forget_parents();
             if let Some(versions) = &share.place.versions {
                 versions.forget_parents();
@@ -297,6 +298,14 @@ impl Server {
                 }
             });
         }
+    }
+}
+
+impl Drop for Server {
+    /// What is known of a share's changes is written down.
+    fn drop(&mut self) {
+        #[cfg(feature = "sync")]
+        self.node.testify(true);
     }
 }
 
@@ -406,6 +415,9 @@ fn open_share(wanted: &ShareOptions, options: &ServerOptions) -> Result<Share, S
     let mut place = Place::new(root, options.durability);
     if lock.is_some() && options.keep_versions.is_some() {
         place = place.keeping_versions();
+    }
+    if lock.is_some() {
+        place = place.keeping_log();
     }
     let (mut read_only, mut is_damaged) = (None, false);
     if lock.is_none() {

@@ -12,7 +12,7 @@ use super::server_node::ServerNode;
 use super::slice::Slice;
 use crate::model::{CloseCode, Fault, RelPath, Revision, Right, Tick};
 use crate::reactor::{Activity, Context, Shared};
-use crate::store::Found;
+use crate::store::{Found, RunKind};
 use crate::wire::{Alter, News, Since};
 use std::rc::Rc;
 
@@ -162,6 +162,7 @@ impl ServerNode {
         self.begin_sequence(index, cx.now())?;
         debug_assert!(session.machine.rights().allow(Right::Write));
         session.ledger = Ledger::new(Audience::Nobody);
+        self.log_run(session, RunKind::Sync, cx.peer_addr().ip());
         let place = Rc::clone(&self.shares[index].place);
         let altering = Altering::new(cx.id(), place, session.device, alter);
         session.transfer = Some(Transfer::Altering(Box::new(altering)));
@@ -229,6 +230,15 @@ impl ServerNode {
         }
         if let Some(next) = next {
             shared.set_timer(OBSERVE_TIMER, next.max(shared.now() + 1));
+        }
+    }
+
+    /// What was changed on the shares' own disks is written down, as far as it is certain; or `all` of it.
+    pub(super) fn testify(&self, all: bool) {
+        for share in &self.shares {
+            if let Some(sequencer) = share.place.sequencer.borrow_mut().as_mut() {
+                sequencer.testify(&share.place, all);
+            }
         }
     }
 

@@ -59,8 +59,8 @@ mod versions;
 mod watch;
 
 pub use activity::{
-    ActivityEntry, ActivityLine, ActivityPath, ActivityQuery, ActivityReader, ActivityWriter, Change, Happened, RunFigures,
-    RunKind, Side, Who,
+    ActivityEntry, ActivityLine, ActivityPath, ActivityQuery, ActivityReader, ActivityWriter, Change, Happened,
+    RunFigures, RunKind, Side, Who,
 };
 pub use barrier::{Barrier, Beside};
 pub use calendar::stamp_now;

@@ -172,6 +172,7 @@ impl Syncing {
             .map_err(|error| code_of(&error))?;
         let made = self.identity_at(to)?;
         self.agree(to, state, revision, made);
+        self.tell_move(from, to);
         Ok(Told::Moved)
     }
 

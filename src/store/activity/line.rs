@@ -59,8 +59,8 @@ pub enum Happened<'a> {
     },
     /// An entry could not be transferred.
     Failed {
-        /// Which; bytes of a path, which need not be a legal one.
-        path: &'a [u8],
+        /// Which, escaped: it need not be a legal path.
+        path: &'a str,
         /// Why.
         code: ItemCode,
     },
@@ -236,7 +236,8 @@ impl Happened<'_> {
                 }
             }
             Happened::Failed { path, code } => {
-                object.path("path", path);
+                object.key("path");
+                object.string(path);
                 object.text("code", code.name());
                 object.text("reason", code.reason());
             }
@@ -398,7 +399,7 @@ mod tests {
         let here = Who::here();
         let begins = |event: &str| format!(r#"{{"v":1,"at_ms":1795211251004,"event":"{event}","who":"here""#);
         let failed = Happened::Failed {
-            path: b"x",
+            path: "x",
             code: ItemCode::DiskFull,
         };
         assert_eq!(

@@ -13,6 +13,8 @@ pub struct ActivityQuery {
     pub since_ms: Option<u64>,
     /// Only what is about such a path.
     pub path: Option<ActivityPath>,
+    /// And about one in there.
+    pub within: Option<ActivityPath>,
     /// Only what this one did: a name, or the beginning of a device id, long or short.
     pub who: Option<String>,
     /// Only what did not work.
@@ -74,9 +76,9 @@ impl ActivityQuery {
         self.since_ms.is_none_or(|since| entry.at_ms() >= since)
             && (!self.failed || entry.is_failure())
             && self.who.as_ref().is_none_or(|who| is_of(entry, who))
-            && self.path.as_ref().is_none_or(|path| {
-                let paths = ["path", "from", "copy"].iter().filter_map(|key| entry.field(key));
-                paths.into_iter().any(|found| path.fits(found))
+            && [&self.path, &self.within].into_iter().flatten().all(|path| {
+                let mut paths = ["path", "from", "copy"].iter().filter_map(|key| entry.field(key));
+                paths.any(|found| path.fits(found))
             })
     }
 }

@@ -13,7 +13,8 @@ use rustix::fs::{Mode, OFlags, fstat, openat};
 use rustix::io::Errno;
 use serde_json::{Map, Value};
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
 
 /// What there is of a log.
 #[derive(Debug)]
@@ -63,6 +64,22 @@ impl ActivityReader {
         }))
     }
 
+    /// The latest lines: those in the last `bytes` of the younger file.
+    ///
+    /// # Errors
+    /// As [`ActivityReader::open`] and [`ActivityReader::each`].
+    pub fn latest(root: &Root, bytes: u64) -> Result<Vec<ActivityEntry>, FileError> {
+        let Some(file) = ActivityReader::open(root)?.and_then(|mut reader| reader.files.pop()) else {
+            return Ok(Vec::new());
+        };
+        let size = fstat(&file).map_or(0, |stat| u64::try_from(stat.st_size).unwrap_or(0));
+        let start = size - bytes.min(size);
+        let mut tail = vec![0; usize::try_from(size - start).unwrap_or(0)];
+        file.read_exact_at(&mut tail, start)
+            .map_err(|error| unreadable(&error))?;
+        Ok(entries(&tail).collect())
+    }
+
     /// Whether anything was ever written.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -78,14 +95,19 @@ impl ActivityReader {
             let mut bytes = Vec::new();
             file.take(READ_BYTES_MAX)
                 .read_to_end(&mut bytes)
-                .map_err(|error| FileError::at(Operation::Read, b".syncline/activity.jsonl", error))?;
-            bytes
-                .split(|&byte| byte == b'\n')
-                .filter_map(ActivityEntry::parse)
-                .for_each(&mut *tell);
+                .map_err(|error| unreadable(&error))?;
+            entries(&bytes).for_each(&mut *tell);
         }
         Ok(())
     }
+}
+
+fn entries(bytes: &[u8]) -> impl Iterator<Item = ActivityEntry> {
+    bytes.split(|&byte| byte == b'\n').filter_map(ActivityEntry::parse)
+}
+
+fn unreadable(error: &io::Error) -> FileError {
+    FileError::at(Operation::Read, b".syncline/activity.jsonl", error.kind())
 }
 
 impl ActivityEntry {
@@ -93,7 +115,8 @@ impl ActivityEntry {
     pub(super) fn parse(line: &[u8]) -> Option<ActivityEntry> {
         let text = std::str::from_utf8(line).ok()?;
         let fields: Map<String, Value> = serde_json::from_str(text).ok()?;
-        let is_ours = fields.get("at_ms").is_some_and(Value::is_u64) && fields.get("event").is_some_and(Value::is_string);
+        let is_ours =
+            fields.get("at_ms").is_some_and(Value::is_u64) && fields.get("event").is_some_and(Value::is_string);
         is_ours.then(|| ActivityEntry {
             text: text.to_owned(),
             fields,

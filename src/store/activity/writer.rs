@@ -28,6 +28,7 @@ pub struct ActivityWriter {
     path: PathBuf,
     open: Option<Open>,
     waiting: Vec<u8>,
+    /// From which size on a file is full.
     bytes_max: u64,
     /// Somebody was told that it cannot be written.
     is_told: bool,
@@ -55,6 +56,14 @@ impl ActivityWriter {
             bytes_max: ACTIVITY_BYTES_MAX,
             is_told: false,
         }
+    }
+
+    /// The same, for a process that may not be the only one to write: it leaves the bound to the other.
+    #[must_use]
+    pub fn beside(root: &Root) -> ActivityWriter {
+        let mut writer = ActivityWriter::new(root);
+        writer.bytes_max = u64::MAX;
+        writer
     }
 
     /// A line to be written.
@@ -156,9 +165,7 @@ mod tests {
     fn times(root: &Root) -> Vec<u64> {
         let reader = ActivityReader::open(root).unwrap().unwrap();
         let mut times = Vec::new();
-        reader
-            .each(&mut |entry| times.push(entry.at_ms()))
-            .unwrap();
+        reader.each(&mut |entry| times.push(entry.at_ms())).unwrap();
         times
     }
 
