@@ -79,7 +79,7 @@ impl Activity {
         self.note_at(now_ms(), who, happened);
     }
 
-    pub(crate) fn note_at(&self, at_ms: u64, who: &Who, happened: Happened<'_>) {
+    fn note_at(&self, at_ms: u64, who: &Who, happened: Happened<'_>) {
         self.book
             .borrow_mut()
             .writer
@@ -93,7 +93,13 @@ impl Activity {
 
     /// Writes down what was done in a run. `side` is where it came from, in a synced folder.
     pub(crate) fn note_deeds(&self, running: &mut Running, deeds: &[Deed], side: Option<Side>) {
-        let now = now_ms();
+        if !deeds.is_empty() {
+            self.note_deeds_of(now_ms(), running, deeds, side);
+        }
+    }
+
+    /// As [`note_deeds`](Self::note_deeds), of what was done at another time.
+    pub(crate) fn note_deeds_of(&self, now: u64, running: &mut Running, deeds: &[Deed], side: Option<Side>) {
         if running.is_rested(now) {
             self.settle(running, now);
         }
@@ -158,7 +164,7 @@ impl Activity {
     }
 
     /// Tells how many entries a run did not list, and lets it list as many again.
-    pub(crate) fn settle(&self, running: &mut Running, now: u64) {
+    fn settle(&self, running: &mut Running, now: u64) {
         let entries = std::mem::take(&mut running.untold);
         if entries > 0 {
             self.note_at(now, &running.who, Happened::Unlisted { entries });
@@ -212,7 +218,7 @@ impl Running {
     }
 
     /// Whether nothing was done for so long that what comes next is another matter.
-    pub(crate) fn is_rested(&self, now: u64) -> bool {
+    fn is_rested(&self, now: u64) -> bool {
         self.left < ACTIVITY_ITEMS_MAX && now.saturating_sub(self.last_ms) >= QUIET_MS
     }
 

@@ -15,6 +15,8 @@ use std::collections::BTreeMap;
 pub(super) struct Witness {
     held: BTreeMap<RelPath, Seen>,
     here: Running,
+    /// There are so many that some are told sooner.
+    is_full: bool,
 }
 
 #[derive(Debug)]
@@ -26,7 +28,7 @@ struct Seen {
 
 /// Milliseconds that a change is held back.
 const HELD_MS: u64 = 2_000;
-/// Changes that are held back; more are told at once.
+/// Changes that are held back; with more, all are told at the next look.
 const HELD_MAX: usize = 20_000;
 
 impl Default for Witness {
@@ -34,6 +36,7 @@ impl Default for Witness {
         Witness {
             held: BTreeMap::new(),
             here: Running::new(RunKind::Sync, Who::here()),
+            is_full: false,
         }
     }
 }
@@ -45,9 +48,10 @@ impl Witness {
         let seen = Seen {
             deed,
             identity: fresh.identity,
-            at_ms: if self.held.len() < HELD_MAX { now_ms() } else { 0 },
+            at_ms: now_ms(),
         };
         self.held.insert(fresh.path.clone(), seen);
+        self.is_full |= self.held.len() >= HELD_MAX;
     }
 
     /// Somebody's commit published the file of that identity.
@@ -66,27 +70,21 @@ impl Witness {
             return;
         }
         let due = now_ms().saturating_sub(HELD_MS);
-        let is_ripe = |seen: &Seen| all || seen.at_ms <= due;
-        let held = std::mem::take(&mut self.held).into_iter();
-        let (ripe, held): (Vec<_>, BTreeMap<_, _>) = partition(held, |(_, seen)| is_ripe(seen));
-        self.held = held;
-        let deeds: Vec<Deed> = ripe.into_iter().map(|(_, seen)| seen.deed).collect();
-        activity.note_deeds(&mut self.here, &deeds, None);
-    }
-}
-
-fn partition<T, A: Extend<T> + Default, B: Extend<T> + Default>(
-    all: impl Iterator<Item = T>,
-    is_first: impl Fn(&T) -> bool,
-) -> (A, B) {
-    let (mut first, mut second) = (A::default(), B::default());
-    for one in all {
-        match is_first(&one) {
-            true => first.extend([one]),
-            false => second.extend([one]),
+        let (mut ripe, mut held) = (Vec::new(), BTreeMap::new());
+        for (path, seen) in std::mem::take(&mut self.held) {
+            if all || seen.at_ms <= due || self.is_full {
+                ripe.push(seen);
+            } else {
+                held.insert(path, seen);
+            }
+        }
+        (self.held, self.is_full) = (held, false);
+        // What was seen together goes by name: directories before what is in them.
+        ripe.sort_by_key(|seen| seen.at_ms);
+        for seen in ripe {
+            activity.note_deeds_of(seen.at_ms, &mut self.here, &[seen.deed], None);
         }
     }
-    (first, second)
 }
 
 /// What a record that is about to be written means, beside the one that is there.
