@@ -39,6 +39,7 @@ mod folder;
 mod id;
 mod invite;
 mod journal;
+mod log;
 mod ls;
 mod progress;
 mod pull;

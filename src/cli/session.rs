@@ -10,8 +10,8 @@ use super::console::{Console, Format, LIVE_BYTES_MAX, Paint, Verbosity, is_writa
 use super::exit::Exit;
 use super::flags::{self, Cli, Color, Shared, Verb};
 use super::{
-    completions, conflicts, delta, demo, devices, doctor, id, invite, journal, ls, pull, push, report, restore, revoke,
-    serve, status, trash, versions,
+    completions, conflicts, delta, demo, devices, doctor, id, invite, journal, log, ls, pull, push, report, restore,
+    revoke, serve, status, trash, versions,
 };
 use clap::FromArgMatches;
 use std::ffi::OsString;
@@ -159,6 +159,7 @@ fn dispatch(session: &Session, verb: Verb) -> Result<Ending, Complaint> {
         Verb::Restore(flags) => restore::run(session, &flags),
         Verb::Trash(flags) => trash::run(session, &flags),
         Verb::Status(flags) => status::run(session, &flags),
+        Verb::Log(flags) => log::run(session, &flags),
         Verb::Id(flags) => id::run(session, &flags),
         Verb::Journal(flags) => journal::run(session, &flags),
         Verb::Delta(command) => delta::run(session, &command),

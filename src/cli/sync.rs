@@ -15,12 +15,13 @@ use super::versions::quoted;
 use clap::{Args, ValueEnum};
 use serde_json::json;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use syncline::model::Link;
 use syncline::node::{
     Client, ClientEvent, ClientOptions, Job, JobError, MaxDelete, Outcome, Surroundings, SyncOptions, SyncedFolder,
     TransferOptions, linked, surroundings,
 };
+use syncline::store::{RunFigures, RunKind};
 use syncline::sync::Mode;
 
 /// The flags and operands of `sync`.
@@ -181,11 +182,13 @@ impl Sync<'_> {
             };
         }
         let mut report = self.report(Instant::now() + delay);
+        let began = SystemTime::now() + delay;
         match self.run(network, &mut report, interrupts) {
             Ok(Left::Ended(outcome)) => {
                 let come_back = outcome.come_back;
                 let ending = report.finish(outcome);
                 self.note(exit_of(&ending).code(), report.in_sync);
+                self.log(began, report.changes(), &ending);
                 Ran { ending, come_back }
             }
             Ok(Left::Paused) => Ran {
@@ -194,8 +197,10 @@ impl Sync<'_> {
             },
             Err(complaint) => {
                 self.note(complaint.exit.code(), None);
+                let ending = Err(complaint);
+                self.log(began, 0, &ending);
                 Ran {
-                    ending: Err(complaint),
+                    ending,
                     come_back: None,
                 }
             }
@@ -206,6 +211,7 @@ impl Sync<'_> {
     fn watch(&self) -> Result<Ending, Complaint> {
         let interrupts = watch_signals()?;
         let mut report = self.report(Instant::now());
+        let began = SystemTime::now();
         loop {
             if self.is_paused() {
                 self.sit_out(&mut report, &interrupts)?;
@@ -222,6 +228,7 @@ impl Sync<'_> {
             }
             let ending = report.finish(outcome);
             self.note(exit_of(&ending).code(), entries);
+            self.log(began, report.changes(), &ending);
             return ending;
         }
     }
@@ -317,6 +324,29 @@ impl Sync<'_> {
         Ok(())
     }
 
+    /// For `syncline log`.
+    fn log(&self, began: SystemTime, changes: u64, ending: &Result<Ending, Complaint>) {
+        let summary = match ending {
+            Ok(ending) => &ending.summary,
+            Err(complaint) => &*complaint.summary,
+        };
+        let began_ms = began.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+        let figures = RunFigures {
+            files: summary.files_transferred,
+            bytes: summary.bytes - summary.unchanged_bytes.min(summary.bytes),
+            changes,
+            failed: summary.failed,
+            wire_sent: summary.wire_sent,
+            wire_received: summary.wire_received,
+            exit_code: Some(exit_of(ending).code()),
+            reason: reason_of(ending),
+            ..RunFigures::new(RunKind::Sync, u64::try_from(began_ms).unwrap_or(0))
+        };
+        if let Ok(folder) = SyncedFolder::open(self.folder) {
+            folder.log_run(figures);
+        }
+    }
+
     /// For `syncline status`; a folder that never came to be synced has no place for it.
     fn note(&self, exit_code: u8, entries: Option<u64>) {
         if let Ok(folder) = SyncedFolder::open(self.folder)
@@ -324,6 +354,20 @@ impl Sync<'_> {
         {
             log::debug!("{error}");
         }
+    }
+}
+
+/// Why a run counts as one that did not go well, if it does.
+fn reason_of(ending: &Result<Ending, Complaint>) -> Option<String> {
+    match ending {
+        Ok(Ending { exit, summary }) => match exit {
+            Exit::Partial => Some(format!("{} failed", quantity::counted(summary.failed, "entry"))),
+            Exit::Temporary => Some("something kept changing".to_owned()),
+            _ => None,
+        },
+        // Another one works there, or somebody stopped it: nothing went wrong.
+        Err(complaint) if matches!(complaint.exit, Exit::Locked | Exit::Interrupted(_)) => None,
+        Err(complaint) => Some(complaint.what.clone()),
     }
 }
 

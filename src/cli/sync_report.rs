@@ -194,6 +194,11 @@ impl<'a> SyncReport<'a> {
         self.items > 0 || self.in_sync != Some(entries)
     }
 
+    /// Entries with which something was done since the beginning, conflicts too.
+    pub(crate) fn changes(&self) -> u64 {
+        self.all_items + self.conflicts
+    }
+
     fn in_sync(&mut self, entries: u64, revision: u64) {
         let console = self.console;
         console.clear();

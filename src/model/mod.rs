@@ -20,7 +20,7 @@ mod timetable;
 pub use conflict::{ConflictName, conflict_names, conflict_path};
 pub use content::{ContentId, ContentIdError};
 pub use entry::{Entry, Kind, Meta, Timestamp};
-pub use escape::{Escaped, escape};
+pub use escape::{Escaped, escape, steers};
 pub use folding::folded;
 pub use identity::{DeviceId, DeviceIdError, Right, Rights, Secret, ShareName, ShareNameError};
 pub use link::{DEFAULT_PORT, Link, LinkError, LinkSecret};

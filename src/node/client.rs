@@ -116,6 +116,8 @@ impl Client {
         }
         if !matches!(self.node.phase, Phase::Finished) && self.node.events.is_empty() {
             self.reactor.turn(timeout, &mut self.node)?;
+            #[cfg(feature = "sync")]
+            self.node.write_log();
         }
         Ok(std::mem::take(&mut self.node.events))
     }

@@ -154,7 +154,10 @@ impl Handler<Peer> for ClientNode {
     fn closed(&mut self, shared: &mut Shared, id: ConnId, mut peer: Peer, why: Closed) {
         self.core.committer.forget(id);
         #[cfg(feature = "sync")]
-        self.sync_broken();
+        {
+            self.tell_deeds(&mut peer.session.ledger);
+            self.sync_broken();
+        }
         let mut summary = std::mem::take(&mut peer.session.ledger.summary);
         (summary.wire_sent, summary.wire_received) = peer.session.wire_before;
         self.disk_full |= peer.session.ledger.disk_full;
@@ -542,6 +545,8 @@ impl ClientNode {
     }
 
     fn report(&mut self, now: Tick, ledger: &mut Ledger) {
+        #[cfg(feature = "sync")]
+        self.tell_deeds(ledger);
         self.events.append(&mut ledger.take_events());
         if now.since(self.reported) >= PROGRESS_MS {
             self.reported = now;

@@ -7,6 +7,7 @@
 //! with `--delete`: the entry fails, and what is in the directory stays. What is offered below a
 //! directory that could not be made fails with it, so that its content does not travel for nothing.
 
+use super::activity::Thing;
 use super::examining::{Examined, Examining, Purpose};
 use super::ledger::Ledger;
 use super::partial::{Adopted, Adopting, Changed, Parked};
@@ -206,7 +207,7 @@ impl Receiving {
                 if !self.plan.dry_run {
                     self.plan.place.note(&path, None, self.plan.peer);
                 }
-                ledger.item(&path, action_of(verdict), size);
+                ledger.entry(&path, action_of(verdict), Thing::of(&check.entry.kind), size);
             }
         }
     }

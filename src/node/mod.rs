@@ -4,6 +4,7 @@
 //! [`crate::reactor`]).
 
 mod access;
+mod activity;
 mod agreement;
 mod ahead;
 #[cfg(feature = "sync")]
@@ -86,7 +87,9 @@ mod tidying;
 mod turns;
 mod verifying;
 
+pub use activity::ActivityLog;
 pub use client::Client;
+pub use clock::LocalClock;
 pub use conflict_copies::{ConflictCopy, SettleError, Settled, Winner};
 pub use events::{Action, ClientEvent, Figures, JobError, Outcome, Progress, ServerEvent, Summary};
 #[cfg(feature = "sync")]

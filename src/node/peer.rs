@@ -37,6 +37,8 @@ pub(crate) struct Session {
     pub(crate) asks_status: bool,
     /// Server: what is to be begun when its turn comes.
     pub(crate) waiting: Option<Box<Begin>>,
+    /// Server: what it does, for the log of its share.
+    pub(crate) run: Option<Box<super::activity::Running>>,
     /// Server: what it waits for of the share's changes.
     #[cfg(feature = "sync")]
     pub(crate) following: Option<Box<super::sharing::Following>>,
@@ -103,6 +105,7 @@ impl Peer {
                 admitted: false,
                 asks_status: false,
                 waiting: None,
+                run: None,
                 #[cfg(feature = "sync")]
                 following: None,
                 held: 0,
@@ -260,8 +263,10 @@ impl Session {
             None => 0,
         };
         let waiting = self.waiting.as_ref().map_or(0, |begin| begin.held_bytes());
+        let run = self.run.as_ref().map_or(0, |run| run.held_bytes());
         transfer
             + waiting
+            + run
             + self.partial_bytes
             + self.machine.held_bytes()
             + self.ledger.held_bytes()

@@ -1,5 +1,6 @@
 //! A place that files are received into: a root, its staging, and when "committed" may be said.
 
+use super::activity::Activity;
 use super::deltas::Deltas;
 use super::options::Durability;
 use super::resumes::Resumes;
@@ -24,6 +25,8 @@ pub(crate) struct Place {
     pub(crate) doubts: Doubts,
     /// Where what gives way is kept; `None`: it goes.
     pub(crate) versions: Option<Versions>,
+    /// The log of what happens here; `None`: none is kept.
+    pub(crate) activity: Option<Activity>,
     /// What was done here, for who keeps an index of it; `None`: nobody does.
     pub(crate) notices: RefCell<Option<Vec<Notice>>>,
     /// What gives the share its revisions, once somebody has asked for them.
@@ -90,6 +93,7 @@ impl Place {
             resumes: Resumes::new(None),
             doubts: Doubts::default(),
             versions: None,
+            activity: None,
             notices: RefCell::default(),
             #[cfg(feature = "sync")]
             sequencer: RefCell::default(),
@@ -110,6 +114,9 @@ impl Place {
         let mut place = Place::new(root, how.durability);
         if lock.is_some() && how.keeps_versions {
             place = place.keeping_versions();
+        }
+        if lock.is_some() {
+            place = place.keeping_log();
         }
         if lock.is_some() && place.root.learn_folding().is_any() {
             let path = place.root.path().display();
@@ -132,6 +139,19 @@ impl Place {
     pub(crate) fn keeping_versions(mut self) -> Place {
         self.versions = Some(Versions::new(&self.root));
         self
+    }
+
+    /// The same place, with a log of what happens in it.
+    pub(crate) fn keeping_log(mut self) -> Place {
+        self.activity = Some(Activity::new(&self.root));
+        self
+    }
+
+    /// A turn is over: its lines of the log are written.
+    pub(crate) fn write_log(&self) {
+        if let Some(activity) = &self.activity {
+            activity.write();
+        }
     }
 
     /// How something gives way to what `peer` sends.

@@ -8,6 +8,8 @@
 //!
 //! Invariant: no byte reaches a final name before the root of its file was checked.
 
+use super::activity::Done::Made;
+use super::activity::Thing;
 use super::agreement::Agreement;
 use super::arriving::{Arrival, Ended};
 use super::commit::{Closing, Commit, Committer, Done, Ready};
@@ -307,6 +309,9 @@ impl Receiving {
             return;
         };
         want.committed = committed;
+        if let Ready::InPlace(..) = ready {
+            books.ledger.changes_in_place(file);
+        }
         let (path, size) = (want.path.clone(), want.size);
         self.touch_parent(&path);
         let (owner, author) = (self.owner, self.plan.peer.into());
@@ -355,7 +360,7 @@ impl Receiving {
                         "{} was edited here meanwhile; that version is kept as {copy}",
                         want.path
                     );
-                    ledger.item(copy, Action::Created, 0);
+                    ledger.displaced(&want.path, copy);
                 }
                 self.plan.place.doubts.settle(&want.path);
                 let published = want.committed.map(|committed| (committed.id, committed.mtime));
@@ -474,6 +479,8 @@ impl Receiving {
             return Ok(());
         }
         for made in self.plan.place.root.make_parents(path)? {
+            self.plan.place.note(&made, None, self.plan.peer);
+            books.ledger.did(&made, Made, None);
             books.committer.made_directory(&self.plan.place, made);
         }
         self.parent = parent;
@@ -511,7 +518,7 @@ impl PruneLog for Removals<'_> {
         self.receiver.removed(path);
         self.place.note(path, None, self.peer);
         touch_parent(self.directories, path);
-        self.ledger.item(path, Action::Deleted, 0);
+        self.ledger.entry(path, Action::Deleted, Thing::Other, 0);
     }
 
     fn failed(&mut self, path: &[u8], code: ItemCode) {

@@ -12,6 +12,7 @@
 mod answering;
 mod hashing;
 mod looking;
+mod witness;
 
 use hashing::Hashes;
 use looking::{Fresh, of_difference};
@@ -84,6 +85,8 @@ pub(crate) struct Sequencer {
     is_gone: bool,
     /// Who wants to hear of changes, and who waits for an answer.
     listeners: HashSet<ConnId>,
+    /// What is told of changes that nobody sent.
+    witness: witness::Witness,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -146,6 +149,7 @@ impl Sequencer {
             broken: None,
             is_gone: false,
             listeners: HashSet::new(),
+            witness: witness::Witness::default(),
         };
         sequencer.look_through(None);
         Ok(sequencer)
@@ -160,6 +164,8 @@ impl Sequencer {
             author,
             is_commit,
         };
+        self.witness
+            .retract(path, content.as_ref().map(|(identity, _)| identity));
         self.hints.insert(path.clone(), hint);
         self.doubt(path);
     }
@@ -295,6 +301,10 @@ impl Sequencer {
             if fresh.is_new {
                 revision = revision.next();
             }
+            // What the first look finds was done at another time, by anybody.
+            if fresh.is_new && !fresh.is_told && self.is_ready && place.activity.is_some() {
+                self.witness.see(fresh, self.snapshot.get(&fresh.path)?.as_ref());
+            }
             let record = Record {
                 state: fresh.state.clone(),
                 revision: if fresh.is_new { revision } else { fresh.revision },
@@ -335,7 +345,9 @@ impl Sequencer {
     /// a revision, of what stands there now.
     fn confirm(&mut self, place: &Place, fresh: &mut Vec<Fresh>) -> Result<(), IndexError> {
         for one in fresh.iter_mut() {
-            one.is_new |= self.round_hints.remove(&one.path).is_some_and(|hint| hint.is_commit);
+            let hint = self.round_hints.remove(&one.path);
+            one.is_told = hint.is_some_and(|hint| hint.is_commit);
+            one.is_new |= one.is_told;
         }
         if self.looks.is_amid() {
             // The others are looked at in the next part of the round.
@@ -492,6 +504,13 @@ impl Sequencer {
             self.asked += 1;
         }
         due
+    }
+
+    /// Writes down what was changed here, once it is certain that nobody sent it; or `all` of it.
+    pub(crate) fn testify(&mut self, place: &Place, all: bool) {
+        if let Some(activity) = &place.activity {
+            self.witness.release(activity, all);
+        }
     }
 
     /// The last durable revision.

@@ -214,6 +214,7 @@ impl Server {
         self.node.connections = self.connections();
         self.reactor.turn(timeout, &mut self.node)?;
         for (_, place) in self.node.places() {
+            place.write_log();
             place.root.forget_parents();
             if let Some(versions) = &place.versions {
                 versions.forget_parents();
@@ -324,6 +325,14 @@ impl Server {
                 }
             });
         }
+    }
+}
+
+impl Drop for Server {
+    /// What is known of a share's changes is written down.
+    fn drop(&mut self) {
+        #[cfg(feature = "sync")]
+        self.node.testify(true);
     }
 }
 

@@ -3,6 +3,7 @@
 //! Never blocks. Invariant: nothing below a share is looked at before its open was granted.
 
 use super::access::{Access, Visitor};
+use super::activity::Refusals;
 use super::bandwidth::{BANDWIDTH_TIMER, Rates};
 use super::begin::{filter_of, receive, send, stopping, target_kind};
 use super::commit::COMMIT_TIMER;
@@ -76,6 +77,8 @@ pub(super) struct ServerNode {
     pub(super) offered: u64,
     /// The limits of bandwidth.
     pub(super) rates: Rates,
+    /// Who was not let in, as far as logs tell of it.
+    pub(super) refusals: Refusals,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -257,6 +260,8 @@ impl Handler<Peer> for ServerNode {
             return self.rates.apply(shared);
         }
         if key == REVOKE_TIMER {
+            #[cfg(feature = "sync")]
+            self.testify(false);
             let stamp = self.access.home().trust().stamp().ok();
             if stamp != self.stamp {
                 self.stamp = stamp;
@@ -327,11 +332,13 @@ impl ServerNode {
             turns: Turns::new(options),
             offered: offered(options.memory_limit),
             rates,
+            refusals: Refusals::default(),
         }
     }
 
     /// What follows a burst of input or a step: faults close, finished transfers are noted.
     fn after(&mut self, cx: &mut Context<'_>, session: &mut Session, result: Result<Activity, Fault>) {
+        self.log_deeds(session);
         if let Err(fault) = result {
             return self.refuse(cx, session, &fault);
         }
@@ -392,6 +399,7 @@ impl ServerNode {
         let granted = session.machine.rights();
         let kept = now.is_ok_and(|now| now.union(granted) == now);
         if !kept {
+            self.log_revoked(session, cx.peer_addr().ip());
             session.close(
                 cx,
                 &Fault::new(CloseCode::Refused, "the rights of this device were taken back"),
@@ -444,7 +452,14 @@ impl ServerNode {
             open_rights: index.map(|index| self.shares[index].open),
             read_only: index.and_then(|index| self.shares[index].read_only),
         };
-        let opened = self.access.decide(open, &visitor, cx.now())?;
+        let address = visitor.address;
+        let opened = self
+            .access
+            .decide(open, &visitor, cx.now())
+            .inspect_err(|fault| self.log_refused(session, index, fault, (address, cx.now())))?;
+        if opened.paired {
+            self.log_paired(session, index, &opened.rights.to_string(), address);
+        }
         if let (true, Some(device), Some(share)) = (opened.paired, session.device, open.share.clone()) {
             self.events.push(ServerEvent::Paired {
                 device,
@@ -488,6 +503,7 @@ impl ServerNode {
         let (_, place) = self.place_of(session)?;
         let filter = filter_of(&begin).map_err(|error| Fault::new(CloseCode::Limit, error.to_string()))?;
         session.ledger = Ledger::new(Audience::Nobody);
+        self.log_begin(session, &begin, cx.peer_addr().ip());
         session.began = cx.now();
         session.liveness.worked(cx.now());
         session.wire_before = (cx.bytes_sent(), cx.bytes_received());
@@ -528,6 +544,7 @@ impl ServerNode {
         summary.wire_sent = cx.bytes_sent() + cx.outbound_bytes() as u64 - session.wire_before.0;
         summary.wire_received = cx.bytes_received() - session.wire_before.1;
         summary.elapsed = Duration::from_millis(cx.now().since(session.began));
+        self.log_end(session, &summary);
         let share = &mut self.shares[index];
         share.totals.add(&summary, &failures);
         self.tally.completed();

@@ -12,7 +12,7 @@ use super::server_node::ServerNode;
 use super::slice::Slice;
 use crate::model::{CloseCode, Fault, RelPath, Revision, Right, Tick};
 use crate::reactor::{Activity, Context, Shared};
-use crate::store::Found;
+use crate::store::{Found, RunKind};
 use crate::wire::{Alter, News, Since};
 use std::rc::Rc;
 
@@ -161,6 +161,7 @@ impl ServerNode {
         let place = self.begin_sequence(session, cx.now())?;
         debug_assert!(session.machine.rights().allow(Right::Write));
         session.ledger = Ledger::new(Audience::Nobody);
+        self.log_run(session, RunKind::Sync, cx.peer_addr().ip());
         let altering = Altering::new(cx.id(), place, session.device, alter);
         session.transfer = Some(Transfer::Altering(Box::new(altering)));
         self.core.committer.register(cx.id());
@@ -228,6 +229,15 @@ impl ServerNode {
         }
         if let Some(next) = next {
             shared.set_timer(OBSERVE_TIMER, next.max(shared.now() + 1));
+        }
+    }
+
+    /// What was changed on the shares' own disks is written down, as far as it is certain; or `all` of it.
+    pub(super) fn testify(&self, all: bool) {
+        for (_, place) in self.places() {
+            if let Some(sequencer) = place.sequencer.borrow_mut().as_mut() {
+                sequencer.testify(place, all);
+            }
         }
     }
 

@@ -17,6 +17,7 @@ mod folder;
 mod held;
 mod pending;
 mod planning;
+mod telling;
 
 pub(super) use driving::SYNC_RETRY_TIMER;
 pub(crate) use folder::Folder;
@@ -104,6 +105,7 @@ pub(crate) struct Syncing {
     news: bool,
     /// Why a look at the folder or the index failed.
     failure: Option<JobError>,
+    telling: telling::Telling,
 }
 
 /// What stands at a path of the folder that is not what was agreed.
@@ -167,6 +169,7 @@ impl Syncing {
                 what: "to keep folders in sync",
             });
         }
+        self.tell_of(session);
         self.observing.forget_rules();
         self.looks.tree(None);
         self.is_whole = true;

@@ -4,6 +4,7 @@
 //! Layer 2. Every path from outside is a [`RelPath`](crate::model::RelPath) that is resolved beneath
 //! a [`Root`]; nothing here follows a symbolic link below one. Nothing here knows about connections.
 
+mod activity;
 mod barrier;
 mod book;
 mod calendar;
@@ -59,6 +60,10 @@ mod undo;
 mod versions;
 mod watch;
 
+pub use activity::{
+    ActivityEntry, ActivityLine, ActivityPath, ActivityQuery, ActivityReader, ActivityWriter, Change, Happened,
+    RunFigures, RunKind, Side, Who,
+};
 pub use barrier::{Barrier, Beside};
 pub use calendar::stamp_now;
 pub use error::{FileError, Operation};

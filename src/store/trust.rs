@@ -199,6 +199,13 @@ impl<'h> Trust<'h> {
         })
     }
 
+    /// What a paired device called itself when it came; `None` when it is not known, or the file cannot be read.
+    #[must_use]
+    pub fn name_of(&self, device: &DeviceId) -> Option<String> {
+        self.load(|book| book.devices.get(device).map(|peer| peer.name.clone()))
+            .ok()?
+    }
+
     /// All paired devices, by id.
     ///
     /// # Errors

@@ -168,6 +168,7 @@ impl Syncing {
         self.changed.extend([from.parent(), to.parent()]);
         self.forget(from);
         self.give_meta(to, was, state, revision)?;
+        self.tell_move(from, to);
         Ok(Told::Moved)
     }
 

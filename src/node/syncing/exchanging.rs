@@ -123,6 +123,7 @@ impl Syncing {
             Exchange::Fetches(fetches) => self.receiving(cx, fetches, common, session),
             Exchange::Nothing | Exchange::Alters(_) => return,
         };
+        self.tell_begin(&transfer);
         session.transfer = Some(transfer);
         around.core.committer.register(cx.id());
     }
@@ -376,6 +377,7 @@ impl Syncing {
                 ..
             } => {
                 let identity = self.wanted(&to, expected)?.map(|(identity, _)| identity);
+                self.tell_move(&from, &to);
                 self.forget(&from);
                 self.agree(&to, state, Revision::NONE, identity);
                 Ok(Told::Moved)

@@ -114,7 +114,7 @@ impl Folder {
             .map_err(|error| base_error(&error))?;
         let held = snapshot.value(super::held::HELD).map_err(|error| base_error(&error))?;
         let known = known.and_then(|bytes| decode_known(&bytes)).unwrap_or_default();
-        let mut place = Place::new(root, options.durability).keeping_versions();
+        let mut place = Place::new(root, options.durability).keeping_versions().keeping_log();
         place.resumes = Resumes::of(Journal::open(&place.root));
         place.notices = std::cell::RefCell::new(Some(Vec::new()));
         let recovered = place.recover();
@@ -245,6 +245,7 @@ impl Syncing {
             outrun: BTreeSet::new(),
             news: false,
             failure: None,
+            telling: super::telling::Telling::default(),
         }
     }
 
