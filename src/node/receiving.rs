@@ -313,14 +313,36 @@ impl Receiving {
         }
         receiver.consumed(self.patches.drop_file(file, &self.plan.place));
         self.questions.forget(file);
+        let mut code = code;
         if let Some(want) = self.wants.remove(&file) {
-            ledger.file_failed(file, &want.path, code);
+            code = self.outdated(&want.path, code);
+            // The one who asked has seen something else here: it will look again.
+            if code != ItemCode::Stale {
+                ledger.file_failed(file, &want.path, code);
+            }
             if let Some(offered) = &mut self.offered {
                 offered.keep_beneath(&want.path);
             }
             want.discard(&self.plan.place);
         }
         receiver.settle(file, SettledResult::Failed(code));
+    }
+
+    /// Why an entry failed: in a sync, that what it was to be put into is no directory any more means that its sender
+    /// has not heard of that yet.
+    pub(super) fn outdated(&self, path: &RelPath, code: ItemCode) -> ItemCode {
+        let is_free = matches!(self.plan.based, Based::Anything);
+        if is_free || !matches!(code, ItemCode::InTheWay | ItemCode::Escapes | ItemCode::Vanished) {
+            return code;
+        }
+        match self.plan.place.root.probe(path) {
+            Err(error) if error.is_beneath_no_directory() => {
+                #[cfg(feature = "sync")]
+                self.plan.place.doubt(path);
+                ItemCode::Stale
+            }
+            _ => code,
+        }
     }
 
     fn done(&mut self, done: Done, receiver: &mut Receiver, books: &mut Books<'_>) {

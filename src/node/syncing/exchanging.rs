@@ -302,6 +302,7 @@ impl Syncing {
                 }
             }
             // The revision that it got comes with the next answer; until then it is that of what it replaced.
+            syncing.await_revision(path);
             syncing.agree(path, state, based_on, Some(identity));
         });
     }
@@ -371,11 +372,14 @@ impl Syncing {
                 ..
             } => {
                 let identity = self.wanted(&to, expected)?.map(|(identity, _)| identity);
+                self.await_revision(&from);
+                self.await_revision(&to);
                 self.forget(&from);
                 self.agree(&to, state, Revision::NONE, identity);
                 Ok(Told::Moved)
             }
             Action::SendRemove { path, .. } => {
+                self.await_revision(&path);
                 self.forget(&path);
                 Ok(Told::Deleted)
             }

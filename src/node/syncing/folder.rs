@@ -2,7 +2,7 @@
 //!
 //! Invariant: a folder belongs to one share; it is never quietly tied to another.
 
-use super::{Exchange, Stage, Syncing};
+use super::{Awaited, Exchange, Stage, Syncing};
 use crate::model::{Epoch, Link, RelPath, Revision, Tick};
 use crate::node::looking::Looks;
 use crate::node::observing::Observing;
@@ -109,6 +109,9 @@ impl Folder {
         let pending = snapshot
             .value(super::pending::PENDING)
             .map_err(|error| base_error(&error))?;
+        let awaited = snapshot
+            .value(super::awaiting::AWAITED)
+            .map_err(|error| base_error(&error))?;
         let known = known.and_then(|bytes| decode_known(&bytes)).unwrap_or_default();
         let mut place = Place::new(root, options.durability).keeping_versions();
         place.resumes = Resumes::of(Journal::open(&place.root));
@@ -126,6 +129,7 @@ impl Folder {
             snapshot,
             known,
             pending: super::pending::decode(&pending.unwrap_or_default()),
+            awaited: Awaited::decode(&awaited.unwrap_or_default()),
             observing,
         };
         let syncing = Syncing::new(place, state, options, legal_name(device));
@@ -140,6 +144,7 @@ struct Opened {
     snapshot: Snapshot,
     known: Known,
     pending: HashMap<RelPath, Pending>,
+    awaited: Awaited,
     observing: Observing,
 }
 
@@ -222,6 +227,8 @@ impl Syncing {
             exchange: Exchange::default(),
             pending: state.pending,
             has_dropped: false,
+            awaited: state.awaited,
+            is_reverted: false,
             after_writing: Stage::Planning,
             made: HashMap::new(),
             batch: Batch::new(),
@@ -238,6 +245,15 @@ impl Syncing {
             outrun: BTreeSet::new(),
             news: false,
             failure: None,
+        }
+    }
+
+    /// The first records of a folder are of the epoch that the server tells first: in another one they would mean
+    /// something else.
+    pub(super) fn note_epoch(&mut self, told: &Known) {
+        if self.known == Known::default() && told.epoch != Epoch::default() {
+            self.known.epoch = told.epoch;
+            self.batch.set_value(KNOWN, &encode_known(&self.known));
         }
     }
 
