@@ -165,14 +165,7 @@ fn a_watching_client_comes_back() {
     let mut world = World::new();
     let a = world.make("a", &[("x", "1")]);
     world.sync_all(&["a"]);
-    let mut settings = world.client_options("home-a");
-    settings.retries = 100;
-    let job = syncline::node::Job::Sync {
-        folder: a.clone(),
-        link: Some(world.link("")),
-        options: watching(),
-    };
-    let mut client = syncline::node::Client::start(settings, job, Default::default()).unwrap();
+    let mut client = returning(&world, watching());
     for round in 0..5 {
         let (name, there) = (format!("f{round}"), format!("s{round}"));
         put(&a, &name, &format!("text {round}"));
@@ -211,6 +204,82 @@ fn an_interrupt_at_any_step_leaves_a_folder_that_goes_on() {
         }
         converges(&mut world, &format!("{steps} steps"));
     }
+}
+
+// The server is killed between its yes and its look, and by then the change is undone there: nobody would ever
+// number it, and device and server would differ for good.
+#[test]
+fn what_a_server_lost_the_revision_of_is_sent_again() {
+    let mut world = World::new();
+    let a = world.make("a", &[("old", "1"), ("empty/in", "x")]);
+    world.sync_all(&["a"]);
+    put(&a, "new", "2");
+    told_and_undone(&mut world, "new", |share| fs::remove_file(share.join("new")).unwrap());
+    world.sync_all(&["a"]);
+    world.assert_same(&["a"]);
+    assert_eq!(texts(&a)["new"], "2");
+
+    fs::remove_dir_all(a.join("empty")).unwrap();
+    told_and_undone(&mut world, "empty", |share| {
+        fs::create_dir(share.join("empty")).unwrap()
+    });
+    world.sync_all(&["a"]);
+    world.assert_same(&["a"]);
+}
+
+// The same without a server that is killed: what was put into a directory went with it before it was looked at.
+#[test]
+fn what_is_gone_with_its_directory_before_the_look_is_told() {
+    let mut world = World::new();
+    let a = world.make("a", &[("d/1", "1")]);
+    world.sync_all(&["a"]);
+    put(&a, "d/2", "2");
+    let mut client = world.sync_client("a", options());
+    told_of(&mut world, &mut client, "d/2");
+    fs::remove_dir_all(world.share().join("d")).unwrap();
+    put(&world.share(), "d", "a file by now");
+    drop(client);
+    world.sync_all(&["a", "a"]);
+    world.assert_same(&["a"]);
+    assert_eq!(texts(&a)["d"], "a file by now");
+}
+
+/// One run of device a, up to where it hears that the server has done something at `path`.
+fn told_of(world: &mut World, client: &mut syncline::node::Client, path: &str) {
+    for _ in 0..20_000 {
+        world.server.poll(Some(Duration::from_micros(300))).unwrap();
+        for event in client.poll(Some(Duration::from_micros(300))).unwrap() {
+            match event {
+                ClientEvent::Item { path: done, .. } if done.to_string() == path => return,
+                ClientEvent::Finished(outcome) => panic!("{path} was not told of: {outcome:?}"),
+                _ => {}
+            }
+        }
+    }
+    panic!("{path} was not told of");
+}
+
+/// The device hears that something was done at `path`, which is undone then while the server starts again; the device
+/// comes again by itself.
+fn told_and_undone(world: &mut World, path: &str, undo: impl FnOnce(&Path)) {
+    let mut client = returning(world, options());
+    told_of(world, &mut client, path);
+    undo(&world.share());
+    restart(world);
+    let run = world.drive(client, |_, _| {});
+    assert_eq!(run.outcome.result, Ok(()), "{:?}", run.events);
+}
+
+/// Device a, whose connection may break.
+fn returning(world: &World, options: syncline::node::SyncOptions) -> syncline::node::Client {
+    let mut settings = world.client_options("home-a");
+    settings.retries = 100;
+    let job = syncline::node::Job::Sync {
+        folder: world.folder("a"),
+        link: Some(world.link("")),
+        options,
+    };
+    syncline::node::Client::start(settings, job, Default::default()).unwrap()
 }
 
 /// Polls until it has ended; nothing when it had before.

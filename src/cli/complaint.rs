@@ -184,7 +184,9 @@ fn server_advice(error: &ServerError) -> &'static str {
         ServerError::Share { .. } => "name a directory that exists and that you may read: syncline serve DIR",
         ServerError::Locked { .. } => "stop the other one first, or serve another folder",
         ServerError::SameFolder { .. } => "name each folder once: syncline serve DIR=NAME OTHER=NAME",
-        ServerError::NobodyToTellApart => "leave out --per-device, or --open (and --plain): `syncline invite` lets devices in",
+        ServerError::NobodyToTellApart => {
+            "leave out --per-device, or --open (and --plain): `syncline invite` lets devices in"
+        }
         ServerError::NoSuchShare(_) => "name a share that this server has: --bwlimit NAME=5M",
         ServerError::DuplicateShare(_) => "give one of them another name: syncline serve DIR=NAME",
         ServerError::State { .. } => "`syncline doctor` looks into it; --home DIR uses another directory",

@@ -43,10 +43,13 @@ impl Receiving {
             };
             let check = check.clone();
             let local = self.plan.agreement.accept(&check.entry)?;
-            let Some((judged, had)) = self.look(&check, &local, books) else {
+            let Some((mut judged, had)) = self.look(&check, &local, books) else {
                 // A file is being hashed: one step of it is enough for a visit.
                 return Ok(Activity::More);
             };
+            if let Verdict::Failed(code) = judged.verdict {
+                judged.verdict = Verdict::Failed(self.outdated(&local, code));
+            }
             if let Some(id) = judged.basis {
                 receiver.basis(id);
             }
@@ -192,11 +195,16 @@ impl Receiving {
                     );
                 }
             }
-            Verdict::Have if is_file => {
-                ledger.unchanged(size);
-                self.plan.place.forget_partial(&path, self.plan.peer.as_ref());
+            Verdict::Have => {
+                if is_file {
+                    ledger.unchanged(size);
+                    self.plan.place.forget_partial(&path, self.plan.peer.as_ref());
+                }
+                // Whoever syncs waits for the revision of what it sent.
+                if !matches!(self.plan.based, Based::Anything) {
+                    self.plan.place.note(&path, None, self.plan.peer);
+                }
             }
-            Verdict::Have => {}
             Verdict::Created | Verdict::Replaced | Verdict::Touched => {
                 if is_file {
                     ledger.unchanged(size);

@@ -3,7 +3,7 @@
 //! Opens no file. Invariant: a path that was asked for while a round goes on is looked at in the next one.
 
 use super::source_tree::without_prefix;
-use crate::model::{Entry, ItemCode, Kind, RelPath};
+use crate::model::{Entry, Kind, RelPath};
 use crate::store::{
     Difference, FileError, FoundKind, Identity, IndexError, Keep, Record, Root, Shape, Snapshot, Survey,
 };
@@ -241,13 +241,7 @@ fn keep_all(path: &RelPath, is_directory: bool, keep: Filter<'_>) -> Keep {
 
 /// What stands at a path; nothing also where a FIFO, socket or device does.
 pub(crate) fn found_at(root: &Root, path: &RelPath) -> Result<Option<(Entry, Identity)>, FileError> {
-    let found = match root.probe(path) {
-        Ok(found) => found,
-        // The directory above became a file or a link.
-        Err(error) if matches!(error.code(), ItemCode::Escapes | ItemCode::InTheWay) => None,
-        Err(error) => return Err(error),
-    };
-    let Some(found) = found else { return Ok(None) };
+    let Some(found) = root.find(path)? else { return Ok(None) };
     let kind = match found.kind {
         FoundKind::File { size } => Kind::File { size },
         FoundKind::Directory => Kind::Directory,

@@ -171,7 +171,7 @@ impl Sequencer {
     }
 
     /// `path` may be something else than the index says.
-    fn doubt(&mut self, path: &RelPath) {
+    pub(crate) fn doubt(&mut self, path: &RelPath) {
         self.asked += 1;
         self.looks.path(path);
     }
@@ -357,7 +357,7 @@ impl Sequencer {
         for (path, hint) in hints.into_iter().filter(|(_, hint)| hint.is_commit) {
             let record = self.snapshot.get(&path)?;
             // What takes no part is there without a record.
-            if record.is_none() && !matches!(place.root.probe(&path), Ok(None)) {
+            if record.is_none() && !matches!(place.root.find(&path), Ok(None)) {
                 continue;
             }
             let mut confirmed = Fresh::confirmed(path, record, hint.author);

@@ -289,7 +289,9 @@ impl Server {
             return;
         }
         // Their watches first, while the descriptors are open.
-        let Some(places) = &mut self.node.device_places else { return };
+        let Some(places) = &mut self.node.device_places else {
+            return;
+        };
         for closed in places.close_unused() {
             self.reactor.unwatch(closed.key());
             if let (Some(tidier), true) = (&mut self.node.tidier, closed.kept_versions()) {

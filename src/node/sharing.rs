@@ -52,6 +52,14 @@ impl Place {
         }
     }
 
+    /// What is above `path`, and it itself, may be something else than the index says.
+    pub(crate) fn doubt(&self, path: &RelPath) {
+        if let Some(sequencer) = self.sequencer.borrow_mut().as_mut() {
+            let above = std::iter::successors(Some(path.clone()), RelPath::parent);
+            above.for_each(|path| sequencer.doubt(&path));
+        }
+    }
+
     /// Tells the sequencer what was done here.
     pub(super) fn take_notices(&self) -> bool {
         let mut sequencer = self.sequencer.borrow_mut();

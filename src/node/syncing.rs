@@ -10,6 +10,7 @@
 //! what is durable on this disk and was committed by the server.
 
 mod acting;
+mod awaiting;
 mod base;
 mod driving;
 mod exchanging;
@@ -40,6 +41,7 @@ use crate::reactor::{Activity, Context, Shared};
 use crate::store::{Batch, Difference, Identity, Index, ShareLock, Snapshot};
 use crate::sync::{Action, Conflict, Pending, Standing};
 use crate::wire::{ChangesReader, Known, Since, features};
+use awaiting::Awaited;
 use exchanging::Exchange;
 use held::{Held, Remotes};
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
@@ -79,6 +81,10 @@ pub(crate) struct Syncing {
     pending: HashMap<RelPath, Pending>,
     /// Less of it is than was written down.
     has_dropped: bool,
+    /// What the server has not told the revision of.
+    awaited: Awaited,
+    /// Some of that was lost: the base has to say so before anything is planned.
+    is_reverted: bool,
     /// What follows when the base is written.
     after_writing: Stage,
     /// What actions of this plan made, by path.
@@ -231,6 +237,7 @@ impl Syncing {
             // Who knew nothing has lost nothing.
             self.is_anew = self.known != Known::default();
         }
+        self.note_epoch(&head.known);
         while let Some(change) = page.next_change().map_err(|error| Fault::protocol(error.to_string()))? {
             self.held.refused.clear();
             self.remote.insert(change.path, (change.state, change.revision));
@@ -239,6 +246,7 @@ impl Syncing {
         if head.more {
             self.ask(session);
         } else {
+            self.revisions_came();
             self.stage = Stage::Looking;
         }
         Ok(())
@@ -254,6 +262,15 @@ impl Syncing {
         let stepped = match self.stage {
             Stage::Away | Stage::Asking | Stage::Writing | Stage::Ended => Ok(Activity::Idle),
             Stage::Opening => Ok(self.opening(cx, session, around)),
+            Stage::Looking if std::mem::take(&mut self.is_reverted) => {
+                self.after_writing = Stage::Looking;
+                self.write(cx);
+                Ok(if self.stage == Stage::Looking {
+                    Activity::More
+                } else {
+                    Activity::Idle
+                })
+            }
             Stage::Looking => self.look(around),
             Stage::Hashing => Ok(self.hash(around)),
             Stage::Planning => self.plan(cx, session, around),

@@ -202,6 +202,14 @@ impl Root {
         }
     }
 
+    /// As [`Root::probe`]; what would be in a file or a link is absent, too.
+    pub(crate) fn find(&self, path: &RelPath) -> Result<Option<Found>, FileError> {
+        match self.probe(path) {
+            Err(error) if error.is_beneath_no_directory() => Ok(None),
+            other => other,
+        }
+    }
+
     /// The text of a symbolic link.
     ///
     /// # Errors

@@ -131,6 +131,14 @@ impl Root {
         }
     }
 
+    /// As [`Root::probe_exactly`]; what would be in a file or a link is absent, too.
+    pub(crate) fn find_exactly(&self, path: &RelPath) -> Result<Option<Found>, FileError> {
+        match self.probe_exactly(path) {
+            Err(error) if error.is_beneath_no_directory() => Ok(None),
+            other => other,
+        }
+    }
+
     /// Gives what stands at `from` another spelling, which the file system takes for the same name: by way of a
     /// third one, since a rename from one to the other does nothing on some of them. A crash in between leaves it
     /// under that: the name of a conflict copy.

@@ -305,6 +305,7 @@ impl Syncing {
                 }
             }
             // The revision that it got comes with the next answer; until then it is that of what it replaced.
+            syncing.await_revision(path);
             syncing.agree(path, state, based_on, Some(identity));
         });
     }
@@ -378,6 +379,8 @@ impl Syncing {
             } => {
                 let identity = self.wanted(&to, expected)?.map(|(identity, _)| identity);
                 self.tell_move(&from, &to);
+                self.await_revision(&from);
+                self.await_revision(&to);
                 self.forget(&from);
                 self.agree(&to, state, Revision::NONE, identity);
                 Ok(Told::Moved)
@@ -395,6 +398,7 @@ impl Syncing {
                 Ok(Told::Moved)
             }
             Action::SendRemove { path, .. } => {
+                self.await_revision(&path);
                 self.forget(&path);
                 Ok(Told::Deleted)
             }

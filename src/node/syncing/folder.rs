@@ -3,7 +3,7 @@
 //! Invariant: a folder belongs to one share; it is never quietly tied to another.
 
 use super::held::{Held, Remotes};
-use super::{Exchange, Stage, Syncing};
+use super::{Awaited, Exchange, Stage, Syncing};
 use crate::model::{Epoch, Link, RelPath, Revision, Tick};
 use crate::node::device_places::name_part;
 use crate::node::looking::Looks;
@@ -113,6 +113,9 @@ impl Folder {
             .value(super::pending::PENDING)
             .map_err(|error| base_error(&error))?;
         let held = snapshot.value(super::held::HELD).map_err(|error| base_error(&error))?;
+        let awaited = snapshot
+            .value(super::awaiting::AWAITED)
+            .map_err(|error| base_error(&error))?;
         let known = known.and_then(|bytes| decode_known(&bytes)).unwrap_or_default();
         let mut place = Place::new(root, options.durability).keeping_versions().keeping_log();
         place.resumes = Resumes::of(Journal::open(&place.root));
@@ -131,6 +134,7 @@ impl Folder {
             known,
             pending: super::pending::decode(&pending.unwrap_or_default()),
             held: super::held::decode(&held.unwrap_or_default()),
+            awaited: Awaited::decode(&awaited.unwrap_or_default()),
             observing,
         };
         let syncing = Syncing::new(place, state, options, name_part(device));
@@ -146,6 +150,7 @@ struct Opened {
     known: Known,
     pending: HashMap<RelPath, Pending>,
     held: Remotes,
+    awaited: Awaited,
     observing: Observing,
 }
 
@@ -229,6 +234,8 @@ impl Syncing {
             exchange: Exchange::default(),
             pending: state.pending,
             has_dropped: false,
+            awaited: state.awaited,
+            is_reverted: false,
             after_writing: Stage::Planning,
             made: HashMap::new(),
             batch: Batch::new(),
@@ -246,6 +253,15 @@ impl Syncing {
             news: false,
             failure: None,
             telling: super::telling::Telling::default(),
+        }
+    }
+
+    /// The first records of a folder are of the epoch that the server tells first: in another one they would mean
+    /// something else.
+    pub(super) fn note_epoch(&mut self, told: &Known) {
+        if self.known == Known::default() && told.epoch != Epoch::default() {
+            self.known.epoch = told.epoch;
+            self.batch.set_value(KNOWN, &encode_known(&self.known));
         }
     }
 
