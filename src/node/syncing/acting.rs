@@ -270,7 +270,7 @@ impl Syncing {
 }
 
 /// What the owner of a directory may do, so that things can be put into it.
-const OWNER: u32 = 0o700;
+pub(super) const OWNER: u32 = 0o700;
 /// Names of a conflict copy that are tried.
 const NAMES_MAX: u32 = 99;
 
