@@ -20,6 +20,7 @@ impl ClientNode {
     /// Runs `work` on the folder, if one is synced.
     fn with_sync<T>(&mut self, work: impl FnOnce(&mut Syncing, &mut Around<'_>) -> T) -> Option<T> {
         let mut sync = self.sync.take()?;
+        let told = self.events.len();
         let mut around = Around {
             core: &mut self.core,
             events: &mut self.events,
@@ -28,6 +29,7 @@ impl ClientNode {
         };
         let result = work(&mut sync, &mut around);
         self.sync = Some(sync);
+        self.account(told);
         Some(result)
     }
 

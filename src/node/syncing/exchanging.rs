@@ -285,7 +285,7 @@ impl Syncing {
         self.look_again_after(path, |syncing| {
             if let Err(code) = result {
                 if code == ItemCode::Stale {
-                    syncing.outrun.insert(path.clone());
+                    syncing.outrun.insert(path.to_string(), code);
                 }
                 return;
             }

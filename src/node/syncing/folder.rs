@@ -242,7 +242,8 @@ impl Syncing {
             next_ticket: 0,
             writing: None,
             flushing: BTreeSet::new(),
-            outrun: BTreeSet::new(),
+            outrun: BTreeMap::new(),
+            failing: BTreeSet::new(),
             news: false,
             failure: None,
         }
