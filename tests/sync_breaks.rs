@@ -12,9 +12,13 @@ use harness::breaks::restart;
 use harness::syncing::{copies, counting_relay, options, put, put_noise, texts, tree, watching};
 use rng::Rng;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 use syncline::node::{ClientEvent, JobError, Outcome};
+
+/// Directories and their modes: one that its owner can work in, and one that gets its mode when all is in it.
+const MODES: [(&str, u32); 2] = [("of-b/deep", 0o750), ("of-b/shut", 0o550)];
 
 /// Two devices with the same, and then changes of all kinds on one of them and some on the other.
 fn changed_pair() -> World {
@@ -41,40 +45,29 @@ fn changed_pair() -> World {
     put(&a, "new", "new");
     let b = world.folder("b");
     put(&b, "of-b/deep/1", "of b");
+    put(&b, "of-b/shut/2", "of b, too");
+    for (path, mode) in MODES {
+        fs::set_permissions(b.join(path), fs::Permissions::from_mode(mode)).unwrap();
+    }
     put_noise(&b, "large-b", 200_000, 3);
     world
 }
 
 /// All have the same in the end, and nothing was taken for a conflict.
 #[track_caller]
-/// Everyone has the same. A directory that was being made when its client went may have another mode on one side:
-/// see the known limits in docs/ARCHITECTURE.md.
-fn assert_same_but_modes(world: &World, told: &str) {
-    let without_modes = |folder: &Path| -> Vec<String> {
-        let line = |line: String| match line.strip_suffix(" directory") {
-            Some(directory) => directory
-                .rsplit_once(' ')
-                .map_or_else(String::new, |(path, _)| path.to_owned()),
-            None => line,
-        };
-        tree(folder).into_iter().map(line).collect()
-    };
-    let share = without_modes(&world.share());
-    for name in ["a", "b"] {
-        assert_eq!(
-            without_modes(&world.folder(name)),
-            share,
-            "{told}: {name} (left) and the share"
-        );
-    }
-}
-
 fn converges(world: &mut World, told: &str) {
     for name in ["a", "b", "a", "b"] {
         let run = world.sync(name);
         assert_eq!(run.outcome.result, Ok(()), "{told}");
     }
-    assert_same_but_modes(world, told);
+    let share = tree(&world.share());
+    for name in ["a", "b"] {
+        assert_eq!(tree(&world.folder(name)), share, "{told}: {name} (left) and the share");
+    }
+    for (path, wanted) in MODES {
+        let meta = fs::metadata(world.share().join(path)).unwrap();
+        assert_eq!(meta.permissions().mode() & 0o777, wanted, "{told}: the mode of {path}");
+    }
     assert_eq!(copies(&world.share()), [""; 0], "{told}");
     let found = texts(&world.share());
     let paths: Vec<&str> = found.keys().map(String::as_str).collect();
@@ -88,7 +81,8 @@ fn converges(world: &mut World, told: &str) {
             "large",
             "large-b",
             "new",
-            "of-b/deep/1"
+            "of-b/deep/1",
+            "of-b/shut/2"
         ],
         "{told}"
     );
@@ -221,7 +215,7 @@ fn what_a_server_lost_the_revision_of_is_sent_again() {
 
     fs::remove_dir_all(a.join("empty")).unwrap();
     told_and_undone(&mut world, "empty", |share| {
-        fs::create_dir(share.join("empty")).unwrap()
+        fs::create_dir(share.join("empty")).unwrap();
     });
     world.sync_all(&["a"]);
     world.assert_same(&["a"]);

@@ -162,7 +162,7 @@ impl Handler<Peer> for ClientNode {
         (summary.wire_sent, summary.wire_received) = peer.session.wire_before;
         self.disk_full |= peer.session.ledger.disk_full;
         let resumed_bytes = peer.session.ledger.resumed_bytes;
-        self.events.append(&mut peer.session.ledger.take_events());
+        self.tell(peer.session.ledger.take_events());
         match std::mem::replace(&mut self.phase, Phase::Waiting) {
             Phase::Closing(result) => self.finish(result, summary),
             Phase::Finished => self.phase = Phase::Finished,
@@ -544,10 +544,16 @@ impl ClientNode {
         false
     }
 
+    fn tell(&mut self, mut events: Vec<ClientEvent>) {
+        #[cfg(feature = "sync")]
+        self.sift(&mut events);
+        self.events.append(&mut events);
+    }
+
     fn report(&mut self, now: Tick, ledger: &mut Ledger) {
         #[cfg(feature = "sync")]
         self.tell_deeds(ledger);
-        self.events.append(&mut ledger.take_events());
+        self.tell(ledger.take_events());
         if now.since(self.reported) >= PROGRESS_MS {
             self.reported = now;
             self.events.push(ClientEvent::Progress(ledger.progress.clone()));

@@ -20,7 +20,7 @@ use super::slice::Slice;
 use super::source_tree::without_prefix;
 use crate::conn::{Check, Receiver};
 use crate::model::limits::{DIRECTORIES_BYTES_MAX, RESUME_BYTES_MIN, WHOLE_BYTES_MAX};
-use crate::model::{CloseCode, ContentId, Entry, Fault, ItemCode, Kind, RelPath};
+use crate::model::{CloseCode, ContentId, Entry, Fault, ItemCode, Kind, Meta, RelPath};
 use crate::reactor::Activity;
 use crate::store::{Expected, FileError, Found, FoundKind, MadeDirectory, Operation, publish};
 use crate::wire::Verdict;
@@ -320,7 +320,10 @@ impl Receiving {
     ) -> Result<Verdict, ItemCode> {
         match found.map(|found| (found.kind, found.meta)) {
             Some((FoundKind::Directory, meta)) if meta == entry.meta => Ok(Verdict::Have),
-            Some((FoundKind::Directory, _)) => Ok(Verdict::Touched),
+            Some((FoundKind::Directory, _)) => {
+                self.set_mode_now(path, entry)?;
+                Ok(Verdict::Touched)
+            }
             Some(_) => Err(ItemCode::InTheWay),
             None if self.plan.dry_run => Ok(Verdict::Created),
             None => {
@@ -334,9 +337,21 @@ impl Receiving {
                 if made == MadeDirectory::Created {
                     books.committer.made_directory(&self.plan.place, path.clone());
                 }
+                self.set_mode_now(path, entry)?;
                 Ok(Verdict::Created)
             }
         }
+    }
+
+    /// In a sync the mode of a directory is a change by itself: one that came with the end of the transfer would be
+    /// taken for somebody's wish when there is no end. Its owner can work in it until then in any case.
+    fn set_mode_now(&self, path: &RelPath, entry: &Entry) -> Result<(), ItemCode> {
+        if matches!(self.plan.based, Based::Anything) {
+            return Ok(());
+        }
+        let mode = entry.meta.mode | OWNER_WORKS;
+        let meta = Meta { mode, ..entry.meta };
+        self.plan.place.root.set_meta(path, &meta).map_err(|error| error.code())
     }
 
     fn examine_link(
@@ -494,6 +509,8 @@ enum Had {
     Earlier(Box<Repair>),
 }
 
+/// What the owner of a directory must be allowed, so that things can be put into it.
+const OWNER_WORKS: u32 = 0o700;
 /// A file of so few bytes is no basis.
 const BASIS_BYTES_MIN: u64 = 1024;
 
@@ -510,7 +527,7 @@ mod tests {
     use super::super::place::Place;
     use super::super::receiving::{Based, ReceivingPlan};
     use super::*;
-    use crate::model::{Meta, Timestamp};
+    use crate::model::Timestamp;
     use crate::reactor::ConnId;
     use crate::store::{Filter, Root};
 

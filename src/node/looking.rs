@@ -57,6 +57,11 @@ impl Looks {
         is_any
     }
 
+    /// Whether there is anything that could not be read.
+    pub(crate) fn has_postponed(&self) -> bool {
+        !self.postponed.is_empty()
+    }
+
     /// Whether `path` itself waits to be looked at.
     pub(crate) fn include(&self, path: &RelPath) -> bool {
         self.paths.contains(path) || self.now.contains(path)

@@ -7,7 +7,7 @@ use super::altering::Altering;
 use super::ledger::{Audience, Ledger};
 use super::peer::{Session, Transfer};
 use super::place::Place;
-use super::sequencer::{GATHER_MS, OBSERVE_TIMER, RETRY_MS, SEQUENCE_TIMER, Sequencer};
+use super::sequencer::{GATHER_MS, OBSERVE_TIMER, SEQUENCE_TIMER, Sequencer};
 use super::server_node::ServerNode;
 use super::slice::Slice;
 use crate::model::{CloseCode, Fault, RelPath, Revision, Right, Tick};
@@ -196,8 +196,9 @@ impl ServerNode {
             }
             if more {
                 again = Some(0);
-            } else if sequencer.has_postponed() {
-                again = again.or(Some(RETRY_MS));
+            } else if let Some(due) = sequencer.retry(shared.now()) {
+                let wait = due.since(shared.now());
+                again = Some(again.map_or(wait, |again| again.min(wait)));
             }
             if sequencer.progress() != before {
                 sequencer.listeners().for_each(|id| shared.wake(id));

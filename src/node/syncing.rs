@@ -14,8 +14,10 @@ mod awaiting;
 mod base;
 mod driving;
 mod exchanging;
+mod failing;
 mod folder;
 mod held;
+mod left_behind;
 mod pending;
 mod planning;
 mod telling;
@@ -36,7 +38,7 @@ use super::place::Place;
 use super::resumes::Resumes;
 use super::sequencer::Writes;
 use super::slice::Slice;
-use crate::model::{Fault, RelPath, Revision, State};
+use crate::model::{Fault, ItemCode, RelPath, Revision, State};
 use crate::reactor::{Activity, Context, Shared};
 use crate::store::{Batch, Difference, Identity, Index, ShareLock, Snapshot};
 use crate::sync::{Action, Conflict, Pending, Standing};
@@ -106,7 +108,9 @@ pub(crate) struct Syncing {
     /// Directories that are made durable right now.
     flushing: BTreeSet<Option<RelPath>>,
     /// What the server, or somebody else, was quicker with since something came of a round.
-    outrun: BTreeSet<RelPath>,
+    outrun: BTreeMap<String, ItemCode>,
+    /// What users were told of as failed, and did not come right since.
+    failing: BTreeSet<String>,
     /// The server has said that there is more.
     news: bool,
     /// Why a look at the folder or the index failed.
@@ -343,7 +347,7 @@ impl Syncing {
             Difference::Special(path) => {
                 around.events.push(ClientEvent::Failed {
                     path: path.to_string(),
-                    code: crate::model::ItemCode::Special,
+                    code: ItemCode::Special,
                     warning: true,
                 });
                 self.local.insert(path, Here::Blocked);
@@ -394,7 +398,7 @@ impl Syncing {
                 Ok(file) => return Some((path, Hashing::new(file))),
                 Err(error) => {
                     log::info!("{error}");
-                    if error.code() != crate::model::ItemCode::Vanished {
+                    if error.code() != ItemCode::Vanished {
                         around.events.push(ClientEvent::Failed {
                             path: path.to_string(),
                             code: error.code(),

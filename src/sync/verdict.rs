@@ -24,6 +24,7 @@
 //! The other modes and standings are at their functions.
 
 use super::sameness::{Content, content, equal, is_directory, same_meta};
+use super::steps::OWNER_WORKS;
 use super::{Agreed, Case, Cases, Expected, HeldReason, Local, Mode, Pending, Remote, Settings, Standing, Taken};
 use crate::model::{Kind, RelPath, Revision, State};
 use std::borrow::Cow;
@@ -158,6 +159,10 @@ fn adopt(row: &mut Row<'_>, case: &Case) {
         (Some(Pending::Sent(sent)), _) if moved_on && row.remote_changed && equal(Some(sent), row.remote) => {
             row.base = row.remote.map(Cow::Borrowed);
         }
+        // A directory that we sent, which did not get its mode yet.
+        (Some(Pending::Sent(sent)), Some(_)) if row.remote.is_some_and(|remote| is_unfinished(sent, remote)) => {
+            row.base = row.remote.map(Cow::Borrowed);
+        }
         // It was taken; perhaps its mode and time were not yet set.
         (Some(Pending::Taken(taken)), Some(local)) if moved_on && told(taken) => match content(local, taken) {
             Content::Same => row.base = Some(Cow::Owned(local.clone())),
@@ -166,6 +171,12 @@ fn adopt(row: &mut Row<'_>, case: &Case) {
         },
         _ => {}
     }
+}
+
+/// Whether the server has the directory that was sent as it is while things are put into it.
+fn is_unfinished(sent: &State, remote: &State) -> bool {
+    let are_directories = is_directory(Some(sent)) && is_directory(Some(remote));
+    are_directories && sent.meta.mode != remote.meta.mode && remote.meta.mode == sent.meta.mode | OWNER_WORKS
 }
 
 /// Records of files by their inode.

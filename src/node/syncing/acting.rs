@@ -61,8 +61,8 @@ impl Syncing {
             return;
         }
         // The other side, or the user, was quicker: the next round sees what there is.
-        if matches!(code, ItemCode::Stale | ItemCode::Vanished) {
-            self.outrun.insert(path.clone());
+        if code.may_be_outrun() {
+            self.outrun.insert(path.to_string(), code);
             return;
         }
         around.events.push(ClientEvent::Failed {
@@ -115,12 +115,18 @@ impl Syncing {
                 Ok(Some(Told::Touched))
             }
             Action::Remove { path, expected } => {
-                self.check(&path, expected)?;
+                let identity = self.check(&path, expected)?;
                 let removed = match self.keeping() {
                     Some(keeping) => self.place.root.remove_keeping(&path, &keeping),
                     None => self.place.root.remove(&path),
                 };
-                removed.map_err(|error| code_of(&error))?;
+                match removed.map_err(|error| code_of(&error)) {
+                    Err(ItemCode::InTheWay) if self.holds_only_ignored(&path) => {
+                        self.leave_behind(&path, identity);
+                        return Ok(None);
+                    }
+                    removed => removed?,
+                }
                 self.changed.insert(path.parent());
                 self.forget(&path);
                 Ok(Some(Told::Deleted))
@@ -295,7 +301,7 @@ impl Syncing {
 }
 
 /// What the owner of a directory may do, so that things can be put into it.
-const OWNER: u32 = 0o700;
+pub(super) const OWNER: u32 = 0o700;
 /// Names of a conflict copy that are tried.
 const NAMES_MAX: u32 = 99;
 

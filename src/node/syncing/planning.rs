@@ -164,10 +164,14 @@ impl Syncing {
 
     /// Nothing came of anything: a later look may find it otherwise, this one would go in circles.
     fn give_up(&mut self, cx: &mut Context<'_>, around: &mut Around<'_>) -> Activity {
-        for path in std::mem::take(&mut self.outrun) {
+        for (path, code) in std::mem::take(&mut self.outrun) {
+            let code = match code {
+                ItemCode::Stale | ItemCode::Vanished => ItemCode::Changing,
+                code => code,
+            };
             around.events.push(ClientEvent::Failed {
-                path: path.to_string(),
-                code: ItemCode::Changing,
+                path,
+                code,
                 warning: false,
             });
         }
@@ -205,6 +209,7 @@ impl Syncing {
         paths.dedup();
         for path in paths {
             let record = self.snapshot.get(&path).map_err(|error| self.base_error(&error))?;
+            let is_left_behind = self.is_left_behind(&path, record.as_ref());
             let base = record.and_then(agreed_of);
             let remote = match self.remote.get(&path) {
                 Some((state, revision)) => {
@@ -226,7 +231,7 @@ impl Syncing {
             let local = self.local_of(&path);
             let taken = self.taken(&path, &local, base.as_ref(), &remote);
             let pending = self.pending.get(&path).cloned();
-            if local == Local::Unchanged && remote == Remote::Unchanged {
+            if (local == Local::Unchanged || is_left_behind) && remote == Remote::Unchanged {
                 continue;
             }
             cases.insert(
