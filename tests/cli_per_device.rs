@@ -243,7 +243,11 @@ fn a_push_that_broke_off_goes_on_in_its_place() {
     assert_eq!(other.outcome.summary.resumed_bytes, 0, "bert has begun nothing");
     let run = world.run_as("anna", job, TransferOptions::default());
     run.assert_clean();
-    assert!(run.outcome.summary.resumed_bytes >= 3 * MIB, "{:?}", run.outcome.summary);
+    assert!(
+        run.outcome.summary.resumed_bytes >= 3 * MIB,
+        "{:?}",
+        run.outcome.summary
+    );
     assert!(fs::read(anna.join("big")).unwrap() == content);
     assert!(kept(&anna).is_empty());
 }
@@ -259,7 +263,9 @@ fn the_machine_that_serves_sees_the_whole_share() {
     let run = world.run_as("reader", pull_job(&link, &target), TransferOptions::default());
     assert!(run.outcome.result.is_err() && names(&world.share()).len() == 2);
     let job = pull_job(&world.link("/"), &target);
-    world.run_as("server-home", job, TransferOptions::default()).assert_clean();
+    world
+        .run_as("server-home", job, TransferOptions::default())
+        .assert_clean();
     assert_eq!(names(&target).len(), 2);
     assert!(names(&target).iter().all(|path| !path.join(".syncline").exists()));
 }
@@ -281,7 +287,10 @@ fn a_sync_is_with_the_own_place() {
     assert!(!anna.join("b").exists() && !anna.join("hello").exists());
     assert_eq!(fs::read_to_string(anna.join("both")).unwrap(), "anna's");
     assert_eq!(fs::read_to_string(bert.join("both")).unwrap(), "bert's");
-    assert_eq!(fs::read_to_string(world.folder("bert").join("hello")).unwrap(), "home-bert");
+    assert_eq!(
+        fs::read_to_string(world.folder("bert").join("hello")).unwrap(),
+        "home-bert"
+    );
     fs::write(bert.join("new"), "made on the server").unwrap();
     fs::remove_file(world.folder("bert").join("b")).unwrap();
     world.sync_all(&["anna", "bert"]);
@@ -314,7 +323,15 @@ fn it_does_not_go_with_open_shares() {
 #[test]
 fn the_server_shows_what_the_devices_have() {
     let sandbox = Sandbox::new();
-    let served = sandbox.serve(&["--per-device", "--bwlimit", "Share=500M", "--interval", "1h", "--max-active", "1"]);
+    let served = sandbox.serve(&[
+        "--per-device",
+        "--bwlimit",
+        "Share=500M",
+        "--interval",
+        "1h",
+        "--max-active",
+        "1",
+    ]);
     sandbox.file("doc", b"first");
     sandbox.run(&["push", "doc", &served.invite()]).expect(0);
     sandbox.file("doc", b"second one");

@@ -37,6 +37,10 @@ mod id;
 mod invite;
 mod journal;
 mod ls;
+#[cfg(feature = "sync")]
+mod meeting;
+#[cfg(feature = "sync")]
+mod peer;
 mod progress;
 mod pull;
 mod push;

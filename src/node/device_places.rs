@@ -6,11 +6,13 @@
 //! gets the root of its own directory from [`ServerNode::place_of`], or nothing; no other root is in its reach, so
 //! that no path leads out.
 
-use super::place::{Opening, Place};
 use super::peer::Session;
+use super::place::{Opening, Place};
 use super::server_node::ServerNode;
 use crate::model::{CloseCode, DeviceId, Fault, ItemCode, RelPath, Right};
-use crate::store::{FileError, LockError, MadeDirectory, Root, ShareLock, is_vacant, owned_directories, owner_of, set_owner};
+use crate::store::{
+    FileError, LockError, MadeDirectory, Root, ShareLock, is_vacant, owned_directories, owner_of, set_owner,
+};
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 
@@ -63,7 +65,11 @@ impl ClosedPlace {
 
     /// Whether versions came in while it was open.
     pub(super) fn kept_versions(&self) -> bool {
-        self.open.place.versions.as_ref().is_some_and(|versions| versions.kept() > 0)
+        self.open
+            .place
+            .versions
+            .as_ref()
+            .is_some_and(|versions| versions.kept() > 0)
     }
 }
 
@@ -93,7 +99,10 @@ impl DevicePlaces {
         let mut found = Vec::new();
         for (name, device) in owned_directories(root)? {
             if let Some(first) = self.names.get(&(share, device)) {
-                log::warn!("{name} and {first} are both the place of the device {}: the latter is used", device.short());
+                log::warn!(
+                    "{name} and {first} are both the place of the device {}: the latter is used",
+                    device.short()
+                );
                 continue;
             }
             match root.enter(&name).map(|root| Place::open(root, self.opening)) {
@@ -141,11 +150,19 @@ impl DevicePlaces {
                 self.names.insert((share, *device), path);
                 directory
             }
-            None => return Err(Fault::new(CloseCode::NotFound, "this device has nothing in this share yet")),
+            None => {
+                return Err(Fault::new(
+                    CloseCode::NotFound,
+                    "this device has nothing in this share yet",
+                ));
+            }
         };
         let opened = Place::open(directory, self.opening).map_err(|error| match error {
             LockError::Held { holder } => {
-                log::warn!("the place of {} is in use by another process ({holder})", device.short());
+                log::warn!(
+                    "the place of {} is in use by another process ({holder})",
+                    device.short()
+                );
                 Fault::new(CloseCode::Busy, "another process works on the place of this device")
             }
             error => {
@@ -227,7 +244,11 @@ fn make(root: &Root, device: &DeviceId, name: &str) -> Result<(RelPath, Root), F
     let stem = format!("{}-{}", name_part(name), device.short());
     let mut last = None;
     for count in 1..=NAMES_MAX {
-        let name = if count == 1 { stem.clone() } else { format!("{stem}-{count}") };
+        let name = if count == 1 {
+            stem.clone()
+        } else {
+            format!("{stem}-{count}")
+        };
         let path = RelPath::parse(name.as_bytes()).expect("letters, digits and hyphens make a path");
         match root.make_directory(&path) {
             Ok(MadeDirectory::Created) => {}
@@ -248,7 +269,13 @@ fn make(root: &Root, device: &DeviceId, name: &str) -> Result<(RelPath, Root), F
         set_owner(root, &directory, device)?;
         return Ok((path, directory));
     }
-    Err(last.unwrap_or_else(|| FileError::found(crate::store::Operation::MakeDirectory, stem.as_bytes(), ItemCode::InTheWay)))
+    Err(last.unwrap_or_else(|| {
+        FileError::found(
+            crate::store::Operation::MakeDirectory,
+            stem.as_bytes(),
+            ItemCode::InTheWay,
+        )
+    }))
 }
 
 /// What of a device's name may stand in the name of a file: letters, digits, `-`, `_` and `.`, some of each at most.
@@ -263,7 +290,11 @@ pub(super) fn name_part(device: &str) -> String {
     let name: String = device.chars().map(legal).take(NAME_CHARS_MAX).collect();
     // A leading dot would hide it.
     let name = name.trim_start_matches(['.', '-']);
-    if name.is_empty() { "device".to_owned() } else { name.to_owned() }
+    if name.is_empty() {
+        "device".to_owned()
+    } else {
+        name.to_owned()
+    }
 }
 
 fn tell_damage(damage: &Option<crate::store::JournalError>, root: &Root) {

@@ -5,7 +5,8 @@ use super::options::Durability;
 use super::resumes::Resumes;
 use crate::model::{ContentId, DeviceId, RelPath, Timestamp};
 use crate::store::{
-    Author, FileError, Identity, Journal, JournalError, Keeping, LockError, Root, ShareLock, Staging, Sweep, Versions, recover,
+    Author, FileError, Identity, Journal, JournalError, Keeping, LockError, Root, ShareLock, Staging, Sweep, Versions,
+    recover,
 };
 use std::cell::RefCell;
 use std::collections::HashSet;

@@ -4,6 +4,7 @@
 //! there as a whole or not at all, and no link in its place is followed.
 
 use super::error::{FileError, Operation};
+use super::folder_link::PEER;
 use super::private::{enter_private, open_private, remove_private_if_empty};
 use super::root::Root;
 use rustix::fd::AsFd;
@@ -78,7 +79,7 @@ pub fn note_run(root: &Root, exit_code: u8, entries: Option<u64>) -> Result<(), 
 /// # Errors
 /// When something cannot be removed; then it is forgotten in part, and the next call goes on.
 pub fn forget_sync(root: &Root) -> Result<(), FileError> {
-    for name in [BASE, LAST_RUN, PAUSED, LINK] {
+    for name in [BASE, LAST_RUN, PAUSED, PEER, LINK] {
         remove(root, name)?;
     }
     remove_private_if_empty(root.directory().as_fd());
