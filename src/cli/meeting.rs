@@ -32,7 +32,7 @@ use syncline::store::StateError;
 pub(super) enum Met {
     /// The other one follows this one already.
     Listens {
-        server: Server,
+        server: Box<Server>,
         other: DeviceId,
         /// What happened since.
         events: Vec<ServerEvent>,
@@ -126,7 +126,7 @@ impl<'a> Meeting<'a> {
                 {
                     events.push_front(event);
                     return Ok(Met::Listens {
-                        server,
+                        server: Box::new(server),
                         other,
                         events: events.into(),
                     });
@@ -225,7 +225,6 @@ impl<'a> Meeting<'a> {
         self.other = Some(device);
         self.look = None;
         self.next_look = Instant::now();
-        self.said = None;
         if let Some(server) = self.server.take() {
             self.listen = server.listen_addrs()[0];
             drop(server);

@@ -126,7 +126,7 @@ pub(crate) fn run(session: &Session, flags: &Flags) -> Result<Ending, Complaint>
         match met {
             Met::Listens { server, other, events } => {
                 note_peer(&flags.dir, PeerPart::Listens(Some(other)))?;
-                return peering.serve(server, other, events);
+                return peering.serve(*server, other, events);
             }
             Met::Connects(other) => match peering.connect(other, false) {
                 // It was there a moment ago: both look again who is there.
@@ -289,11 +289,15 @@ impl<'a> Peering<'a> {
         console.object(&json!({
             "event": "status", "state": "listens", "listen": listen.to_string(), "device": other.to_string(),
         }));
+        let folder = folder_name(self.dir);
         let mut totals = Summary::default();
         let mut events = events;
         let mut stopping = None;
         loop {
-            for event in std::mem::take(&mut events) {
+            for mut event in std::mem::take(&mut events) {
+                if let (ServerEvent::Transferred { share, .. }, Some(folder)) = (&mut event, &folder) {
+                    *share = folder.clone();
+                }
                 match &event {
                     ServerEvent::Drained => {
                         console.end_live();
@@ -344,6 +348,12 @@ fn own(home: &Home) -> Result<DeviceId, Complaint> {
 fn own(_: &Home) -> Result<DeviceId, Complaint> {
     let reason = "this build has no TLS".to_owned();
     Err(JobError::State { reason }.into())
+}
+
+/// What a user calls the folder, as the name of a share, which its own one is made of digits.
+fn folder_name(dir: &Path) -> Option<ShareName> {
+    let full = dir.canonicalize().ok()?;
+    ShareName::parse(full.file_name()?.to_str()?).ok()
 }
 
 fn parse_host(text: &str) -> Result<Link, Complaint> {
