@@ -101,7 +101,7 @@ impl Exit {
             FolderError::Unusable { .. } => Exit::TargetMissing,
             FolderError::Locked { .. } => Exit::Locked,
             FolderError::Unlinked { .. } | FolderError::Base { .. } => Exit::Safety,
-            FolderError::Linked { .. } => Exit::Usage,
+            FolderError::Linked { .. } | FolderError::Served { .. } => Exit::Usage,
         }
     }
 
@@ -127,6 +127,7 @@ impl Exit {
             | ServerError::NoSuchShare(_)
             | ServerError::DuplicateShare(_)
             | ServerError::SameFolder { .. }
+            | ServerError::Synced { .. }
             | ServerError::NoShares => Exit::Usage,
         }
     }

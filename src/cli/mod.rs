@@ -41,6 +41,10 @@ mod invite;
 mod journal;
 mod log;
 mod ls;
+#[cfg(feature = "sync")]
+mod meeting;
+#[cfg(feature = "sync")]
+mod peer;
 mod progress;
 mod pull;
 mod push;

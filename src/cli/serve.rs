@@ -155,8 +155,9 @@ pub(crate) fn run(session: &Session, flags: &Flags) -> Result<Ending, Complaint>
             if let ServerEvent::Transferred { summary, .. } = &event {
                 add(&mut totals, summary);
             }
-            let (line, object) = tell(&event);
-            session.console.live(&line, &object);
+            if let Some((line, object)) = tell(&event) {
+                session.console.live(&line, &object);
+            }
         }
     }
 }
@@ -174,9 +175,6 @@ fn options(session: &Session, flags: &Flags) -> Result<ServerOptions, Complaint>
         Some(Open::Write) => Rights::READ_WRITE,
     };
     let shares = shares(&flags.folders, flags.name.as_deref())?;
-    for (_, path) in &shares {
-        check_unlinked(path)?;
-    }
     let shares = shares
         .into_iter()
         .map(|(name, path)| ShareOptions { name, path, open })
@@ -251,30 +249,6 @@ fn metrics(flags: &Flags) -> Result<Option<SocketAddr>, Complaint> {
         ));
     }
     Ok(Some(address))
-}
-
-/// Refuses a folder that is synced with a share: its `.syncline` holds what was agreed there, which would be taken for
-/// the index of a share.
-#[cfg(feature = "sync")]
-fn check_unlinked(path: &Path) -> Result<(), Complaint> {
-    let Ok(link) = syncline::node::linked(path) else {
-        return Ok(());
-    };
-    let what = format!(
-        "{} is synced with {}/{}, so it cannot be served",
-        show(path.as_os_str()),
-        link.authority(),
-        link.share
-    );
-    Err(Complaint::usage(
-        what,
-        "have other devices sync with that share, too, or have this folder forget it first: syncline unlink DIR",
-    ))
-}
-
-#[cfg(not(feature = "sync"))]
-fn check_unlinked(_: &Path) -> Result<(), Complaint> {
-    Ok(())
 }
 
 /// Names and folders of the shares, as written; the server checks that they exist and differ.
@@ -357,8 +331,10 @@ pub(crate) fn add(totals: &mut Summary, one: &Summary) {
     totals.elapsed += one.elapsed;
 }
 
-fn tell(event: &ServerEvent) -> (String, Value) {
-    match event {
+/// What is said of an event; of some, nothing.
+pub(crate) fn tell(event: &ServerEvent) -> Option<(String, Value)> {
+    Some(match event {
+        ServerEvent::SyncBegun { .. } | ServerEvent::SyncEnded { .. } => return None,
         ServerEvent::Paired {
             device,
             name,
@@ -405,7 +381,7 @@ fn tell(event: &ServerEvent) -> (String, Value) {
             });
             (line, object)
         }
-        ServerEvent::Refused { peer, code, text } => {
+        ServerEvent::Refused { peer, code, text, .. } => {
             let text = plain(text);
             let line = format!("{peer} refused: {text}");
             let object = json!({
@@ -414,7 +390,7 @@ fn tell(event: &ServerEvent) -> (String, Value) {
             (line, object)
         }
         ServerEvent::Drained => ("stopped".to_owned(), json!({"event": "status", "state": "stopped"})),
-    }
+    })
 }
 
 #[cfg(test)]
@@ -502,6 +478,8 @@ mod tests {
     #[test]
     fn the_log_tells_what_delta_saved() {
         let event = |saved_bytes: u64| ServerEvent::Transferred {
+            device: None,
+            name: String::new(),
             peer: "192.0.2.1:5".parse().unwrap(),
             device: None,
             share: ShareName::parse("S").unwrap(),
@@ -513,10 +491,10 @@ mod tests {
                 ..Summary::default()
             },
         };
-        let (line, object) = tell(&event((1 << 30) - 4096));
+        let (line, object) = tell(&event((1 << 30) - 4096)).unwrap();
         assert!(line.contains(" out, delta saved 1.0 GiB (99.9 %), "), "{line}");
         assert_eq!(object["saved_bytes"], (1 << 30) - 4096);
-        assert!(!tell(&event(0)).0.contains("delta"));
+        assert!(!tell(&event(0)).unwrap().0.contains("delta"));
     }
 
     #[test]
@@ -526,7 +504,7 @@ mod tests {
             code: syncline::model::CloseCode::Protocol,
             text: "x\nfake line\x1b[1m".to_owned(),
         };
-        let (line, _) = tell(&event);
+        let (line, _) = tell(&event).unwrap();
         assert!(!line.contains('\n') && !line.contains('\x1b'), "{line}");
     }
 }

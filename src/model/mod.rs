@@ -16,6 +16,7 @@ mod revision;
 mod status;
 mod tick;
 mod timetable;
+mod words;
 
 pub use conflict::{ConflictName, conflict_names, conflict_path};
 pub use content::{ContentId, ContentIdError};
@@ -30,6 +31,7 @@ pub use revision::{Epoch, Revision, State};
 pub use status::{CloseCode, Fault, ItemCode};
 pub use tick::Tick;
 pub use timetable::{MINUTES_PER_DAY, Timetable, TimetableError};
+pub use words::words_of;
 
 /// Bytes that the sender of a frame and the place they came from share without copying, for
 /// example a window of a mapped file.

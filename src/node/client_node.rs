@@ -43,6 +43,8 @@ pub(super) struct ClientNode {
     pub(super) address: usize,
     /// The server that a link or an earlier pairing names.
     pub(super) expected: Option<DeviceId>,
+    /// Who answered last, whether or not it let us in, and what it calls itself.
+    pub(super) answered: Option<DeviceId>,
     pub(super) core: Core,
     pub(super) events: Vec<ClientEvent>,
     pub(super) phase: Phase,
@@ -91,6 +93,7 @@ impl Handler<Peer> for ClientNode {
 
     fn established(&mut self, cx: &mut Context<'_>, peer: &mut Peer, device: Option<DeviceId>) {
         peer.session.device = device;
+        self.answered = device;
         peer.session.liveness.begin(cx.now());
         peer.session.flush(cx);
         cx.set_deadline(Some(cx.now() + HANDSHAKE_TIMEOUT_MS.min(self.timeout_ms())));

@@ -32,12 +32,30 @@ pub enum ServerEvent {
     },
     /// A connection was refused or failed.
     Refused {
+        /// Who it is, if it came so far as to prove it.
+        device: Option<DeviceId>,
+        /// What it calls itself.
+        name: String,
         /// The peer's address.
         peer: SocketAddr,
         /// Why, as it was told to the peer.
         code: CloseCode,
         /// For the log.
         text: String,
+    },
+    /// A client began to keep a folder in sync: it asked for what changed. From here on the share has an index.
+    SyncBegun {
+        /// Who, with TLS.
+        device: Option<DeviceId>,
+        /// The share.
+        share: ShareName,
+    },
+    /// It left, and both sides are the same.
+    SyncEnded {
+        /// Who, with TLS.
+        device: Option<DeviceId>,
+        /// The share.
+        share: ShareName,
     },
     /// Draining has ended; the server holds no connection any more.
     Drained,

@@ -61,6 +61,14 @@ pub enum ServerError {
     /// A limit of bandwidth names a share that is not served.
     #[error("a bandwidth limit is set for \"{0}\", and no share of that name is served")]
     NoSuchShare(ShareName),
+    /// A folder is synced with a share of another server: what it keeps of that would be taken for its index.
+    #[error("{} is synced with {link}, so it cannot be served", path.display())]
+    Synced {
+        /// The folder.
+        path: PathBuf,
+        /// `HOST:PORT/SHARE`, as far as it can be read.
+        link: String,
+    },
     /// A folder cannot be served.
     #[error("cannot serve {}: {reason}", path.display())]
     Share {
@@ -457,6 +465,23 @@ fn is_root_of(share: &Share, path: &Path) -> bool {
     matches!((found, own), (Ok(found), Ok(own)) if found.identity.same_inode(&own.identity))
 }
 
+#[cfg(feature = "sync")]
+fn check_unlinked(root: &Root, path: &Path) -> Result<(), ServerError> {
+    let found = crate::store::folder_link(root).map_err(|error| ServerError::Share {
+        path: path.to_owned(),
+        reason: error.reason(),
+    })?;
+    let Some(link) = found else { return Ok(()) };
+    let shown = link.parse::<crate::model::Link>().map_or_else(
+        |_| crate::model::escape(link.as_bytes()),
+        |link| format!("{}/{}", link.authority(), link.share),
+    );
+    Err(ServerError::Synced {
+        path: path.to_owned(),
+        link: shown,
+    })
+}
+
 /// How the places of a server are opened.
 fn opening(options: &ServerOptions) -> Opening {
     Opening {
@@ -472,6 +497,8 @@ fn open_share(wanted: &ShareOptions, options: &ServerOptions) -> Result<Share, S
         reason,
     };
     let root = Root::open(path).map_err(|error| broken(error.reason()))?;
+    #[cfg(feature = "sync")]
+    check_unlinked(&root, path)?;
     let opened = Place::open(root, opening(options)).map_err(|error| match error {
         LockError::Held { holder } => ServerError::Locked {
             path: path.clone(),

@@ -377,6 +377,8 @@ impl ServerNode {
     fn refuse(&mut self, cx: &mut Context<'_>, session: &mut Session, fault: &Fault) {
         self.tally.refused(fault.code);
         self.events.push(ServerEvent::Refused {
+            device: session.device,
+            name: session.machine.peer_name().to_owned(),
             peer: cx.peer_addr(),
             code: fault.code,
             text: fault.text.clone(),
@@ -429,6 +431,7 @@ impl ServerNode {
                 Ok(())
             }
             Event::Closed(fault) => {
+                self.note_leaving(session, fault.code);
                 if session.transfer.is_some() {
                     session.broken_off = Some(BrokenOff::Closed(fault.code));
                 }
@@ -569,10 +572,22 @@ impl ServerNode {
         session.machine.status_reply(&json);
     }
 
+    /// Whoever kept a folder in sync leaves; in order, if it says that all is done.
+    fn note_leaving(&mut self, session: &Session, code: CloseCode) {
+        if let (true, Some(index), CloseCode::Done) = (session.follows(), session.share, code) {
+            self.events.push(ServerEvent::SyncEnded {
+                device: session.device,
+                share: self.shares[index].name.clone(),
+            });
+        }
+    }
+
     fn give_up(&mut self, cx: &mut Context<'_>, session: &mut Session, stall: Stall) {
         let fault = stall.fault();
         self.tally.refused(fault.code);
         self.events.push(ServerEvent::Refused {
+            device: session.device,
+            name: session.machine.peer_name().to_owned(),
             peer: cx.peer_addr(),
             code: fault.code,
             text: fault.text.clone(),

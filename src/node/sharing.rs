@@ -4,6 +4,7 @@
 //! Never blocks. Invariant: nothing that a client did not know of gives way to what it sends.
 
 use super::altering::Altering;
+use super::events::ServerEvent;
 use super::ledger::{Audience, Ledger};
 use super::peer::{Session, Transfer};
 use super::place::Place;
@@ -82,6 +83,12 @@ impl ServerNode {
         let mut sequencer = place.sequencer.borrow_mut();
         let sequencer = sequencer.as_mut().expect("it has begun");
         sequencer.listen(cx.id());
+        if let (None, Some(index)) = (&session.following, session.share) {
+            self.events.push(ServerEvent::SyncBegun {
+                device: session.device,
+                share: self.shares[index].name.clone(),
+            });
+        }
         let following = session.following.get_or_insert_default();
         following.asks = Some((since, sequencer.asked()));
         following.told = None;

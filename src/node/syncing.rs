@@ -24,6 +24,7 @@ mod telling;
 
 pub(super) use driving::SYNC_RETRY_TIMER;
 pub(crate) use folder::Folder;
+pub(crate) use folder::lock_of;
 pub use folder::{FolderError, linked};
 
 use super::commit::Done;

@@ -5,6 +5,7 @@
 //! there as a whole or not at all, and no link in its place is followed.
 
 use super::error::{FileError, Operation};
+use super::folder_link::PEER;
 use super::private::{enter_private, open_private, remove_private_if_empty};
 use super::root::Root;
 use crate::model::RelPath;
@@ -132,7 +133,7 @@ pub fn note_collisions(root: &Root, list: &[NotedCollision]) -> Result<(), FileE
 /// # Errors
 /// When something cannot be removed; then it is forgotten in part, and the next call goes on.
 pub fn forget_sync(root: &Root) -> Result<(), FileError> {
-    for name in [BASE, LAST_RUN, COLLISIONS, PAUSED, LINK] {
+    for name in [BASE, LAST_RUN, COLLISIONS, PAUSED, PEER, LINK] {
         remove(root, name)?;
     }
     remove_private_if_empty(root.directory().as_fd());

@@ -70,7 +70,7 @@ pub use error::{FileError, Operation};
 pub use facts::{Found, FoundKind, Identity, inspect};
 pub use filter::{Decision, Filter, FilterError, PathKind, Rule};
 #[cfg(feature = "sync")]
-pub use folder_link::{folder_link, set_folder_link};
+pub use folder_link::{folder_link, peer_note, set_folder_link, set_peer_note};
 #[cfg(feature = "sync")]
 pub use folder_notes::{
     LastRun, NotedCollision, collisions, folder_is_paused, forget_sync, is_index_of_a_share, last_run, note_collisions,

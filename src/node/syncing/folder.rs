@@ -14,7 +14,7 @@ use crate::node::resumes::Resumes;
 use crate::store::{
     Batch, FileError, FoundIndex, Index, IndexError, IndexOptions, Journal, LockError, Root, ShareLock, Snapshot,
 };
-use crate::store::{folder_link, set_folder_link};
+use crate::store::{folder_link, is_index_of_a_share, set_folder_link};
 use crate::sync::Pending;
 use crate::wire::Known;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
@@ -58,6 +58,12 @@ pub enum FolderError {
         /// `HOST:PORT/SHARE`.
         share: String,
     },
+    /// It was served as a share, and what gives that its revisions would be taken for what was agreed on.
+    #[error("the folder {path} is served as a share itself")]
+    Served {
+        /// As given.
+        path: String,
+    },
     /// What it remembers cannot be read.
     #[error("what the folder {path} remembers of its share cannot be read: {reason}")]
     Base {
@@ -94,6 +100,13 @@ impl Folder {
         let root = root.map_err(unusable)?;
         let lock = lock_of(&root, &shown)?;
         root.learn_folding();
+        if is_index_of_a_share(&root).map_err(unusable)? {
+            return Err(FolderError::Served { path: shown });
+        }
+        // Before there is a base: one without a link would be taken for the index of a share.
+        if let (Some(link), None) = (link, folder_link(&root).map_err(unusable)?) {
+            set_folder_link(&root, &without_secret(link)).map_err(unusable)?;
+        }
         let base_error = |error: &IndexError| FolderError::Base {
             path: shown.clone(),
             reason: error.to_string(),
@@ -154,7 +167,7 @@ struct Opened {
     observing: Observing,
 }
 
-fn lock_of(root: &Root, shown: &str) -> Result<ShareLock, FolderError> {
+pub(crate) fn lock_of(root: &Root, shown: &str) -> Result<ShareLock, FolderError> {
     let path = || shown.to_owned();
     ShareLock::acquire(root).map_err(|error| match error {
         LockError::Held { holder } => FolderError::Locked { path: path(), holder },
