@@ -278,7 +278,7 @@ mod tests {
 
     fn lines(root: &Root) -> Vec<ActivityEntry> {
         let mut lines = Vec::new();
-        let reader = ActivityReader::open(root).unwrap().unwrap();
+        let mut reader = ActivityReader::open(root).unwrap().unwrap();
         reader.each(&mut |entry| lines.push(entry)).unwrap();
         lines
     }

@@ -156,7 +156,7 @@ mod tests {
         witness.release(&activity, true);
         activity.write();
         let mut told = Vec::new();
-        let reader = ActivityReader::open(&root).unwrap().unwrap();
+        let mut reader = ActivityReader::open(&root).unwrap().unwrap();
         reader
             .each(&mut |entry| told.push((entry.field("path").map(str::to_owned), entry.number("size"))))
             .unwrap();
