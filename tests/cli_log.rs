@@ -397,3 +397,38 @@ fn names_cannot_forge_lines_and_the_log_cannot_be_fetched_or_sent() {
     let after = fs::read(&log).unwrap();
     assert!(after.starts_with(&before) && !after.windows(6).any(|bytes| bytes == b"forged"));
 }
+
+// Protects whoever looks on: what happens is told as it happens, and Ctrl-C ends it in order.
+#[test]
+fn a_log_is_followed_until_it_is_interrupted() {
+    use std::io::{BufRead, BufReader, Read};
+    let (sandbox, served) = served();
+    let file = sandbox.file("mine/a", b"a");
+    sandbox
+        .run(&["push", file.to_str().unwrap(), &served.invite()])
+        .expect(0);
+    let mut follow = sandbox.command("client");
+    follow.args(["log", "share", "--follow", "--json", "--path", "a"]);
+    let mut child = follow.stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let mut out = BufReader::new(child.stdout.take().unwrap());
+    let mut next = || -> Value {
+        let mut line = String::new();
+        out.read_line(&mut line).unwrap();
+        serde_json::from_str(&line).unwrap()
+    };
+    assert_eq!(next()["action"], "created");
+    sandbox.file("mine/a", b"another");
+    sandbox
+        .run(&["push", file.to_str().unwrap(), &served.link("")])
+        .expect(0);
+    assert_eq!(next()["action"], "replaced");
+    binary::signal(&child, "INT");
+    let summary = next();
+    assert_eq!(
+        (&summary["event"], &summary["exit_code"]),
+        (&"summary".into(), &130.into())
+    );
+    let mut rest = String::new();
+    out.read_to_string(&mut rest).unwrap();
+    assert_eq!((rest.as_str(), child.wait().unwrap().code()), ("", Some(130)));
+}

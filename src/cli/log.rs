@@ -5,6 +5,7 @@ use super::complaint::Complaint;
 use super::console::Console;
 use super::exit::Exit;
 use super::quantity;
+use super::repeating::Interrupts;
 use super::report::plain;
 use super::session::{Ending, Session};
 use super::versions::quoted;
@@ -15,7 +16,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use syncline::model::DeviceId;
-use syncline::node::{ActivityLog, LocalClock, Summary};
+use syncline::node::{ActivityLog, JobError, LocalClock, Summary};
 use syncline::store::{ActivityEntry, ActivityPath, ActivityQuery};
 
 /// The flags and operands of `log`.
@@ -26,6 +27,7 @@ Examples:
   syncline log ~/Share --since 2h --failed       what went wrong in the last two hours
   syncline log ~/Share --path '*.docx'           what became of all documents
   syncline log ~/Share/docs --device laptop      what one device did in one directory
+  syncline log ~/Share -f                        goes on as it happens
 
 Works on the machine that has the folder, also while it is served or synced. A share tells what devices did, and
 while it is kept in sync with one, what was changed on its own disk (\"here\"). A synced folder tells what came and
@@ -50,8 +52,13 @@ pub(crate) struct Flags {
     /// Only what did not work
     #[arg(long)]
     failed: bool,
+    /// Go on: show what happens as it happens, until Ctrl-C
+    #[arg(short, long)]
+    follow: bool,
 }
 
+/// How often somebody who follows looks.
+const FOLLOW_LOOK: Duration = Duration::from_millis(300);
 /// Lines on a terminal, unless told otherwise.
 const LINES_DEFAULT: usize = 50;
 
@@ -59,39 +66,64 @@ const LINES_DEFAULT: usize = 50;
 pub(crate) fn run(session: &Session, flags: &Flags) -> Result<Ending, Complaint> {
     let console = &session.console;
     let clock = LocalClock::here();
-    let log = ActivityLog::find(&flags.folder)?;
+    let mut log = ActivityLog::find(&flags.folder)?;
     let shown = quoted(&plain(&flags.folder.to_string_lossy()));
     let is_fresh = log.is_empty();
     let query = query(flags, &log, &clock)?;
     let on_terminal = std::io::stdout().is_terminal();
     let default = if on_terminal { LINES_DEFAULT } else { usize::MAX };
     let (entries, earlier) = log.search(&query, flags.last.unwrap_or(default))?;
-    let width = entries.iter().map(|entry| who(entry).chars().count()).max();
-    let width = width.unwrap_or(0).min(WHO_CHARS_MAX);
-    for entry in &entries {
-        if console.reader_is_gone() {
-            break;
-        }
-        console.data(&line(entry, console, &clock, width));
-        console.object_text(entry.text());
-    }
-    if entries.is_empty() {
-        console.note(&match is_fresh {
-            true => format!("nothing has happened in {shown} since it keeps a log"),
-            false => format!("nothing of that is in the log; `syncline log {shown}` shows all there is"),
-        });
-    } else if earlier > 0 && flags.last.is_none() {
+    let width = width_of(&entries);
+    print(&entries, console, &clock, width);
+    let mut count = entries.len() as u64;
+    if earlier > 0 && flags.last.is_none() {
         console.note(&format!(
             "{} before these: -n N shows more",
             quantity::counted(earlier, "line")
         ));
     }
+    if flags.follow {
+        let interrupts = Interrupts::watch().map_err(|error| Complaint::io("wait for signals", &error))?;
+        while !console.reader_is_gone() {
+            let signal = interrupts.wait(FOLLOW_LOOK);
+            if let Some(signal) = signal.map_err(|error| Complaint::io("wait for signals", &error))? {
+                let exit = Exit::of_job(&JobError::Interrupted { signal: Some(signal) });
+                return Ok(ending(exit, count));
+            }
+            let (entries, _) = log.search(&query, usize::MAX)?;
+            print(&entries, console, &clock, width.max(width_of(&entries)));
+            count += entries.len() as u64;
+        }
+    } else if entries.is_empty() {
+        console.note(&match is_fresh {
+            true => format!("nothing has happened in {shown} since it keeps a log"),
+            false => format!("nothing of that is in the log; `syncline log {shown}` shows all there is"),
+        });
+    }
+    Ok(ending(Exit::Done, count))
+}
+
+fn ending(exit: Exit, files: u64) -> Ending {
     let summary = Summary {
-        files: entries.len() as u64,
+        files,
         ..Summary::default()
     };
-    let exit = Exit::Done;
-    Ok(Ending { exit, summary })
+    Ending { exit, summary }
+}
+
+fn width_of(entries: &[ActivityEntry]) -> usize {
+    let width = entries.iter().map(|entry| who(entry).chars().count()).max();
+    width.unwrap_or(0).min(WHO_CHARS_MAX)
+}
+
+fn print(entries: &[ActivityEntry], console: &Console, clock: &LocalClock, width: usize) {
+    for entry in entries {
+        if console.reader_is_gone() {
+            break;
+        }
+        console.data(&line(entry, console, clock, width));
+        console.object_text(entry.text());
+    }
 }
 
 fn query(flags: &Flags, log: &ActivityLog, clock: &LocalClock) -> Result<ActivityQuery, Complaint> {

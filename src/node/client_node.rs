@@ -159,6 +159,7 @@ impl Handler<Peer> for ClientNode {
         #[cfg(feature = "sync")]
         {
             self.tell_deeds(&mut peer.session.ledger);
+            self.tell_rest();
             self.sync_broken();
         }
         let mut summary = std::mem::take(&mut peer.session.ledger.summary);

@@ -203,6 +203,7 @@ impl Ledger {
     }
 
     /// An entry got another name.
+    #[cfg(feature = "sync")]
     pub(crate) fn moved_to(&mut self, from: &RelPath, to: &RelPath) {
         self.deed(|| Deed::Moved {
             from: Some(from.clone()),

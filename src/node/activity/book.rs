@@ -6,9 +6,9 @@
 use super::deeds::Deed;
 use crate::model::limits::ACTIVITY_ITEMS_MAX;
 use crate::model::{ItemCode, escape};
-use crate::store::{
-    ActivityLine, ActivityReader, ActivityWriter, Change, Happened, Root, RunFigures, RunKind, Side, Who,
-};
+#[cfg(feature = "sync")]
+use crate::store::Change;
+use crate::store::{ActivityLine, ActivityReader, ActivityWriter, Happened, Root, RunFigures, RunKind, Side, Who};
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -23,8 +23,8 @@ pub(crate) struct Activity {
 #[derive(Debug)]
 struct Book {
     writer: ActivityWriter,
-    /// What failed last, how, and when that was told.
-    failures: HashMap<String, (String, u64)>,
+    /// What failed for whom: how, and when that was told.
+    failures: HashMap<(String, String), (String, u64)>,
     /// What earlier processes told of failures is known.
     is_seeded: bool,
 }
@@ -34,8 +34,9 @@ struct Book {
 pub(crate) struct Running {
     pub(crate) who: Who,
     pub(crate) figures: RunFigures,
-    /// Entries that may still be listed.
+    /// Entries that may still be listed, and of those that fail.
     left: u64,
+    failures_left: u64,
     /// Entries that were not listed since somebody was told how many.
     untold: u64,
     /// When something was done last.
@@ -48,6 +49,8 @@ pub(crate) struct Running {
 const AGAIN_MS: u64 = 24 * 3600 * 1000;
 /// Failures that are remembered; past that all are forgotten.
 const FAILURES_MAX: usize = 1024;
+/// Failures of one run that are listed; far fewer than are remembered, so that those of the next run are known.
+const FAILURES_LISTED_MAX: u64 = 100;
 /// Bytes of the log that are read for failures that were told already.
 const SEED_BYTES: u64 = 64 * 1024;
 /// After so long without anything a run may list as much again.
@@ -105,71 +108,74 @@ impl Activity {
         }
         for deed in deeds {
             match deed {
-                Deed::Failed { path, code } => {
-                    running.figures.failed += 1;
-                    if self.is_failure_news(&running.who, path, *code) {
-                        running.news += 1;
-                        if running.may_list(now) {
-                            let happened = Happened::Failed { path, code: *code };
-                            self.note_at(now, &running.who, happened);
-                        }
+                Deed::Failed { path, code } => self.note_failure(now, running, path, *code),
+                done => {
+                    self.works_again(done.path(), &running.who);
+                    running.figures.changes += 1;
+                    if running.may_list(now) {
+                        self.note_at(now, &running.who, happened(deed, side));
                     }
-                    continue;
                 }
-                Deed::Done { path, .. } | Deed::Moved { to: path, .. } | Deed::Conflict { path, .. } => {
-                    self.works_again(path.as_bytes());
-                }
-            }
-            running.figures.changes += 1;
-            if running.may_list(now) {
-                self.note_at(now, &running.who, happened(deed, side));
             }
         }
     }
 
-    /// Whether it is the first time within a day that somebody is told.
-    fn is_failure_news(&self, who: &Who, path: &str, code: ItemCode) -> bool {
-        self.is_news(path, &format!("{} {}", who.name, code.name()))
+    fn note_failure(&self, now: u64, running: &mut Running, path: &str, code: ItemCode) {
+        running.figures.failed += 1;
+        if running.failures_left == 0 {
+            running.leave_out(now);
+            return;
+        }
+        running.failures_left -= 1;
+        if self.is_news(path, &running.who, code.name()) {
+            running.news += 1;
+            if running.may_list(now) {
+                self.note_at(now, &running.who, Happened::Failed { path, code });
+            }
+        }
     }
 
-    /// The same, for a run that did not come to its end.
+    /// Whether it is the first time within a day that a run is said not to have come to its end for this reason.
     pub(crate) fn is_end_news(&self, who: &Who, reason: &str) -> bool {
-        self.is_news("", &format!("{} {reason}", who.name))
+        self.is_news("", who, reason)
     }
 
     /// A run came to its end.
-    pub(crate) fn ends_again(&self) {
-        self.works_again(b"");
+    pub(crate) fn ends_again(&self, who: &Who) {
+        self.works_again(b"", who);
     }
 
-    fn is_news(&self, key: &str, reason: &str) -> bool {
+    fn is_news(&self, path: &str, who: &Who, reason: &str) -> bool {
         let mut book = self.book.borrow_mut();
         let now = now_ms();
         if !std::mem::replace(&mut book.is_seeded, true) {
             book.seed(&self.root);
         }
-        let known = book.failures.get(key);
+        let key = (path.to_owned(), who.name.clone());
+        let known = book.failures.get(&key);
         if known.is_some_and(|(was, at)| was == reason && now.saturating_sub(*at) < AGAIN_MS) {
             return false;
         }
-        book.remember(key.to_owned(), reason.to_owned(), now);
+        book.remember(key, reason, now);
         true
     }
 
-    fn works_again(&self, path: &[u8]) {
-        let failures = &mut self.book.borrow_mut().failures;
-        if !failures.is_empty() {
-            failures.remove(&escape(path));
-        }
+    fn works_again(&self, path: &[u8], who: &Who) {
+        self.book.borrow_mut().works_again(|| escape(path), &who.name);
     }
 
     /// Tells how many entries a run did not list, and lets it list as many again.
     fn settle(&self, running: &mut Running, now: u64) {
+        self.tell_rest(running, now);
+        (running.left, running.failures_left) = (ACTIVITY_ITEMS_MAX, FAILURES_LISTED_MAX);
+    }
+
+    /// Tells how many entries were not listed, if any were.
+    pub(crate) fn tell_rest(&self, running: &mut Running, now: u64) {
         let entries = std::mem::take(&mut running.untold);
         if entries > 0 {
             self.note_at(now, &running.who, Happened::Unlisted { entries });
         }
-        running.left = ACTIVITY_ITEMS_MAX;
     }
 }
 
@@ -182,26 +188,36 @@ impl Book {
         };
         for entry in latest {
             let who = entry.field("who").unwrap_or_default();
+            let key = |path: &str| (path.to_owned(), who.to_owned());
             match (entry.event(), entry.field("path")) {
                 ("error", Some(path)) => {
-                    let reason = format!("{who} {}", entry.field("code").unwrap_or_default());
-                    self.remember(path.to_owned(), reason, entry.at_ms());
+                    let reason = entry.field("code").unwrap_or_default();
+                    self.remember(key(path), reason, entry.at_ms());
                 }
                 ("run", None) => match entry.field("reason") {
-                    Some(reason) => self.remember(String::new(), format!("{who} {reason}"), entry.at_ms()),
-                    None => drop(self.failures.remove("")),
+                    Some(reason) => self.remember(key(""), reason, entry.at_ms()),
+                    None => self.works_again(String::new, who),
                 },
-                (_, Some(path)) => drop(self.failures.remove(path)),
+                (_, Some(path)) => self.works_again(|| path.to_owned(), who),
                 (_, None) => {}
             }
         }
     }
 
-    fn remember(&mut self, key: String, reason: String, at_ms: u64) {
+    /// What failed here is told under the name of this machine, whoever gets it done in the end.
+    fn works_again(&mut self, path: impl Fn() -> String, who: &str) {
+        if !self.failures.is_empty() {
+            for name in [who, "here"] {
+                self.failures.remove(&(path(), name.to_owned()));
+            }
+        }
+    }
+
+    fn remember(&mut self, key: (String, String), reason: &str, at_ms: u64) {
         if self.failures.len() >= FAILURES_MAX {
             self.failures.clear();
         }
-        self.failures.insert(key, (reason, at_ms));
+        self.failures.insert(key, (reason.to_owned(), at_ms));
     }
 }
 
@@ -211,6 +227,7 @@ impl Running {
             who,
             figures: RunFigures::new(kind, now_ms()),
             left: ACTIVITY_ITEMS_MAX,
+            failures_left: FAILURES_LISTED_MAX,
             untold: 0,
             last_ms: 0,
             news: 0,
@@ -219,7 +236,8 @@ impl Running {
 
     /// Whether nothing was done for so long that what comes next is another matter.
     fn is_rested(&self, now: u64) -> bool {
-        self.left < ACTIVITY_ITEMS_MAX && now.saturating_sub(self.last_ms) >= QUIET_MS
+        let has_listed = self.left < ACTIVITY_ITEMS_MAX || self.failures_left < FAILURES_LISTED_MAX;
+        has_listed && now.saturating_sub(self.last_ms) >= QUIET_MS
     }
 
     fn may_list(&mut self, now: u64) -> bool {
@@ -227,12 +245,15 @@ impl Running {
         let may = self.left > 0;
         match may {
             true => self.left -= 1,
-            false => {
-                self.untold += 1;
-                self.figures.unlisted += 1;
-            }
+            false => self.leave_out(now),
         }
         may
+    }
+
+    fn leave_out(&mut self, now: u64) {
+        self.last_ms = now;
+        self.untold += 1;
+        self.figures.unlisted += 1;
     }
 
     /// Bytes of memory that it takes, about.
@@ -249,6 +270,7 @@ fn happened(deed: &Deed, side: Option<Side>) -> Happened<'_> {
             size: *size,
             side,
         },
+        #[cfg(feature = "sync")]
         Deed::Moved { from, to } => Happened::Item {
             change: Change::Moved { from: from.as_ref() },
             path: to,
@@ -278,7 +300,7 @@ mod tests {
 
     fn lines(root: &Root) -> Vec<ActivityEntry> {
         let mut lines = Vec::new();
-        let reader = ActivityReader::open(root).unwrap().unwrap();
+        let mut reader = ActivityReader::open(root).unwrap().unwrap();
         reader.each(&mut |entry| lines.push(entry)).unwrap();
         lines
     }
@@ -347,14 +369,16 @@ mod tests {
         assert_eq!(told(&[done("a"), failed("a", ItemCode::DiskFull)]), 2);
         assert_eq!(told(&[done("a")]), 1);
         assert_eq!(told(&[failed("a", ItemCode::DiskFull)]), 1);
+        let many: Vec<Deed> = (0..5000)
+            .map(|number| failed(&format!("m{number}"), ItemCode::Io))
+            .collect();
+        assert_eq!((told(&many), told(&many)), (FAILURES_LISTED_MAX as usize, 0));
         let activity = Activity::new(&root);
         assert!(activity.is_end_news(&Who::here(), "away") && !activity.is_end_news(&Who::here(), "away"));
-        activity.ends_again();
+        activity.ends_again(&Who::here());
         assert!(activity.is_end_news(&Who::here(), "away"));
-        activity
-            .book
-            .borrow_mut()
-            .remember(String::new(), "here away".to_owned(), now_ms() - AGAIN_MS);
+        let key = (String::new(), "here".to_owned());
+        activity.book.borrow_mut().remember(key, "away", now_ms() - AGAIN_MS);
         assert!(activity.is_end_news(&Who::here(), "away"));
     }
 }

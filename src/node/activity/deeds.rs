@@ -16,6 +16,7 @@ pub(crate) enum Deed {
         size: Option<u64>,
     },
     /// It got another name.
+    #[cfg(feature = "sync")]
     Moved { from: Option<RelPath>, to: RelPath },
     /// There were two versions, and one has another name now, or is among the versions.
     Conflict { path: RelPath, copy: Option<RelPath> },
@@ -32,6 +33,18 @@ pub(crate) enum Done {
     ChangedInPlace,
     Touched,
     Deleted,
+}
+
+impl Deed {
+    /// Where; of what failed, escaped.
+    pub(super) fn path(&self) -> &[u8] {
+        match self {
+            Deed::Done { path, .. } | Deed::Conflict { path, .. } => path.as_bytes(),
+            #[cfg(feature = "sync")]
+            Deed::Moved { to, .. } => to.as_bytes(),
+            Deed::Failed { path, .. } => path.as_bytes(),
+        }
+    }
 }
 
 impl Done {

@@ -40,11 +40,12 @@ impl ActivityLog {
         self.reader.is_empty()
     }
 
-    /// What was asked for, the oldest first, at most the last `last`; and how many earlier ones there are.
+    /// What was asked for, the oldest first, at most the last `last`; and how many earlier ones there are. Another call
+    /// tells of what has come since.
     ///
     /// # Errors
     /// When it cannot be read.
-    pub fn search(self, query: &ActivityQuery, last: usize) -> Result<(Vec<ActivityEntry>, u64), HistoryError> {
+    pub fn search(&mut self, query: &ActivityQuery, last: usize) -> Result<(Vec<ActivityEntry>, u64), HistoryError> {
         let (mut found, mut earlier) = (VecDeque::new(), 0);
         self.reader.each(&mut |entry| {
             if !query.wants(&entry) {

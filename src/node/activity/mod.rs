@@ -16,7 +16,9 @@ mod deeds;
 mod finding;
 mod serving;
 
-pub(crate) use book::{Activity, Running, now_ms};
+#[cfg(feature = "sync")]
+pub(crate) use book::now_ms;
+pub(crate) use book::{Activity, Running};
 pub(crate) use deeds::{Deed, Done, Thing};
 pub use finding::ActivityLog;
 pub(crate) use serving::Refusals;

@@ -107,7 +107,7 @@ impl ServerNode {
             return;
         }
         if let (Some(run), Some(activity)) = (session.run.take(), self.activity(session.share)) {
-            activity.ends_again();
+            activity.ends_again(&run.who);
             run.write(activity);
         }
     }

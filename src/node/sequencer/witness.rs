@@ -66,9 +66,6 @@ impl Witness {
 
     /// Writes down what was held back long enough, or all of it.
     pub(super) fn release(&mut self, activity: &Activity, all: bool) {
-        if self.held.is_empty() {
-            return;
-        }
         let due = now_ms().saturating_sub(HELD_MS);
         let (mut ripe, mut held) = (Vec::new(), BTreeMap::new());
         for (path, seen) in std::mem::take(&mut self.held) {
@@ -83,6 +80,9 @@ impl Witness {
         ripe.sort_by_key(|seen| seen.at_ms);
         for seen in ripe {
             activity.note_deeds_of(seen.at_ms, &mut self.here, &[seen.deed], None);
+        }
+        if all {
+            activity.tell_rest(&mut self.here, now_ms());
         }
     }
 }
@@ -156,7 +156,7 @@ mod tests {
         witness.release(&activity, true);
         activity.write();
         let mut told = Vec::new();
-        let reader = ActivityReader::open(&root).unwrap().unwrap();
+        let mut reader = ActivityReader::open(&root).unwrap().unwrap();
         reader
             .each(&mut |entry| told.push((entry.field("path").map(str::to_owned), entry.number("size"))))
             .unwrap();

@@ -5,7 +5,7 @@
 
 use super::Syncing;
 use crate::model::{ItemCode, RelPath};
-use crate::node::activity::{Deed, Running, Thing};
+use crate::node::activity::{Deed, Running, Thing, now_ms};
 use crate::node::client_node::ClientNode;
 use crate::node::events::{Action, ClientEvent};
 use crate::node::ledger::Ledger;
@@ -68,24 +68,26 @@ impl Syncing {
     /// Notes what a step told the user; `side` is which side followed.
     pub(super) fn tell_events(&mut self, events: &[ClientEvent], side: Side) {
         let deeds: Vec<Deed> = events.iter().filter_map(|event| self.deed(event, side)).collect();
-        self.tell_deeds(&deeds, side);
+        self.tell_deeds(deeds, side);
     }
 
-    fn tell_deeds(&mut self, deeds: &[Deed], side: Side) {
+    fn tell_deeds(&mut self, deeds: Vec<Deed>, side: Side) {
         let Some(activity) = self.place.activity.as_ref().filter(|_| !deeds.is_empty()) else {
             return;
         };
-        let running = match side {
-            Side::Received => &mut self.telling.theirs,
-            Side::Sent => &mut self.telling.ours,
-        };
-        activity.note_deeds(running, deeds, Some(side));
+        // Copies are made by this device, and what fails is told by it, whoever wanted it.
+        let is_ours = |deed: &Deed| side == Side::Sent || matches!(deed, Deed::Conflict { .. } | Deed::Failed { .. });
+        let (ours, theirs): (Vec<Deed>, Vec<Deed>) = deeds.into_iter().partition(is_ours);
+        activity.note_deeds(&mut self.telling.ours, &ours, Some(side));
+        activity.note_deeds(&mut self.telling.theirs, &theirs, Some(side));
     }
 
     fn deed(&mut self, event: &ClientEvent, side: Side) -> Option<Deed> {
         match event {
             ClientEvent::Conflict { path, copy } => {
-                self.telling.aside.insert(path.clone());
+                if copy.is_some() {
+                    self.telling.aside.insert(path.clone());
+                }
                 Some(Deed::Conflict {
                     path: path.clone(),
                     copy: copy.clone(),
@@ -141,7 +143,16 @@ impl ClientNode {
         let Some(sync) = &mut self.sync else { return };
         let deeds = ledger.take_deeds();
         let side = sync.telling.side;
-        sync.tell_deeds(&deeds, side);
+        sync.tell_deeds(deeds, side);
+    }
+
+    /// The connection is gone: what was not listed is told by its number.
+    pub(in crate::node) fn tell_rest(&mut self) {
+        let Some(sync) = &mut self.sync else { return };
+        if let Some(activity) = &sync.place.activity {
+            activity.tell_rest(&mut sync.telling.theirs, now_ms());
+            activity.tell_rest(&mut sync.telling.ours, now_ms());
+        }
     }
 
     /// A turn is over: its lines are written.

@@ -330,7 +330,8 @@ impl Object<'_> {
     /// A text, cut where it is too long.
     fn text(&mut self, key: &str, text: &str) {
         self.key(key);
-        self.string(&text[..text.floor_char_boundary(TEXT_BYTES_MAX)]);
+        let cut = text.char_indices().map(|(at, _)| at).find(|at| *at >= TEXT_BYTES_MAX);
+        self.string(&text[..cut.unwrap_or(text.len())]);
     }
 
     fn string(&mut self, text: &str) {

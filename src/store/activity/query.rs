@@ -84,12 +84,14 @@ impl ActivityQuery {
 }
 
 fn is_of(entry: &ActivityEntry, who: &str) -> bool {
-    if entry.field("who").is_some_and(|name| name.eq_ignore_ascii_case(who)) {
+    let is_name = entry.field("who").is_some_and(|name| name.eq_ignore_ascii_case(who));
+    let Some(device) = entry.field("device") else {
+        return is_name;
+    };
+    // A device may call itself what it likes, but it is not this machine.
+    if is_name && !who.eq_ignore_ascii_case("here") {
         return true;
     }
-    let Some(device) = entry.field("device") else {
-        return false;
-    };
     let short = device.parse().map(|id: crate::model::DeviceId| id.short());
     let wanted = who.to_ascii_uppercase();
     who.len() >= ID_CHARS_MIN
@@ -154,6 +156,8 @@ mod tests {
         for who in ["lap", "a7", "here", "b7a7"] {
             assert!(!by(who).wants(&item), "{who}");
         }
+        let called_here = entry(&format!(r#""event":"error","who":"here","device":"{id}""#));
+        assert!(!by("here").wants(&called_here) && by("here").wants(&entry(r#""event":"error","who":"here""#)));
     }
 
     // Protects whoever looks for what went wrong, and since when.

@@ -163,7 +163,7 @@ mod tests {
     }
 
     fn times(root: &Root) -> Vec<u64> {
-        let reader = ActivityReader::open(root).unwrap().unwrap();
+        let mut reader = ActivityReader::open(root).unwrap().unwrap();
         let mut times = Vec::new();
         reader.each(&mut |entry| times.push(entry.at_ms())).unwrap();
         times
