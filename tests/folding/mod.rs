@@ -78,7 +78,12 @@ fn serve(mut device: File) {
     loop {
         let length = match device.read(&mut buffer) {
             Ok(length) => length,
-            Err(error) if matches!(Errno::from_io_error(&error), Some(Errno::NOENT | Errno::INTR | Errno::AGAIN)) => {
+            Err(error)
+                if matches!(
+                    Errno::from_io_error(&error),
+                    Some(Errno::NOENT | Errno::INTR | Errno::AGAIN)
+                ) =>
+            {
                 continue;
             }
             // It was unmounted.

@@ -42,8 +42,13 @@ fn key(name: &[u8]) -> Vec<u8> {
     let Ok(text) = std::str::from_utf8(name) else {
         return name.to_vec();
     };
-    let mut key = text.to_lowercase();
-    for (whole, parts) in [("é", "e\u{301}"), ("ä", "a\u{308}"), ("ö", "o\u{308}"), ("ü", "u\u{308}")] {
+    let mut key = text.to_lowercase().replace('\u{17f}', "s");
+    for (whole, parts) in [
+        ("é", "e\u{301}"),
+        ("ä", "a\u{308}"),
+        ("ö", "o\u{308}"),
+        ("ü", "u\u{308}"),
+    ] {
         key = key.replace(whole, parts);
     }
     key.into_bytes()
@@ -152,7 +157,10 @@ impl Nodes {
     }
 
     fn find(&mut self, at: u64, name: &[u8]) -> Result<u64> {
-        self.names(at)?.get(&key(name)).map(|(_, node)| *node).ok_or(Errno::NOENT)
+        self.names(at)?
+            .get(&key(name))
+            .map(|(_, node)| *node)
+            .ok_or(Errno::NOENT)
     }
 
     fn touch(&mut self, at: u64) -> Result<()> {
