@@ -6,9 +6,11 @@
 #![cfg(feature = "sync")]
 #![allow(clippy::unwrap_used)]
 
+mod binary;
 mod folding;
 mod harness;
 
+use binary::Sandbox;
 use folding::Folding;
 use harness::syncing::{put, texts, watching};
 use harness::{Run, World, WorldOptions, child};
@@ -385,5 +387,58 @@ fn our_own_directory_is_out_of_reach_under_any_spelling() {
         assert!(link.contains("127.0.0.1"), "{link}");
         assert!(run.outcome.result.is_ok());
         assert!(world.share().join(".\u{17f}yncline/link").exists());
+    });
+}
+
+// Protects who looks at the folder and not at the run: what has no place is listed until that is settled.
+#[test]
+fn collisions_are_told_listed_and_settled() {
+    in_child("collisions_are_told_listed_and_settled", || {
+        let sandbox = Sandbox::new();
+        let _mounted = Folding::mount(&sandbox.path("here")).unwrap();
+        for (path, text) in [("Docs/x", "1"), ("docs/x", "2"), ("docs/y", "3"), ("one", "4")] {
+            sandbox.file(&format!("share/{path}"), text.as_bytes());
+        }
+        let served = sandbox.serve(&[]);
+        let line = "docs stays on the server only: to this file system its name and Docs are one; rename one of them";
+        let run = sandbox.run(&["sync", "here", &served.invite()]);
+        assert_eq!(run.code, 4, "{}", run.err);
+        assert!(run.err.contains(&format!("collision: {line}\n")), "{}", run.err);
+        assert!(run.err.contains("1 name collision · "), "{}", run.err);
+        let status = sandbox.run(&["status", "here"]);
+        assert!(status.out.contains(&format!("collision  {line}")), "{}", status.out);
+        let conflicts = sandbox.run(&["conflicts", "here"]);
+        assert_eq!((conflicts.code, &*conflicts.out), (4, &*format!("{line}\n")));
+        let object = &sandbox.run(&["conflicts", "here", "--json"]).objects()[0];
+        assert_eq!((&object["path"], &object["with"]), (&"docs".into(), &"Docs".into()));
+        let doctor = sandbox.run(&["doctor", "here", "--listen", "127.0.0.1:0"]);
+        assert!(
+            doctor.out.contains("takes names for one that differ only in case"),
+            "{}",
+            doctor.out
+        );
+        fs::rename(sandbox.path("here/Docs"), sandbox.path("here/Other")).unwrap();
+        sandbox.run(&["sync", "here"]).expect(0);
+        assert_eq!(fs::read(sandbox.path("here/docs/y")).unwrap(), b"3");
+        assert_eq!(fs::read(sandbox.path("share/Other/x")).unwrap(), b"1");
+        let status = sandbox.run(&["status", "here"]);
+        assert!(!status.out.contains("collision"), "{}", status.out);
+    });
+}
+
+// A watch tells of the name that a program used, which need not be the one in the folder.
+#[test]
+fn a_watch_sees_a_change_under_another_spelling() {
+    in_child("a_watch_sees_a_change_under_another_spelling", || {
+        let mut world = World::new();
+        put(&world.share(), "Docs/Report.txt", "one");
+        let (b, _mounted) = folding(&world, "b");
+        let mut client = world.sync_client("b", watching());
+        world.poll_until(&mut [&mut client], |_| shown(&b).len() == 1);
+        put(&b, "docs/REPORT.TXT", "edited");
+        let wanted = ["Docs/Report.txt: edited"];
+        world.poll_until(&mut [&mut client], |world| shown(&world.share()) == wanted);
+        fs::remove_file(b.join("DOCS/report.txt")).unwrap();
+        world.poll_until(&mut [&mut client], |world| shown(&world.share()).is_empty());
     });
 }

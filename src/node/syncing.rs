@@ -17,6 +17,7 @@ mod folder;
 mod held;
 mod pending;
 mod planning;
+mod rehearsing;
 
 pub(super) use driving::SYNC_RETRY_TIMER;
 pub(crate) use folder::Folder;
@@ -104,6 +105,8 @@ pub(crate) struct Syncing {
     news: bool,
     /// Why a look at the folder or the index failed.
     failure: Option<JobError>,
+    /// Of a dry run; the last to go.
+    _traces: Option<rehearsing::Traces>,
 }
 
 /// What stands at a path of the folder that is not what was agreed.

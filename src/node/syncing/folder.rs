@@ -3,6 +3,7 @@
 //! Invariant: a folder belongs to one share; it is never quietly tied to another.
 
 use super::held::{Held, Remotes};
+use super::rehearsing::Traces;
 use super::{Exchange, Stage, Syncing};
 use crate::model::{Epoch, Link, RelPath, Revision, Tick};
 use crate::node::looking::Looks;
@@ -86,6 +87,7 @@ impl Folder {
             path: shown.clone(),
             reason: error.reason(),
         };
+        let missing = Traces::before(path);
         let root = match link {
             Some(_) => Root::create(path),
             None => Root::open(path),
@@ -93,6 +95,7 @@ impl Folder {
         let root = root.map_err(unusable)?;
         let lock = lock_of(&root, &shown)?;
         root.learn_folding();
+        let traces = options.dry_run.then(|| Traces::of(&root, missing));
         let base_error = |error: &IndexError| FolderError::Base {
             path: shown.clone(),
             reason: error.to_string(),
@@ -114,14 +117,16 @@ impl Folder {
         let held = snapshot.value(super::held::HELD).map_err(|error| base_error(&error))?;
         let known = known.and_then(|bytes| decode_known(&bytes)).unwrap_or_default();
         let mut place = Place::new(root, options.durability).keeping_versions();
-        place.resumes = Resumes::of(Journal::open(&place.root));
         place.notices = std::cell::RefCell::new(Some(Vec::new()));
-        let recovered = place.recover();
-        if recovered.is_something() {
-            log::info!("{shown}: found after an earlier run: {recovered}");
+        if !options.dry_run {
+            place.resumes = Resumes::of(Journal::open(&place.root));
+            let recovered = place.recover();
+            if recovered.is_something() {
+                log::info!("{shown}: found after an earlier run: {recovered}");
+            }
+            let remembered = without_secret(&link);
+            set_folder_link(&place.root, &remembered).map_err(unusable)?;
         }
-        let remembered = without_secret(&link);
-        set_folder_link(&place.root, &remembered).map_err(unusable)?;
         let observing = Observing::begin(&place.root, options.watch, Tick(0));
         let state = Opened {
             lock,
@@ -131,6 +136,7 @@ impl Folder {
             pending: super::pending::decode(&pending.unwrap_or_default()),
             held: super::held::decode(&held.unwrap_or_default()),
             observing,
+            traces,
         };
         let syncing = Syncing::new(place, state, options, legal_name(device));
         Ok(Folder { syncing, link })
@@ -146,6 +152,7 @@ struct Opened {
     pending: HashMap<RelPath, Pending>,
     held: Remotes,
     observing: Observing,
+    traces: Option<Traces>,
 }
 
 fn lock_of(root: &Root, shown: &str) -> Result<ShareLock, FolderError> {
@@ -244,6 +251,7 @@ impl Syncing {
             outrun: BTreeSet::new(),
             news: false,
             failure: None,
+            _traces: state.traces,
         }
     }
 
