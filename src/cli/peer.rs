@@ -264,6 +264,7 @@ impl<'a> Peering<'a> {
                 },
                 max_delete: flags.max_delete.unwrap_or_default(),
                 watch: !flags.once && flags.interval.is_none(),
+                dry_run: false,
                 durability: flags.durability.into(),
             },
             is_settled,

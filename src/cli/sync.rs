@@ -58,8 +58,8 @@ pub(crate) struct Flags {
     /// When a file counts as synced: barrier is when it is safely on disk, none leaves that to the system
     #[arg(long, value_name = "WHEN", default_value = "barrier")]
     durability: DurabilityFlag,
-    // A habit, or set for push and pull by a variable: then nothing may be changed here either.
-    #[arg(short = 'n', long, hide = true)]
+    /// Say what would be done on either side, and do nothing
+    #[arg(short = 'n', long)]
     dry_run: bool,
     #[command(flatten)]
     network: NetworkFlags,
@@ -110,12 +110,14 @@ pub(crate) fn run(session: &Session, flags: &Flags) -> Result<Ending, Complaint>
         max_delete: flags.max_delete.unwrap_or_default(),
         watch: flags.watch,
         durability: flags.durability.into(),
+        dry_run: flags.dry_run,
     };
     let parties = Parties {
         folder: plain(&flags.dir.to_string_lossy()),
         share: known.share.to_string(),
         mode: options.mode,
         watch: options.watch,
+        is_dry: options.dry_run,
         introduced: link.is_some(),
     };
     let run = Sync {
@@ -189,6 +191,7 @@ pub(crate) fn follow(session: &Session, following: Following<'_>) -> Result<Endi
             share: following.peer,
             mode: options.mode,
             watch: options.watch,
+            is_dry: false,
             introduced: !following.is_settled,
         },
         job: Job::Sync {
@@ -401,6 +404,9 @@ impl Sync<'_> {
 
     /// For `syncline status`; a folder that never came to be synced has no place for it.
     fn note(&self, exit_code: u8, entries: Option<u64>) {
+        if self.parties.is_dry {
+            return;
+        }
         if let Ok(folder) = SyncedFolder::open(self.folder)
             && let Err(error) = folder.note_run(exit_code, entries)
         {
@@ -439,15 +445,14 @@ fn exit_of(ending: &Result<Ending, Complaint>) -> Exit {
     }
 }
 
-/// There is no dry run yet: it is refused, and not taken for a run.
+/// A dry run is one look: it is refused where there would be many, and not taken for a run.
 fn check_dry_run(flags: &Flags) -> Result<(), Complaint> {
-    if !flags.dry_run {
+    if !flags.dry_run || !flags.watch && flags.interval.is_none() {
         return Ok(());
     }
-    let folder = quoted(&plain(&flags.dir.to_string_lossy()));
     Err(Complaint::usage(
-        "sync has no --dry-run yet, so nothing was done",
-        format!("`syncline diff {folder}` shows what was changed here, without asking the share"),
+        "--dry-run looks once, and --watch and --interval go on, so nothing was done",
+        "leave one of them out",
     ))
 }
 

@@ -306,6 +306,7 @@ impl Reporter<'_> {
             | ClientEvent::Finished(_)
             | ClientEvent::Conflict { .. }
             | ClientEvent::Collision { .. }
+            | ClientEvent::Planned { .. }
             | ClientEvent::InSync { .. } => {}
         }
     }

@@ -291,6 +291,6 @@ mod tests {
         }
         assert_eq!(CloseCode::from_wire(13), None);
         assert_eq!(ItemCode::from_wire(0), None);
-        assert_eq!(ItemCode::from_wire(17), None);
+        assert_eq!(ItemCode::from_wire(18), None);
     }
 }

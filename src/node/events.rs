@@ -104,6 +104,17 @@ pub enum ClientEvent {
         /// How its content came there.
         figures: Figures,
     },
+    /// What a dry run of a sync would do with one entry.
+    Planned {
+        /// Path in the folder and the share.
+        path: RelPath,
+        /// What would be done.
+        action: Action,
+        /// Size in bytes, of files that would travel.
+        size: u64,
+        /// It would be done in the folder; else in the share.
+        is_here: bool,
+    },
     /// One entry could not be transferred; the others go on.
     Failed {
         /// Path relative to the target, or the source as given.

@@ -165,6 +165,8 @@ pub struct SyncOptions {
     pub watch: bool,
     /// When a file that was fetched counts as agreed on.
     pub durability: Durability,
+    /// Tell what would be done, as [`ClientEvent::Planned`](super::ClientEvent::Planned), and do nothing.
+    pub dry_run: bool,
 }
 
 /// A local source of a push.

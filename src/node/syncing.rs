@@ -20,6 +20,7 @@ mod held;
 mod left_behind;
 mod pending;
 mod planning;
+mod rehearsing;
 mod telling;
 
 pub(super) use driving::SYNC_RETRY_TIMER;
@@ -117,6 +118,8 @@ pub(crate) struct Syncing {
     /// Why a look at the folder or the index failed.
     failure: Option<JobError>,
     telling: telling::Telling,
+    /// Of a dry run; the last to go.
+    _traces: Option<rehearsing::Traces>,
 }
 
 /// What stands at a path of the folder that is not what was agreed.

@@ -123,23 +123,20 @@ fn way(table: &mut Rows<'_>, at: usize, other: &RelPath) -> Way {
 
 /// A directory that the server does not have any more under its name here: what was deleted in it goes first.
 fn directory_way(table: &mut Rows<'_>, at: usize, there: usize) -> Way {
-    let (new, old) = (table.rows[at].path.as_bytes(), table.rows[there].path.as_bytes());
+    let (new, old) = (table.rows[at].path, table.rows[there].path);
+    let arriving = table.rows.iter().filter(|row| is_beneath(row.path, new));
+    let arriving: HashMap<Vec<u8>, &State> = arriving
+        .filter_map(|row| Some((folded(row.path.as_bytes()), row.remote?)))
+        .collect();
     let (mut stays, mut goes) = (Vec::new(), false);
     for (number, row) in table.rows.iter().enumerate() {
-        let Some(rest) = row.path.as_bytes().strip_prefix(old) else {
-            continue;
-        };
         let is_deletion = row.verdict == Verdict::Pull && row.remote.is_none() && row.local().is_some();
-        if !is_deletion || !rest.is_empty() && rest[0] != b'/' {
+        if !is_deletion || row.path != old && !is_beneath(row.path, old) {
             continue;
         }
-        let counterpart = table
-            .find(&[new, rest].concat())
-            .and_then(|found| table.rows[found].remote);
-        let has_one = counterpart
-            .zip(row.local())
-            .is_some_and(|(new, local)| content(local, new) == Content::Same);
-        if has_one {
+        let counterpart = arriving.get(&folded(row.path.as_bytes())).zip(row.local());
+        let has_one = counterpart.is_some_and(|(new, local)| content(local, new) == Content::Same);
+        if has_one || row.path == old {
             stays.push(number);
         } else {
             goes = true;

@@ -3,6 +3,7 @@
 //! Invariant: a folder belongs to one share; it is never quietly tied to another.
 
 use super::held::{Held, Remotes};
+use super::rehearsing::Traces;
 use super::{Awaited, Exchange, Stage, Syncing};
 use crate::model::{Epoch, Link, RelPath, Revision, Tick};
 use crate::node::device_places::name_part;
@@ -93,6 +94,7 @@ impl Folder {
             path: shown.clone(),
             reason: error.reason(),
         };
+        let missing = Traces::before(path);
         let root = match link {
             Some(_) => Root::create(path),
             None => Root::open(path),
@@ -100,6 +102,7 @@ impl Folder {
         let root = root.map_err(unusable)?;
         let lock = lock_of(&root, &shown)?;
         root.learn_folding();
+        let traces = options.dry_run.then(|| Traces::of(&root, missing));
         if is_index_of_a_share(&root).map_err(unusable)? {
             return Err(FolderError::Served { path: shown });
         }
@@ -130,15 +133,18 @@ impl Folder {
             .value(super::awaiting::AWAITED)
             .map_err(|error| base_error(&error))?;
         let known = known.and_then(|bytes| decode_known(&bytes)).unwrap_or_default();
-        let mut place = Place::new(root, options.durability).keeping_versions().keeping_log();
-        place.resumes = Resumes::of(Journal::open(&place.root));
+        let mut place = Place::new(root, options.durability).keeping_versions();
         place.notices = std::cell::RefCell::new(Some(Vec::new()));
-        let recovered = place.recover();
-        if recovered.is_something() {
-            log::info!("{shown}: found after an earlier run: {recovered}");
+        if !options.dry_run {
+            place = place.keeping_log();
+            place.resumes = Resumes::of(Journal::open(&place.root));
+            let recovered = place.recover();
+            if recovered.is_something() {
+                log::info!("{shown}: found after an earlier run: {recovered}");
+            }
+            let remembered = without_secret(&link);
+            set_folder_link(&place.root, &remembered).map_err(unusable)?;
         }
-        let remembered = without_secret(&link);
-        set_folder_link(&place.root, &remembered).map_err(unusable)?;
         let observing = Observing::begin(&place.root, options.watch, Tick(0));
         let state = Opened {
             lock,
@@ -149,6 +155,7 @@ impl Folder {
             held: super::held::decode(&held.unwrap_or_default()),
             awaited: Awaited::decode(&awaited.unwrap_or_default()),
             observing,
+            traces,
         };
         let syncing = Syncing::new(place, state, options, name_part(device));
         Ok(Folder { syncing, link })
@@ -165,6 +172,7 @@ struct Opened {
     held: Remotes,
     awaited: Awaited,
     observing: Observing,
+    traces: Option<Traces>,
 }
 
 pub(crate) fn lock_of(root: &Root, shown: &str) -> Result<ShareLock, FolderError> {
@@ -267,6 +275,7 @@ impl Syncing {
             news: false,
             failure: None,
             telling: super::telling::Telling::default(),
+            _traces: state.traces,
         }
     }
 

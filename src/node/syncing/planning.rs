@@ -12,7 +12,7 @@ use crate::node::options::MaxDelete;
 use crate::node::peer::Session;
 use crate::reactor::{Activity, Context};
 use crate::store::stamp_now;
-use crate::sync::{Brake, Case, Cases, Found, HeldReason, Local, Plan, Remote, Settings, Standing, plan};
+use crate::sync::{Action, Base, Brake, Case, Cases, Found, HeldReason, Local, Plan, Remote, Settings, Standing, plan};
 
 /// Rounds in a row that may come to nothing.
 const FAILURES_MAX: u32 = 3;
@@ -54,7 +54,7 @@ impl Syncing {
             folds_here: self.place.root.folding().is_any(),
             folds_there: self.held.folds_there,
         };
-        let planned = plan(&cases, &Agreements(&self.snapshot), &settings);
+        let mut planned = plan(&cases, &Agreements(&self.snapshot), &settings);
         if !planned.hash.is_empty() {
             self.to_hash = planned.hash.into();
             self.stage = Stage::Hashing;
@@ -65,6 +65,14 @@ impl Syncing {
                 deletions: stop.deletions,
                 existing: stop.entries,
             });
+        }
+        if self.options.dry_run {
+            if planned.actions.iter().any(comes_alone) {
+                planned
+                    .actions
+                    .extend(beside_respellings(&cases, &Agreements(&self.snapshot), settings));
+            }
+            return Ok(self.rehearse(planned, around));
         }
         Ok(self.begin_actions(cx, planned, around))
     }
@@ -264,6 +272,25 @@ impl Syncing {
             }
         }
     }
+}
+
+/// Whether an action is one of a plan that has nothing else.
+fn comes_alone(action: &Action) -> bool {
+    matches!(action, Action::Respell { .. } | Action::SendRespell { .. })
+}
+
+/// What follows respellings, about: what would be done if the file systems took no two names for one.
+fn beside_respellings(cases: &Cases, base: &impl Base, settings: Settings<'_>) -> Vec<Action> {
+    let mut apart = cases.clone();
+    apart.values_mut().for_each(|case| case.taken = None);
+    let settings = Settings {
+        folds_here: false,
+        folds_there: false,
+        ..settings
+    };
+    let mut actions = plan(&apart, base, &settings).actions;
+    actions.retain(|action| !matches!(action, Action::Rename { .. } | Action::SendMove { .. }));
+    actions
 }
 
 /// Whether a file has the size that was agreed and another time: reading it is cheaper than sending it.
