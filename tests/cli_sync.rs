@@ -389,3 +389,33 @@ fn an_unlinked_folder_keeps_its_files_and_can_be_linked_anew() {
         "a first sync joins, and deletes nothing"
     );
 }
+
+// Protects the disk of a device, and what is on it that can still be brought back: old versions go, once a day.
+#[test]
+fn old_versions_of_a_synced_folder_go() {
+    let sandbox = Sandbox::new();
+    let _served = synced(&sandbox);
+    let versions = |sandbox: &Sandbox| {
+        let run = sandbox.run(&["versions", "--json", "here"]);
+        run.expect(0);
+        run.objects().iter().filter(|object| object["event"] == "version").count()
+    };
+    let change = |sandbox: &Sandbox, keep: &str| {
+        fs::remove_file(sandbox.path("share/a")).unwrap();
+        sandbox.run(&["sync", "here", "--keep-versions", keep]).expect(0);
+        sandbox.file("share/a", b"again");
+        sandbox.run(&["sync", "here", "--keep-versions", keep]).expect(0);
+    };
+    // The first run tidied; within a day nothing more goes.
+    change(&sandbox, "1k");
+    assert_eq!(versions(&sandbox), 1);
+    fs::remove_file(sandbox.path("here/.syncline/tidied")).unwrap();
+    change(&sandbox, "1h");
+    assert_eq!(versions(&sandbox), 2, "they are younger");
+    // A clock that was wrong does not keep them for ever.
+    fs::write(sandbox.path("here/.syncline/tidied"), "99999999999\n").unwrap();
+    change(&sandbox, "1k");
+    assert_eq!(versions(&sandbox), 0);
+    let refused = sandbox.run(&["sync", "here", "--keep-versions", "off"]);
+    refused.complains(2, "always keeps");
+}

@@ -62,6 +62,8 @@ mod status;
 mod sync;
 #[cfg(feature = "sync")]
 mod sync_report;
+#[cfg(feature = "sync")]
+mod tidying;
 mod transfer;
 mod trash;
 mod versions;

@@ -240,6 +240,13 @@ pub(crate) fn parse_keep_versions(text: &str) -> Result<KeepVersions, String> {
     Ok(KeepVersions(Some(retention)))
 }
 
+/// As [`parse_keep_versions`], where something has to be kept.
+#[cfg(feature = "sync")]
+pub(crate) fn parse_retention(text: &str) -> Result<Retention, String> {
+    let kept = parse_keep_versions(text)?.0;
+    kept.ok_or_else(|| "a synced folder always keeps what it replaces for a while; write 1h, say".to_owned())
+}
+
 /// A decimal number without a sign or exponent, and what follows it.
 fn split_number(text: &str) -> Option<(f64, &str)> {
     let text = text.trim();

@@ -10,6 +10,7 @@ use super::report::plain;
 use super::serve::DurabilityFlag;
 use super::session::{Ending, Session};
 use super::sync_report::{Parties, SyncReport};
+use super::tidying::Tidying;
 use super::transfer::NetworkFlags;
 use super::versions::quoted;
 use clap::{Args, ValueEnum};
@@ -21,7 +22,7 @@ use syncline::node::{
     Client, ClientEvent, ClientOptions, Job, JobError, MaxDelete, Outcome, Surroundings, SyncOptions, SyncedFolder,
     TransferOptions, linked, surroundings,
 };
-use syncline::store::{RunFigures, RunKind};
+use syncline::store::{Retention, RunFigures, RunKind};
 use syncline::sync::Mode;
 
 /// The flags and operands of `sync`.
@@ -55,6 +56,10 @@ pub(crate) struct Flags {
     /// Refuse to delete more than this on either side: a number, a percentage, or unlimited [default: half, if over 25]
     #[arg(long, value_name = "N|N%", value_parser = quantity::parse_max_delete)]
     max_delete: Option<MaxDelete>,
+    /// Keep what the sync replaces and deletes here so long, and at most so much of it: 30d, 10%, 20G, 30d,10%
+    /// or forever
+    #[arg(long, value_name = "AGE,SIZE", default_value = "30d,10%", value_parser = quantity::parse_retention)]
+    keep_versions: Retention,
     /// When a file counts as synced: barrier is when it is safely on disk, none leaves that to the system
     #[arg(long, value_name = "WHEN", default_value = "barrier")]
     durability: DurabilityFlag,
@@ -130,6 +135,7 @@ pub(crate) fn run(session: &Session, flags: &Flags) -> Result<Ending, Complaint>
             options,
         },
         parties,
+        tidying: Tidying::new(flags.dir.clone(), (!flags.dry_run).then_some(flags.keep_versions)),
         connected: &|| {},
     };
     match flags.interval {
@@ -160,6 +166,7 @@ struct Sync<'a> {
     network: ClientOptions,
     job: Job,
     parties: Parties,
+    tidying: Tidying,
     /// To be told that the other side let it in.
     connected: &'a dyn Fn(),
 }
@@ -199,6 +206,7 @@ pub(crate) fn follow(session: &Session, following: Following<'_>) -> Result<Endi
             link: Some(following.link),
             options: options.clone(),
         },
+        tidying: Tidying::new(folder.to_owned(), Some(Retention::default())),
         connected: following.connected,
     };
     if options.watch {
@@ -404,6 +412,7 @@ impl Sync<'_> {
 
     /// For `syncline status`; a folder that never came to be synced has no place for it.
     fn note(&self, exit_code: u8, entries: Option<u64>) {
+        self.tidying.look();
         if self.parties.is_dry {
             return;
         }

@@ -7,14 +7,15 @@ use super::activity::Activity;
 use super::syncing::{FolderError, linked};
 use crate::model::{Entry, Kind, Link, RelPath, escape};
 use crate::store::{
-    Difference, FileError, Happened, Identity, Ignore, Index, IndexError, IndexOptions, LastRun, LockError, Root,
-    RunFigures, ShareLock, Survey, Who, folder_is_paused, folder_link, forget_sync, is_index_of_a_share, last_run,
-    note_run, pause_folder,
+    Difference, FileError, Happened, Identity, Ignore, Index, IndexError, IndexOptions, LastRun, LockError, Retention,
+    Root, RunFigures, ShareLock, Survey, Tidied, Tidying, Who, folder_is_paused, folder_link, forget_sync,
+    is_index_of_a_share, last_run, note_run, note_tidied, pause_folder, since_tidied,
 };
 use std::collections::HashMap;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// A folder that is synced with a share.
 #[derive(Debug)]
@@ -120,6 +121,28 @@ impl SyncedFolder {
         if figures.changes > 0 || is_news {
             activity.note(&here, Happened::Run(figures));
         }
+    }
+
+    /// Lets go of versions that are too old or too many, unless that was done less than `pause` ago. Blocks, for
+    /// seconds where there are many; a sync may run meanwhile.
+    ///
+    /// # Returns
+    /// What was let go; `None` when it was not time for it.
+    ///
+    /// # Errors
+    /// When they cannot be read or removed.
+    pub fn tidy(&self, retention: &Retention, pause: Duration) -> Result<Option<Tidied>, FolderError> {
+        let failed = |error: FileError| unusable(&self.shown, &error);
+        if since_tidied(&self.root)
+            .map_err(failed)?
+            .is_some_and(|since| since < pause)
+        {
+            return Ok(None);
+        }
+        let mut tidying = Tidying::begin(&self.root, retention).map_err(failed)?;
+        while tidying.step(STEP_ENTRIES).map_err(failed)? {}
+        note_tidied(&self.root).map_err(failed)?;
+        Ok(Some(tidying.tidied()))
     }
 
     /// Who works on it now, as it says of itself; `None` when nobody does.

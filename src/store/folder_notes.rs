@@ -14,7 +14,7 @@ use rustix::fs::{AtFlags, Mode, OFlags, fsync, openat, renameat, unlinkat};
 use rustix::io::Errno;
 use std::fs::File;
 use std::io::{Read, Write};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// How a run of sync ended, or, while it goes on, when both sides were the same last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +43,7 @@ const COLLISIONS: &str = "collisions";
 const COLLISIONS_BYTES_MAX: usize = 1 << 20;
 const PAUSED: &str = "paused";
 const LAST_RUN: &str = "last-run";
+const TIDIED: &str = "tidied";
 const LINK: &str = "link";
 const BASE: &str = "index.redb";
 const BYTES_MAX: usize = 1024;
@@ -83,8 +84,7 @@ pub fn last_run(root: &Root) -> Result<Option<LastRun>, FileError> {
 /// # Errors
 /// When it cannot be written.
 pub fn note_run(root: &Root, exit_code: u8, entries: Option<u64>) -> Result<(), FileError> {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    let at = since.map_or(0, |since| since.as_secs());
+    let at = seconds_now();
     let entries = entries.map_or_else(|| "-".to_owned(), |entries| entries.to_string());
     write(root, LAST_RUN, format!("{at} {exit_code} {entries}\n").as_bytes())
 }
@@ -127,13 +127,30 @@ pub fn note_collisions(root: &Root, list: &[NotedCollision]) -> Result<(), FileE
     }
 }
 
+/// How long ago old versions of `root` were let go; `None` when they never were, or by a clock that was wrong.
+///
+/// # Errors
+/// When that is noted and cannot be read.
+pub fn since_tidied(root: &Root) -> Result<Option<Duration>, FileError> {
+    let at: Option<u64> = read(root, TIDIED)?.and_then(|text| text.trim().parse().ok());
+    Ok(at.and_then(|at| seconds_now().checked_sub(at)).map(Duration::from_secs))
+}
+
+/// Notes that old versions of `root` were let go now.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn note_tidied(root: &Root) -> Result<(), FileError> {
+    write(root, TIDIED, format!("{}\n", seconds_now()).as_bytes())
+}
+
 /// Has `root` forget what it is synced with, and what was agreed on. The caller has its lock. The link goes last:
 /// a base without one would be taken for that of a share.
 ///
 /// # Errors
 /// When something cannot be removed; then it is forgotten in part, and the next call goes on.
 pub fn forget_sync(root: &Root) -> Result<(), FileError> {
-    for name in [BASE, LAST_RUN, COLLISIONS, PAUSED, PEER, LINK] {
+    for name in [BASE, LAST_RUN, TIDIED, COLLISIONS, PAUSED, PEER, LINK] {
         remove(root, name)?;
     }
     remove_private_if_empty(root.directory().as_fd());
@@ -146,6 +163,12 @@ pub fn forget_sync(root: &Root) -> Result<(), FileError> {
 /// When that cannot be looked at.
 pub fn is_index_of_a_share(root: &Root) -> Result<bool, FileError> {
     Ok(exists(root, BASE)? && !exists(root, LINK)?)
+}
+
+/// Seconds since 1970.
+fn seconds_now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| since.as_secs())
 }
 
 fn parse(text: &str) -> Option<LastRun> {

@@ -74,7 +74,7 @@ pub use folder_link::{folder_link, peer_note, set_folder_link, set_peer_note};
 #[cfg(feature = "sync")]
 pub use folder_notes::{
     LastRun, NotedCollision, collisions, folder_is_paused, forget_sync, is_index_of_a_share, last_run, note_collisions,
-    note_run, pause_folder,
+    note_run, note_tidied, pause_folder, since_tidied,
 };
 pub use glob::GlobError;
 pub use home::{Home, StateError};
