@@ -12,9 +12,13 @@ use harness::breaks::restart;
 use harness::syncing::{copies, counting_relay, options, put, put_noise, texts, tree, watching};
 use rng::Rng;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 use syncline::node::{ClientEvent, JobError, Outcome};
+
+/// Directories and their modes: one that its owner can work in, and one that gets its mode when all is in it.
+const MODES: [(&str, u32); 2] = [("of-b/deep", 0o750), ("of-b/shut", 0o550)];
 
 /// Two devices with the same, and then changes of all kinds on one of them and some on the other.
 fn changed_pair() -> World {
@@ -41,40 +45,29 @@ fn changed_pair() -> World {
     put(&a, "new", "new");
     let b = world.folder("b");
     put(&b, "of-b/deep/1", "of b");
+    put(&b, "of-b/shut/2", "of b, too");
+    for (path, mode) in MODES {
+        fs::set_permissions(b.join(path), fs::Permissions::from_mode(mode)).unwrap();
+    }
     put_noise(&b, "large-b", 200_000, 3);
     world
 }
 
 /// All have the same in the end, and nothing was taken for a conflict.
 #[track_caller]
-/// Everyone has the same. A directory that was being made when its client went may have another mode on one side:
-/// see the known limits in docs/ARCHITECTURE.md.
-fn assert_same_but_modes(world: &World, told: &str) {
-    let without_modes = |folder: &Path| -> Vec<String> {
-        let line = |line: String| match line.strip_suffix(" directory") {
-            Some(directory) => directory
-                .rsplit_once(' ')
-                .map_or_else(String::new, |(path, _)| path.to_owned()),
-            None => line,
-        };
-        tree(folder).into_iter().map(line).collect()
-    };
-    let share = without_modes(&world.share());
-    for name in ["a", "b"] {
-        assert_eq!(
-            without_modes(&world.folder(name)),
-            share,
-            "{told}: {name} (left) and the share"
-        );
-    }
-}
-
 fn converges(world: &mut World, told: &str) {
     for name in ["a", "b", "a", "b"] {
         let run = world.sync(name);
         assert_eq!(run.outcome.result, Ok(()), "{told}");
     }
-    assert_same_but_modes(world, told);
+    let share = tree(&world.share());
+    for name in ["a", "b"] {
+        assert_eq!(tree(&world.folder(name)), share, "{told}: {name} (left) and the share");
+    }
+    for (path, wanted) in MODES {
+        let meta = fs::metadata(world.share().join(path)).unwrap();
+        assert_eq!(meta.permissions().mode() & 0o777, wanted, "{told}: the mode of {path}");
+    }
     assert_eq!(copies(&world.share()), [""; 0], "{told}");
     let found = texts(&world.share());
     let paths: Vec<&str> = found.keys().map(String::as_str).collect();
@@ -88,7 +81,8 @@ fn converges(world: &mut World, told: &str) {
             "large",
             "large-b",
             "new",
-            "of-b/deep/1"
+            "of-b/deep/1",
+            "of-b/shut/2"
         ],
         "{told}"
     );
@@ -165,14 +159,7 @@ fn a_watching_client_comes_back() {
     let mut world = World::new();
     let a = world.make("a", &[("x", "1")]);
     world.sync_all(&["a"]);
-    let mut settings = world.client_options("home-a");
-    settings.retries = 100;
-    let job = syncline::node::Job::Sync {
-        folder: a.clone(),
-        link: Some(world.link("")),
-        options: watching(),
-    };
-    let mut client = syncline::node::Client::start(settings, job, Default::default()).unwrap();
+    let mut client = returning(&world, watching());
     for round in 0..5 {
         let (name, there) = (format!("f{round}"), format!("s{round}"));
         put(&a, &name, &format!("text {round}"));
@@ -211,6 +198,82 @@ fn an_interrupt_at_any_step_leaves_a_folder_that_goes_on() {
         }
         converges(&mut world, &format!("{steps} steps"));
     }
+}
+
+// The server is killed between its yes and its look, and by then the change is undone there: nobody would ever
+// number it, and device and server would differ for good.
+#[test]
+fn what_a_server_lost_the_revision_of_is_sent_again() {
+    let mut world = World::new();
+    let a = world.make("a", &[("old", "1"), ("empty/in", "x")]);
+    world.sync_all(&["a"]);
+    put(&a, "new", "2");
+    told_and_undone(&mut world, "new", |share| fs::remove_file(share.join("new")).unwrap());
+    world.sync_all(&["a"]);
+    world.assert_same(&["a"]);
+    assert_eq!(texts(&a)["new"], "2");
+
+    fs::remove_dir_all(a.join("empty")).unwrap();
+    told_and_undone(&mut world, "empty", |share| {
+        fs::create_dir(share.join("empty")).unwrap();
+    });
+    world.sync_all(&["a"]);
+    world.assert_same(&["a"]);
+}
+
+// The same without a server that is killed: what was put into a directory went with it before it was looked at.
+#[test]
+fn what_is_gone_with_its_directory_before_the_look_is_told() {
+    let mut world = World::new();
+    let a = world.make("a", &[("d/1", "1")]);
+    world.sync_all(&["a"]);
+    put(&a, "d/2", "2");
+    let mut client = world.sync_client("a", options());
+    told_of(&mut world, &mut client, "d/2");
+    fs::remove_dir_all(world.share().join("d")).unwrap();
+    put(&world.share(), "d", "a file by now");
+    drop(client);
+    world.sync_all(&["a", "a"]);
+    world.assert_same(&["a"]);
+    assert_eq!(texts(&a)["d"], "a file by now");
+}
+
+/// One run of device a, up to where it hears that the server has done something at `path`.
+fn told_of(world: &mut World, client: &mut syncline::node::Client, path: &str) {
+    for _ in 0..20_000 {
+        world.server.poll(Some(Duration::from_micros(300))).unwrap();
+        for event in client.poll(Some(Duration::from_micros(300))).unwrap() {
+            match event {
+                ClientEvent::Item { path: done, .. } if done.to_string() == path => return,
+                ClientEvent::Finished(outcome) => panic!("{path} was not told of: {outcome:?}"),
+                _ => {}
+            }
+        }
+    }
+    panic!("{path} was not told of");
+}
+
+/// The device hears that something was done at `path`, which is undone then while the server starts again; the device
+/// comes again by itself.
+fn told_and_undone(world: &mut World, path: &str, undo: impl FnOnce(&Path)) {
+    let mut client = returning(world, options());
+    told_of(world, &mut client, path);
+    undo(&world.share());
+    restart(world);
+    let run = world.drive(client, |_, _| {});
+    assert_eq!(run.outcome.result, Ok(()), "{:?}", run.events);
+}
+
+/// Device a, whose connection may break.
+fn returning(world: &World, options: syncline::node::SyncOptions) -> syncline::node::Client {
+    let mut settings = world.client_options("home-a");
+    settings.retries = 100;
+    let job = syncline::node::Job::Sync {
+        folder: world.folder("a"),
+        link: Some(world.link("")),
+        options,
+    };
+    syncline::node::Client::start(settings, job, Default::default()).unwrap()
 }
 
 /// Polls until it has ended; nothing when it had before.

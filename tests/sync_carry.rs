@@ -388,6 +388,34 @@ fn what_is_ignored_stays_where_it_is() {
     assert!(world.folder("b").join("kept").exists() && world.share().join("kept").exists());
 }
 
+// A deletion does not reach what is ignored: its directory stays, for this device alone, and fails no run.
+#[test]
+fn a_deleted_directory_stays_for_what_is_ignored_in_it() {
+    let mut world = pair(&[(".synclineignore", "*.tmp\n"), ("d/sub/1", "1"), ("d/2", "2")]);
+    let (a, b) = (world.folder("a"), world.folder("b"));
+    world.sync_all(&["a", "b"]);
+    put(&b, "d/sub/own.tmp", "of b alone");
+    fs::remove_dir_all(a.join("d")).unwrap();
+    // Run after run.
+    world.sync_all(&["a", "b", "b", "a", "b"]);
+    assert!(!world.share().join("d").exists() && !a.join("d").exists());
+    let found: Vec<String> = texts(&b).into_keys().collect();
+    assert_eq!(found, [".synclineignore", "d/sub/own.tmp"]);
+    // Once something in it takes part, so does the directory.
+    put(&b, "d/3", "3");
+    world.sync_all(&["b", "a"]);
+    assert_eq!(texts(&a)["d/3"], "3");
+    assert!(!a.join("d/sub").exists());
+    // It comes back from elsewhere as well, and goes again.
+    put(&a, "d/sub/4", "4");
+    world.sync_all(&["a", "b"]);
+    assert_eq!(texts(&b)["d/sub/4"], "4");
+    fs::remove_dir_all(a.join("d")).unwrap();
+    fs::remove_file(b.join("d/sub/own.tmp")).unwrap();
+    world.sync_all(&["a", "b"]);
+    assert!(!b.join("d").exists() && !world.share().join("d").exists());
+}
+
 #[track_caller]
 fn carried_but(world: &mut World, left_out: &[&str]) {
     world.sync_all(&["a", "b"]);

@@ -1,7 +1,8 @@
 //! Real folders, a real server: random edits, interleavings, drops and restarts, all from a seed.
 //!
-//! `SYNCLINE_SEEDS=n` plays so many seeds, `SYNCLINE_SEED=n` one, with its trace. Threads of the system take part,
-//! so a seed is the same story and not the same run. What must hold is in `sync_random/story.rs`.
+//! `SYNCLINE_SEEDS=n` plays so many seeds, from `SYNCLINE_SEED_FROM` on; `SYNCLINE_SEED=n` one, with its trace. Threads
+//! of the system take part, so a seed is the same story and not the same run: a failure prints what happened, with
+//! `SYNCLINE_TRACE=1` also what Syncline said. What must hold is in `sync_random/story.rs`.
 #![cfg(feature = "sync")]
 #![allow(clippy::unwrap_used)]
 
@@ -11,6 +12,8 @@ mod harness;
 mod rng;
 #[path = "sync_random/story.rs"]
 mod story;
+#[path = "sync_random/trace.rs"]
+mod trace;
 #[path = "sync_random/user.rs"]
 mod user;
 
@@ -35,7 +38,11 @@ fn random_folders_converge_and_lose_nothing() {
     let first = variable("SYNCLINE_SEED_FROM").unwrap_or(0);
     let seeds = variable("SYNCLINE_SEEDS").unwrap_or(SEEDS);
     let mut failed = Vec::new();
+    if std::env::var_os("SYNCLINE_TRACE").is_some() {
+        trace::record();
+    }
     for seed in first..first + seeds {
+        trace::begin();
         if catch_unwind(AssertUnwindSafe(|| story::Story::new(seed, false).run())).is_err() {
             failed.push(seed);
         }

@@ -38,6 +38,9 @@ pub(crate) enum Verb {
     /// Keep a folder and a share the same
     #[cfg(feature = "sync")]
     Sync(super::sync::Flags),
+    /// Keep a folder of two devices the same, with the same command on both
+    #[cfg(feature = "sync")]
+    Peer(super::peer::Flags),
     /// List what was changed in a synced folder since the last sync
     #[cfg(feature = "sync")]
     Diff(super::folder::DiffFlags),

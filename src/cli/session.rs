@@ -119,7 +119,7 @@ fn run(args: &[OsString]) -> Exit {
     let lists_failures = match cli.command {
         Some(Verb::Push(_) | Verb::Pull(_)) => true,
         #[cfg(feature = "sync")]
-        Some(Verb::Sync(_)) => true,
+        Some(Verb::Sync(_) | Verb::Peer(_)) => true,
         _ => false,
     };
     let items = if lists_failures { Items::Listed } else { Items::Logged };
@@ -142,6 +142,8 @@ fn dispatch(session: &Session, verb: Verb) -> Result<Ending, Complaint> {
         Verb::Pull(flags) => pull::run(session, &flags),
         #[cfg(feature = "sync")]
         Verb::Sync(flags) => super::sync::run(session, &flags),
+        #[cfg(feature = "sync")]
+        Verb::Peer(flags) => super::peer::run(session, &flags),
         #[cfg(feature = "sync")]
         Verb::Diff(flags) => super::folder::diff(session, &flags),
         #[cfg(feature = "sync")]

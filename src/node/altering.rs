@@ -93,7 +93,11 @@ impl Altering {
     fn make(&mut self, one: &Alteration, books: &mut Books<'_>) -> Result<(), ItemCode> {
         match one {
             Alteration::Remove { path, based_on } => {
-                self.check(path, *based_on)?;
+                if !self.check(path, *based_on)? {
+                    // It went by itself, and whoever asks hears of that.
+                    self.place.note(path, None, self.peer);
+                    return Ok(());
+                }
                 let removed = match self.place.keeping(self.peer) {
                     Some(keeping) => self.place.root.remove_keeping(path, &keeping),
                     None => self.place.root.remove(path),
@@ -112,9 +116,11 @@ impl Altering {
                 from_based_on,
                 to,
             } => {
-                self.check(from, *from_based_on)?;
-                self.check(to, Revision::NONE)?;
-                for made in self.place.root.make_parents(to).map_err(|error| code_of(&error))? {
+                if !self.check(from, *from_based_on)? || self.check(to, Revision::NONE)? {
+                    return Err(ItemCode::Stale);
+                }
+                let made = self.place.root.make_parents(to);
+                for made in made.map_err(|error| self.outdated(to, &error))? {
                     books.committer.made_directory(&self.place, made.clone());
                     self.place.note(&made, None, self.peer);
                     books.ledger.did(&made, Done::Made, None);
@@ -130,15 +136,37 @@ impl Altering {
         Ok(())
     }
 
-    /// The client must have seen what stands there, and nobody may have changed it on the disk since.
-    fn check(&self, path: &RelPath, based_on: Revision) -> Result<(), ItemCode> {
-        let found = self.place.root.probe(path).map_err(|error| code_of(&error))?;
+    /// The client must have seen what stands there, and nobody may have changed it on the disk since. Returns whether
+    /// anything stands there; where nothing does, and the index knows of nothing, any revision is right.
+    fn check(&self, path: &RelPath, based_on: Revision) -> Result<bool, ItemCode> {
+        let found = self.place.root.find_exactly(path).map_err(|error| code_of(&error))?;
         if found.is_some_and(|found| found.kind == FoundKind::Special) {
             return Err(ItemCode::InTheWay);
         }
-        match self.place.currency(path, based_on, found.as_ref()) {
-            Currency::Current(_) => Ok(()),
-            Currency::Stale => Err(ItemCode::Stale),
+        let is_current = |revision| {
+            matches!(
+                self.place.currency(path, revision, found.as_ref()),
+                Currency::Current(_)
+            )
+        };
+        match found {
+            Some(_) if is_current(based_on) => Ok(true),
+            None if is_current(Revision::NONE) => Ok(false),
+            _ => {
+                self.place.doubt(path);
+                Err(ItemCode::Stale)
+            }
+        }
+    }
+
+    /// What the target of a move is to be put into is no directory any more: the client has not heard of that yet.
+    fn outdated(&self, path: &RelPath, error: &FileError) -> ItemCode {
+        match code_of(error) {
+            ItemCode::InTheWay | ItemCode::Escapes => {
+                self.place.doubt(path);
+                ItemCode::Stale
+            }
+            code => code,
         }
     }
 

@@ -79,6 +79,7 @@ impl Client {
             addresses,
             address: 0,
             expected,
+            answered: None,
             core: Core::new(),
             events: Vec::new(),
             phase: Phase::Connecting,
@@ -129,6 +130,12 @@ impl Client {
             Phase::Connecting => Some(Instant::now()),
             _ => self.reactor.next_deadline(),
         }
+    }
+
+    /// Who answered last and proved it, also when it let nobody in; `None` before, and without TLS.
+    #[must_use]
+    pub fn answered_by(&self) -> Option<DeviceId> {
+        self.node.answered
     }
 
     /// Ends the job: what is committed stays, the rest is picked up by the next run.

@@ -43,6 +43,8 @@ pub(super) struct ClientNode {
     pub(super) address: usize,
     /// The server that a link or an earlier pairing names.
     pub(super) expected: Option<DeviceId>,
+    /// Who answered last, whether or not it let us in, and what it calls itself.
+    pub(super) answered: Option<DeviceId>,
     pub(super) core: Core,
     pub(super) events: Vec<ClientEvent>,
     pub(super) phase: Phase,
@@ -91,6 +93,7 @@ impl Handler<Peer> for ClientNode {
 
     fn established(&mut self, cx: &mut Context<'_>, peer: &mut Peer, device: Option<DeviceId>) {
         peer.session.device = device;
+        self.answered = device;
         peer.session.liveness.begin(cx.now());
         peer.session.flush(cx);
         cx.set_deadline(Some(cx.now() + HANDSHAKE_TIMEOUT_MS.min(self.timeout_ms())));
@@ -163,7 +166,7 @@ impl Handler<Peer> for ClientNode {
         (summary.wire_sent, summary.wire_received) = peer.session.wire_before;
         self.disk_full |= peer.session.ledger.disk_full;
         let resumed_bytes = peer.session.ledger.resumed_bytes;
-        self.events.append(&mut peer.session.ledger.take_events());
+        self.tell(peer.session.ledger.take_events());
         match std::mem::replace(&mut self.phase, Phase::Waiting) {
             Phase::Closing(result) => self.finish(result, summary),
             Phase::Finished => self.phase = Phase::Finished,
@@ -545,10 +548,16 @@ impl ClientNode {
         false
     }
 
+    fn tell(&mut self, mut events: Vec<ClientEvent>) {
+        #[cfg(feature = "sync")]
+        self.sift(&mut events);
+        self.events.append(&mut events);
+    }
+
     fn report(&mut self, now: Tick, ledger: &mut Ledger) {
         #[cfg(feature = "sync")]
         self.tell_deeds(ledger);
-        self.events.append(&mut ledger.take_events());
+        self.tell(ledger.take_events());
         if now.since(self.reported) >= PROGRESS_MS {
             self.reported = now;
             self.events.push(ClientEvent::Progress(ledger.progress.clone()));

@@ -104,6 +104,8 @@ impl ClientNode {
         summary.literal_bytes += self.earlier.literal_bytes;
         summary.files_transferred += self.earlier.files_transferred;
         summary.deleted += self.earlier.deleted;
+        #[cfg(feature = "sync")]
+        self.count_failing(&mut summary);
         summary.elapsed = self.started.elapsed();
         let result = if result.is_ok() && self.disk_full {
             Err(JobError::DiskFull)

@@ -20,9 +20,9 @@ use super::slice::Slice;
 use super::source_tree::without_prefix;
 use crate::conn::{Check, Receiver};
 use crate::model::limits::{DIRECTORIES_BYTES_MAX, RESUME_BYTES_MIN, WHOLE_BYTES_MAX};
-use crate::model::{CloseCode, ContentId, Entry, Fault, ItemCode, Kind, RelPath};
+use crate::model::{CloseCode, ContentId, Entry, Fault, ItemCode, Kind, Meta, RelPath};
 use crate::reactor::Activity;
-use crate::store::{Expected, FileError, Found, FoundKind, MadeDirectory, publish};
+use crate::store::{Expected, FileError, Found, FoundKind, MadeDirectory, Operation, publish};
 use crate::wire::Verdict;
 use std::rc::Rc;
 
@@ -43,10 +43,13 @@ impl Receiving {
             };
             let check = check.clone();
             let local = self.plan.agreement.accept(&check.entry)?;
-            let Some((judged, had)) = self.look(&check, &local, books) else {
+            let Some((mut judged, had)) = self.look(&check, &local, books) else {
                 // A file is being hashed: one step of it is enough for a visit.
                 return Ok(Activity::More);
             };
+            if let Verdict::Failed(code) = judged.verdict {
+                judged.verdict = Verdict::Failed(self.outdated(&local, code));
+            }
             if let Some(id) = judged.basis {
                 receiver.basis(id);
             }
@@ -163,6 +166,7 @@ impl Receiving {
         match verdict {
             // The one who asked has seen something else here: it will look again.
             Verdict::Failed(ItemCode::Stale) => {}
+            Verdict::Failed(ItemCode::Collides) if self.plan.based.is_plan() => {}
             Verdict::Failed(code) if is_file => ledger.file_failed(check.file, &path, code),
             Verdict::Failed(code) => ledger.failed(path.as_bytes(), code),
             Verdict::WantNew | Verdict::WantReplace => {
@@ -191,11 +195,16 @@ impl Receiving {
                     );
                 }
             }
-            Verdict::Have if is_file => {
-                ledger.unchanged(size);
-                self.plan.place.forget_partial(&path, self.plan.peer.as_ref());
+            Verdict::Have => {
+                if is_file {
+                    ledger.unchanged(size);
+                    self.plan.place.forget_partial(&path, self.plan.peer.as_ref());
+                }
+                // Whoever syncs waits for the revision of what it sent.
+                if !matches!(self.plan.based, Based::Anything) {
+                    self.plan.place.note(&path, None, self.plan.peer);
+                }
             }
-            Verdict::Have => {}
             Verdict::Created | Verdict::Replaced | Verdict::Touched => {
                 if is_file {
                     ledger.unchanged(size);
@@ -213,7 +222,7 @@ impl Receiving {
 
     /// Compares an offered entry with what is here. `None`: a file has to be hashed first.
     fn examine(&mut self, check: &Check, path: &RelPath, books: &mut Books<'_>) -> Option<Judged> {
-        let found = match self.plan.place.root.probe(path) {
+        let found = match self.find(path) {
             Ok(found) => found,
             Err(error) => return Some(failed(&error).into()),
         };
@@ -252,6 +261,19 @@ impl Receiving {
             },
         };
         Some((judged.unwrap_or_else(Verdict::Failed), expected).into())
+    }
+
+    /// What stands at the path; refused when the file system takes it for something of another name.
+    fn find(&self, path: &RelPath) -> Result<Option<Found>, FileError> {
+        let root = &self.plan.place.root;
+        match root.shadow(path)? {
+            None => root.probe(path),
+            Some(_) => Err(FileError::found(
+                Operation::Examine,
+                path.as_bytes(),
+                ItemCode::Collides,
+            )),
+        }
     }
 
     /// Refuses what stands on something else than what stands there. Returns the root of the file that does, if it
@@ -298,7 +320,10 @@ impl Receiving {
     ) -> Result<Verdict, ItemCode> {
         match found.map(|found| (found.kind, found.meta)) {
             Some((FoundKind::Directory, meta)) if meta == entry.meta => Ok(Verdict::Have),
-            Some((FoundKind::Directory, _)) => Ok(Verdict::Touched),
+            Some((FoundKind::Directory, _)) => {
+                self.set_mode_now(path, entry)?;
+                Ok(Verdict::Touched)
+            }
             Some(_) => Err(ItemCode::InTheWay),
             None if self.plan.dry_run => Ok(Verdict::Created),
             None => {
@@ -312,9 +337,21 @@ impl Receiving {
                 if made == MadeDirectory::Created {
                     books.committer.made_directory(&self.plan.place, path.clone());
                 }
+                self.set_mode_now(path, entry)?;
                 Ok(Verdict::Created)
             }
         }
+    }
+
+    /// In a sync the mode of a directory is a change by itself: one that came with the end of the transfer would be
+    /// taken for somebody's wish when there is no end. Its owner can work in it until then in any case.
+    fn set_mode_now(&self, path: &RelPath, entry: &Entry) -> Result<(), ItemCode> {
+        if matches!(self.plan.based, Based::Anything) {
+            return Ok(());
+        }
+        let mode = entry.meta.mode | OWNER_WORKS;
+        let meta = Meta { mode, ..entry.meta };
+        self.plan.place.root.set_meta(path, &meta).map_err(|error| error.code())
     }
 
     fn examine_link(
@@ -472,6 +509,8 @@ enum Had {
     Earlier(Box<Repair>),
 }
 
+/// What the owner of a directory must be allowed, so that things can be put into it.
+const OWNER_WORKS: u32 = 0o700;
 /// A file of so few bytes is no basis.
 const BASIS_BYTES_MIN: u64 = 1024;
 
@@ -488,7 +527,7 @@ mod tests {
     use super::super::place::Place;
     use super::super::receiving::{Based, ReceivingPlan};
     use super::*;
-    use crate::model::{Meta, Timestamp};
+    use crate::model::Timestamp;
     use crate::reactor::ConnId;
     use crate::store::{Filter, Root};
 

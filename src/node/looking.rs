@@ -3,7 +3,7 @@
 //! Opens no file. Invariant: a path that was asked for while a round goes on is looked at in the next one.
 
 use super::source_tree::without_prefix;
-use crate::model::{Entry, ItemCode, Kind, RelPath};
+use crate::model::{Entry, Kind, RelPath};
 use crate::store::{
     Difference, FileError, FoundKind, Identity, IndexError, Keep, Record, Root, Shape, Snapshot, Survey,
 };
@@ -55,6 +55,11 @@ impl Looks {
         let is_any = !self.postponed.is_empty();
         self.paths.append(&mut self.postponed);
         is_any
+    }
+
+    /// Whether there is anything that could not be read.
+    pub(crate) fn has_postponed(&self) -> bool {
+        !self.postponed.is_empty()
     }
 
     /// Whether `path` itself waits to be looked at.
@@ -162,7 +167,7 @@ impl Looks {
             Some(Record { state: Some(state), .. }) => (true, state.kind == Kind::Directory),
             _ => (false, false),
         };
-        let found = match found_at(root, path) {
+        let found = match found_at(root, path).and_then(|found| spelled_so(root, found, &mut self.now)) {
             Ok(found) => found,
             Err(error) => {
                 self.complete = false;
@@ -212,6 +217,24 @@ impl Looks {
     }
 }
 
+/// What was found, if it is spelled like that. On a file system that takes two names for one, a watch tells of the
+/// name that somebody used: then what is really there is looked at.
+fn spelled_so(
+    root: &Root,
+    found: Option<(Entry, Identity)>,
+    now: &mut BTreeSet<RelPath>,
+) -> Result<Option<(Entry, Identity)>, FileError> {
+    let Some(found) = found else { return Ok(None) };
+    let path = &found.0.path;
+    let Some(real) = root.shadow(path)? else {
+        return Ok(Some(found));
+    };
+    let mut rest = path.components().skip(real.components().count());
+    let real = rest.try_fold(real, |above, name| above.child(name));
+    now.extend(real.ok().filter(|real| real != path));
+    Ok(None)
+}
+
 /// Whether the filter keeps a path and all above it.
 fn keep_all(path: &RelPath, is_directory: bool, keep: Filter<'_>) -> Keep {
     let mut above: Vec<RelPath> = std::iter::successors(path.parent(), RelPath::parent).collect();
@@ -223,13 +246,7 @@ fn keep_all(path: &RelPath, is_directory: bool, keep: Filter<'_>) -> Keep {
 
 /// What stands at a path; nothing also where a FIFO, socket or device does.
 pub(crate) fn found_at(root: &Root, path: &RelPath) -> Result<Option<(Entry, Identity)>, FileError> {
-    let found = match root.probe(path) {
-        Ok(found) => found,
-        // The directory above became a file or a link.
-        Err(error) if matches!(error.code(), ItemCode::Escapes | ItemCode::InTheWay) => None,
-        Err(error) => return Err(error),
-    };
-    let Some(found) = found else { return Ok(None) };
+    let Some(found) = root.find(path)? else { return Ok(None) };
     let kind = match found.kind {
         FoundKind::File { size } => Kind::File { size },
         FoundKind::Directory => Kind::Directory,

@@ -25,6 +25,7 @@ mod conflict_copies;
 mod content;
 pub mod delta_file;
 mod deltas;
+mod device_places;
 mod ending;
 mod events;
 mod examining;
@@ -36,6 +37,7 @@ mod history;
 #[cfg(feature = "tls")]
 mod identity;
 mod intake;
+mod introduction;
 mod job;
 mod judging;
 mod ledger;
@@ -55,6 +57,8 @@ mod partial;
 mod patches;
 mod patching;
 mod peer;
+#[cfg(feature = "sync")]
+mod peer_folder;
 mod place;
 mod prune;
 mod questions;
@@ -95,7 +99,8 @@ pub use events::{Action, ClientEvent, Figures, JobError, Outcome, Progress, Serv
 pub use folder_state::{LocalChange, Surroundings, SyncedFolder, surroundings};
 pub use history::{Deleted, History, HistoryError};
 #[cfg(feature = "tls")]
-pub use identity::stored_device;
+pub use identity::{own_device, stored_device};
+pub use introduction::{comparison_words, pair_share};
 pub use left_out::{LeftOut, LookedOver, WhyLeftOut, left_out};
 #[cfg(feature = "sync")]
 pub use options::SyncOptions;
@@ -103,6 +108,8 @@ pub use options::{
     Bandwidth, ClientOptions, Deadlines, Durability, FilterRule, Job, Mapping, MaxDelete, ServerOptions, ShareOptions,
     Source, TransferOptions,
 };
+#[cfg(feature = "sync")]
+pub use peer_folder::{PeerPart, note_peer, peer_part};
 pub use server::{Server, ServerError};
 #[cfg(feature = "sync")]
 pub use syncing::{FolderError, linked};

@@ -29,6 +29,8 @@ pub(crate) struct Session {
     pub(crate) device: Option<DeviceId>,
     /// Server: the index of the open share.
     pub(crate) share: Option<usize>,
+    /// Server: the key of the place that the device has of its own, while it is in it.
+    pub(crate) place: Option<u64>,
     /// Server: it was let in, and no longer counts among those that have to say who they are.
     pub(crate) admitted: bool,
     /// Server: it asked how the server is; however often it asks, one answer waits for room.
@@ -99,6 +101,7 @@ impl Peer {
                 ledger: Ledger::new(audience),
                 device: None,
                 share: None,
+                place: None,
                 admitted: false,
                 asks_status: false,
                 waiting: None,

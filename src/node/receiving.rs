@@ -100,6 +100,19 @@ pub(crate) enum Based {
     Plan(HashMap<RelPath, Expected>),
 }
 
+impl Based {
+    /// Whether a sync has it in its plan, and tells itself what cannot be done of that.
+    pub(super) fn is_plan(&self) -> bool {
+        match self {
+            Based::Anything => false,
+            #[cfg(feature = "sync")]
+            Based::Revisions => false,
+            #[cfg(feature = "sync")]
+            Based::Plan(_) => true,
+        }
+    }
+}
+
 /// What may be deleted.
 pub(crate) struct DeletePlan {
     pub(crate) scopes: Vec<Option<RelPath>>,
@@ -318,14 +331,42 @@ impl Receiving {
         }
         receiver.consumed(self.patches.drop_file(file, &self.plan.place));
         self.questions.forget(file);
+        let mut code = code;
         if let Some(want) = self.wants.remove(&file) {
-            ledger.file_failed(file, &want.path, code);
+            code = self.outdated(&want.path, code);
+            let is_told_there = match code {
+                // The one who asked has seen something else here: it will look again.
+                ItemCode::Stale => true,
+                // A sync tells of two names that are one in its own words.
+                ItemCode::Collides => self.plan.based.is_plan(),
+                _ => false,
+            };
+            if !is_told_there {
+                ledger.file_failed(file, &want.path, code);
+            }
             if let Some(offered) = &mut self.offered {
                 offered.keep_beneath(&want.path);
             }
             want.discard(&self.plan.place);
         }
         receiver.settle(file, SettledResult::Failed(code));
+    }
+
+    /// Why an entry failed: in a sync, that what it was to be put into is no directory any more means that its sender
+    /// has not heard of that yet.
+    pub(super) fn outdated(&self, path: &RelPath, code: ItemCode) -> ItemCode {
+        let is_free = matches!(self.plan.based, Based::Anything);
+        if is_free || !matches!(code, ItemCode::InTheWay | ItemCode::Escapes | ItemCode::Vanished) {
+            return code;
+        }
+        match self.plan.place.root.probe(path) {
+            Err(error) if error.is_beneath_no_directory() => {
+                #[cfg(feature = "sync")]
+                self.plan.place.doubt(path);
+                ItemCode::Stale
+            }
+            _ => code,
+        }
     }
 
     fn done(&mut self, done: Done, receiver: &mut Receiver, books: &mut Books<'_>) {

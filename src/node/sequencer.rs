@@ -39,8 +39,9 @@ const SEQUENCE_TICKET: u64 = 1 << 61;
 const TICKET_MARKS: u64 = 0b111 << 61;
 /// Milliseconds that a look waits for others.
 pub(super) const GATHER_MS: u64 = 10;
-/// Milliseconds until a file that changed while it was read is looked at again.
-pub(super) const RETRY_MS: u64 = 1_000;
+/// Milliseconds until a file that could not be read, or changed meanwhile, is looked at again: twice as many each time.
+const RETRY_MS: u64 = 1_000;
+const RETRY_MS_MAX: u64 = 64_000;
 /// Changes of one round: bounds what is held before it is written.
 const ROUND_CHANGES_MAX: usize = 10_000;
 
@@ -60,6 +61,9 @@ pub(crate) struct Sequencer {
     snapshot: Snapshot,
     looks: Looks,
     observing: Observing,
+    /// When what could not be read is tried again, and how long that takes the next time.
+    retry: Option<Tick>,
+    retry_ms: u64,
     /// The loop waits for what is observed.
     is_observed: bool,
     /// What commits said of paths that were not looked at yet, and of those of the round.
@@ -118,7 +122,7 @@ pub(crate) enum Standing {
 
 impl Sequencer {
     /// Opens the index of a share and begins to look through the folder.
-    pub(crate) fn open(root: &Root, share: usize, now: Tick) -> Result<Sequencer, IndexError> {
+    pub(crate) fn open(root: &Root, share: u64, now: Tick) -> Result<Sequencer, IndexError> {
         let opened = Index::open(root, IndexOptions::default())?;
         if let FoundIndex::Damaged { moved_to, reason } = &opened.found {
             log::error!(
@@ -128,11 +132,13 @@ impl Sequencer {
         }
         let snapshot = opened.index.snapshot()?;
         let mut sequencer = Sequencer {
-            share: share as u64,
+            share,
             index: opened.index,
             snapshot,
             looks: Looks::default(),
             observing: Observing::begin(root, true, now),
+            retry: None,
+            retry_ms: RETRY_MS,
             is_observed: false,
             hints: HashMap::new(),
             round_hints: HashMap::new(),
@@ -171,7 +177,7 @@ impl Sequencer {
     }
 
     /// `path` may be something else than the index says.
-    fn doubt(&mut self, path: &RelPath) {
+    pub(crate) fn doubt(&mut self, path: &RelPath) {
         self.asked += 1;
         self.looks.path(path);
     }
@@ -357,7 +363,7 @@ impl Sequencer {
         for (path, hint) in hints.into_iter().filter(|(_, hint)| hint.is_commit) {
             let record = self.snapshot.get(&path)?;
             // What takes no part is there without a record.
-            if record.is_none() && !matches!(place.root.probe(&path), Ok(None)) {
+            if record.is_none() && !matches!(place.root.find(&path), Ok(None)) {
                 continue;
             }
             let mut confirmed = Fresh::confirmed(path, record, hint.author);
@@ -450,9 +456,23 @@ impl Sequencer {
         self.stage == Stage::Resting && self.looks.is_waiting()
     }
 
-    /// Whether something could not be read, and is to be tried again.
-    pub(crate) fn has_postponed(&mut self) -> bool {
-        self.stage == Stage::Resting && self.looks.retry()
+    /// When what could not be read is to be tried again; what is due waits for the next round then.
+    pub(crate) fn retry(&mut self, now: Tick) -> Option<Tick> {
+        if self.stage != Stage::Resting {
+            return None;
+        }
+        if !self.looks.has_postponed() {
+            (self.retry, self.retry_ms) = (None, RETRY_MS);
+            return None;
+        }
+        let due = *self.retry.get_or_insert(now + self.retry_ms);
+        if now < due {
+            return Some(due);
+        }
+        self.looks.retry();
+        self.retry = None;
+        self.retry_ms = (2 * self.retry_ms).min(RETRY_MS_MAX);
+        Some(now)
     }
 
     /// Grows whenever an answer may be there.
@@ -466,6 +486,11 @@ impl Sequencer {
             true => None,
             false => self.observing.descriptor(),
         }
+    }
+
+    /// The loop cannot wait for it.
+    pub(crate) fn go_unwatched(&mut self) {
+        self.observing.go_unwatched();
     }
 
     /// Something changed in the folder. Returns whether there is more to read at once.
@@ -555,5 +580,34 @@ fn now() -> Timestamp {
     Timestamp {
         seconds: since.as_secs().cast_signed(),
         nanos: since.subsec_nanos(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Protects a server from opening a file that it may not read every second for good.
+    #[test]
+    fn what_cannot_be_read_is_tried_ever_more_rarely() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut sequencer = Sequencer::open(&Root::open(dir.path()).unwrap(), 0, Tick(0)).unwrap();
+        let path = RelPath::parse(b"locked").unwrap();
+        let (mut now, mut waits) = (Tick(0), Vec::new());
+        for _ in 0..8 {
+            sequencer.looks.later(&path);
+            let due = sequencer.retry(now).unwrap();
+            waits.push(due.since(now));
+            assert!(!sequencer.looks.include(&path));
+            now = due;
+            assert_eq!(sequencer.retry(now), Some(now));
+            assert!(sequencer.looks.include(&path), "it is due");
+            sequencer.looks = Looks::default();
+        }
+        assert_eq!(waits, [1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 64_000, 64_000]);
+        // Once all could be read, the next trouble is a new one.
+        assert_eq!(sequencer.retry(now), None);
+        sequencer.looks.later(&path);
+        assert_eq!(sequencer.retry(now), Some(now + RETRY_MS));
     }
 }

@@ -10,16 +10,22 @@
 //! what is durable on this disk and was committed by the server.
 
 mod acting;
+mod awaiting;
 mod base;
 mod driving;
 mod exchanging;
+mod failing;
 mod folder;
+mod held;
+mod left_behind;
 mod pending;
 mod planning;
+mod rehearsing;
 mod telling;
 
 pub(super) use driving::SYNC_RETRY_TIMER;
 pub(crate) use folder::Folder;
+pub(crate) use folder::lock_of;
 pub use folder::{FolderError, linked};
 
 use super::commit::Done;
@@ -34,12 +40,14 @@ use super::place::Place;
 use super::resumes::Resumes;
 use super::sequencer::Writes;
 use super::slice::Slice;
-use crate::model::{Fault, RelPath, Revision, State};
+use crate::model::{Fault, ItemCode, RelPath, Revision, State};
 use crate::reactor::{Activity, Context, Shared};
 use crate::store::{Batch, Difference, Identity, Index, ShareLock, Snapshot};
 use crate::sync::{Action, Conflict, Pending, Standing};
 use crate::wire::{ChangesReader, Known, Since, features};
+use awaiting::Awaited;
 use exchanging::Exchange;
+use held::{Held, Remotes};
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::rc::Rc;
 
@@ -56,7 +64,9 @@ pub(crate) struct Syncing {
     known: Known,
     /// What the server has told beyond that.
     told: Known,
-    remote: BTreeMap<RelPath, (Option<State>, Revision)>,
+    remote: Remotes,
+    /// What collides, and what of that the server has told.
+    held: Held,
     /// The index of the server is not the one that the base is of.
     is_anew: bool,
     local: BTreeMap<RelPath, Here>,
@@ -75,6 +85,10 @@ pub(crate) struct Syncing {
     pending: HashMap<RelPath, Pending>,
     /// Less of it is than was written down.
     has_dropped: bool,
+    /// What the server has not told the revision of.
+    awaited: Awaited,
+    /// Some of that was lost: the base has to say so before anything is planned.
+    is_reverted: bool,
     /// What follows when the base is written.
     after_writing: Stage,
     /// What actions of this plan made, by path.
@@ -96,12 +110,16 @@ pub(crate) struct Syncing {
     /// Directories that are made durable right now.
     flushing: BTreeSet<Option<RelPath>>,
     /// What the server, or somebody else, was quicker with since something came of a round.
-    outrun: BTreeSet<RelPath>,
+    outrun: BTreeMap<String, ItemCode>,
+    /// What users were told of as failed, and did not come right since.
+    failing: BTreeSet<String>,
     /// The server has said that there is more.
     news: bool,
     /// Why a look at the folder or the index failed.
     failure: Option<JobError>,
     telling: telling::Telling,
+    /// Of a dry run; the last to go.
+    _traces: Option<rehearsing::Traces>,
 }
 
 /// What stands at a path of the folder that is not what was agreed.
@@ -170,7 +188,7 @@ impl Syncing {
         self.looks.tree(None);
         self.is_whole = true;
         self.told = self.known;
-        self.remote.clear();
+        self.remote = self.held.begin();
         self.is_anew = false;
         (self.rounds, self.failures, self.planned, self.done) = (0, 0, 0, 0);
         if let Some(notices) = self.place.notices.borrow_mut().as_mut() {
@@ -221,18 +239,22 @@ impl Syncing {
     /// A page of changes.
     pub(crate) fn changes(&mut self, session: &mut Session, mut page: ChangesReader<'_>) -> Result<(), Fault> {
         let head = page.head();
+        self.held.folds_there = head.folds;
         if head.anew {
             self.remote.clear();
             // Who knew nothing has lost nothing.
             self.is_anew = self.known != Known::default();
         }
+        self.note_epoch(&head.known);
         while let Some(change) = page.next_change().map_err(|error| Fault::protocol(error.to_string()))? {
+            self.held.refused.clear();
             self.remote.insert(change.path, (change.state, change.revision));
         }
         self.told = head.known;
         if head.more {
             self.ask(session);
         } else {
+            self.revisions_came();
             self.stage = Stage::Looking;
         }
         Ok(())
@@ -248,6 +270,15 @@ impl Syncing {
         let stepped = match self.stage {
             Stage::Away | Stage::Asking | Stage::Writing | Stage::Ended => Ok(Activity::Idle),
             Stage::Opening => Ok(self.opening(cx, session, around)),
+            Stage::Looking if std::mem::take(&mut self.is_reverted) => {
+                self.after_writing = Stage::Looking;
+                self.write(cx);
+                Ok(if self.stage == Stage::Looking {
+                    Activity::More
+                } else {
+                    Activity::Idle
+                })
+            }
             Stage::Looking => self.look(around),
             Stage::Hashing => Ok(self.hash(around)),
             Stage::Planning => self.plan(cx, session, around),
@@ -320,7 +351,7 @@ impl Syncing {
             Difference::Special(path) => {
                 around.events.push(ClientEvent::Failed {
                     path: path.to_string(),
-                    code: crate::model::ItemCode::Special,
+                    code: ItemCode::Special,
                     warning: true,
                 });
                 self.local.insert(path, Here::Blocked);
@@ -371,7 +402,7 @@ impl Syncing {
                 Ok(file) => return Some((path, Hashing::new(file))),
                 Err(error) => {
                     log::info!("{error}");
-                    if error.code() != crate::model::ItemCode::Vanished {
+                    if error.code() != ItemCode::Vanished {
                         around.events.push(ClientEvent::Failed {
                             path: path.to_string(),
                             code: error.code(),

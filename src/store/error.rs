@@ -119,6 +119,12 @@ impl FileError {
         }
     }
 
+    /// Whether nothing can be at the path because what it would be in is a file or a link.
+    pub(crate) fn is_beneath_no_directory(&self) -> bool {
+        let errno = self.system().and_then(Errno::from_io_error);
+        matches!(errno, Some(Errno::NOTDIR | Errno::LOOP))
+    }
+
     /// What the system said, if it was the system that refused.
     #[must_use]
     pub fn system(&self) -> Option<&io::Error> {

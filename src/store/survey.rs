@@ -11,12 +11,11 @@
 //! `Gone` is told only of what is in no listing that was whole, and was not found where it would be either.
 
 use super::error::FileError;
-use super::facts::{Found, FoundKind, Identity};
+use super::facts::{FoundKind, Identity};
 use super::index::{IndexError, Record, Rows, Snapshot, ancestors, behind, is_in, key_into, key_of, path_of};
 use super::root::Root;
 use super::scan::{Filter, Keep, Scan, ScanItem, Shape};
 use crate::model::{Entry, Kind, RelPath, State};
-use rustix::io::Errno;
 use std::collections::VecDeque;
 use std::ops::Bound;
 
@@ -183,7 +182,7 @@ impl Survey {
             self.phase = Phase::Ended { complete: true };
             return;
         }
-        self.phase = match look_for(root, &start) {
+        self.phase = match root.find_exactly(&start) {
             Err(error) => {
                 self.failures += 1;
                 out.push(Difference::Failed(error));
@@ -265,7 +264,7 @@ impl Survey {
             let (path, record) = rows.record()?.expect("there is a row");
             if record.is_live() && !self.left_out.holds(row, &path, shape_of(&record), keep) {
                 // The listing may be older than the snapshot, and than a file that has taken another's place.
-                match look_for(root, &path) {
+                match root.find_exactly(&path) {
                     Ok(Some(found)) if is_kept(&path, found.kind, &mut *keep) => {}
                     // What the filter leaves out now is gone for it.
                     Ok(_) => out.push(Difference::Gone { path, record }),
@@ -354,20 +353,6 @@ fn shape_of(record: &Record) -> Shape {
         Some(Kind::Directory) => Shape::Directory,
         _ => Shape::Other,
     }
-}
-
-/// What stands at `path`, which may be in something that is no directory.
-fn look_for(root: &Root, path: &RelPath) -> Result<Option<Found>, FileError> {
-    match root.probe(path) {
-        Err(error) if is_beneath_no_directory(&error) => Ok(None),
-        other => other,
-    }
-}
-
-/// Whether a path cannot be there because what it would be in is a file or a link.
-fn is_beneath_no_directory(error: &FileError) -> bool {
-    let errno = error.system().and_then(Errno::from_io_error);
-    matches!(errno, Some(Errno::NOTDIR | Errno::LOOP))
 }
 
 /// Where the folder did not let us look. Only failures that the walk is still in are kept.

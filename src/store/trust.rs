@@ -187,6 +187,23 @@ impl<'h> Trust<'h> {
         })
     }
 
+    /// Gives `device` these rights to `share`, with what it has: for a user who has seen who it is. Durable when this
+    /// returns.
+    ///
+    /// # Errors
+    /// [`StateError`]; nothing is granted then.
+    pub fn grant(
+        &self,
+        device: &DeviceId,
+        name: &str,
+        share: &ShareName,
+        rights: Rights,
+        now: SystemTime,
+    ) -> Result<(), StateError> {
+        let now = unix_seconds(now);
+        self.change(|book| grant(book, device, name, share, rights, now).map(|_| Changed::Yes(())))
+    }
+
     /// What `device` may do with `share`; nothing when it is not known.
     ///
     /// # Errors

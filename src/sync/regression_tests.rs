@@ -48,6 +48,26 @@ fn a_directory_that_was_made_writable_gets_its_mode_after_a_cut() {
     assert_eq!(trial.short(), ["fetch d/x", "meta d"]);
 }
 
+// The same the other way round: a server that is killed before the end of a transfer has it as its owner needs it to
+// be, which is nobody's wish.
+#[test]
+fn a_directory_that_was_sent_gets_its_mode_there_after_a_cut() {
+    let sealed = moded(directory(), 0o555);
+    let sent = || Trial::default().here("d", Some(sealed.clone()));
+    let mut trial = sent().there("d", Some(moded(directory(), 0o755)));
+    assert_eq!(
+        trial.short(),
+        ["meta d"],
+        "without a word of it, the server's mode counts"
+    );
+    trial.case("d").pending = Some(Pending::Sent(sealed.clone()));
+    assert_eq!(trial.short(), ["send-meta d"]);
+    // Of others it is a wish.
+    let mut trial = sent().there("d", Some(moded(directory(), 0o750)));
+    trial.case("d").pending = Some(Pending::Sent(sealed));
+    assert_eq!(trial.short(), ["meta d"]);
+}
+
 // The record of a directory outlives the file that stands aside: after a cut it is the only word of it.
 #[test]
 fn what_the_server_did_not_tell_anew_is_not_forgotten() {

@@ -13,7 +13,7 @@ use crate::model::{Kind, RelPath, Revision, State};
 use std::collections::HashMap;
 
 /// Bits of a mode that the owner of a directory needs to work in it.
-const OWNER_WORKS: u32 = 0o700;
+pub(super) const OWNER_WORKS: u32 = 0o700;
 
 /// What only changes the base.
 pub(super) fn of_base(table: &Rows<'_>) -> Vec<Action> {

@@ -24,7 +24,8 @@
 //! The other modes and standings are at their functions.
 
 use super::sameness::{Content, content, equal, is_directory, same_meta};
-use super::{Agreed, Case, Cases, Expected, HeldReason, Local, Mode, Pending, Remote, Settings, Standing};
+use super::steps::OWNER_WORKS;
+use super::{Agreed, Case, Cases, Expected, HeldReason, Local, Mode, Pending, Remote, Settings, Standing, Taken};
 use crate::model::{Kind, RelPath, Revision, State};
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -67,6 +68,8 @@ pub(super) struct Row<'a> {
     pub(super) revision: Revision,
     pub(super) expected: Expected,
     pub(super) blocked: bool,
+    /// Another path that a file system takes this one for.
+    pub(super) taken: Option<&'a Taken>,
     /// Whether something was under way at this path.
     pending: bool,
     /// Whether what is here was taken from the server can only be told by reading it.
@@ -125,6 +128,7 @@ pub(super) fn judge<'a>(cases: &'a Cases, settings: &Settings<'_>) -> Vec<Row<'a
             revision: case.revision(),
             expected: case.expected(),
             blocked: case.local == Local::Blocked,
+            taken: case.taken.as_ref(),
             pending: case.pending.is_some(),
             unread: false,
             verdict: Verdict::Nothing,
@@ -155,6 +159,10 @@ fn adopt(row: &mut Row<'_>, case: &Case) {
         (Some(Pending::Sent(sent)), _) if moved_on && row.remote_changed && equal(Some(sent), row.remote) => {
             row.base = row.remote.map(Cow::Borrowed);
         }
+        // A directory that we sent, which did not get its mode yet.
+        (Some(Pending::Sent(sent)), Some(_)) if row.remote.is_some_and(|remote| is_unfinished(sent, remote)) => {
+            row.base = row.remote.map(Cow::Borrowed);
+        }
         // It was taken; perhaps its mode and time were not yet set.
         (Some(Pending::Taken(taken)), Some(local)) if moved_on && told(taken) => match content(local, taken) {
             Content::Same => row.base = Some(Cow::Owned(local.clone())),
@@ -163,6 +171,12 @@ fn adopt(row: &mut Row<'_>, case: &Case) {
         },
         _ => {}
     }
+}
+
+/// Whether the server has the directory that was sent as it is while things are put into it.
+fn is_unfinished(sent: &State, remote: &State) -> bool {
+    let are_directories = is_directory(Some(sent)) && is_directory(Some(remote));
+    are_directories && sent.meta.mode != remote.meta.mode && remote.meta.mode == sent.meta.mode | OWNER_WORKS
 }
 
 /// Records of files by their inode.

@@ -4,6 +4,7 @@ use crate::harness::breaks::restart;
 use crate::harness::syncing::{options, tree, watching};
 use crate::harness::{World, WorldOptions};
 use crate::rng::Rng;
+use crate::trace;
 use crate::user::{Fresh, contents, edit, paths};
 use std::collections::BTreeSet;
 use std::fs;
@@ -56,6 +57,8 @@ impl Story {
     fn tell(&self, what: impl FnOnce() -> String) {
         if self.is_told {
             println!("{}", what());
+        } else {
+            trace::note(what());
         }
     }
 
@@ -63,6 +66,17 @@ impl Story {
         let mut places: Vec<PathBuf> = self.names.iter().map(|name| self.world.folder(name)).collect();
         places.push(self.world.share());
         places
+    }
+
+    /// What a failure is traced by: all that happened, and what each index says of the paths that differ.
+    fn explain(&self) {
+        trace::print();
+        let trees: Vec<Vec<String>> = self.places().iter().map(|place| tree(place)).collect();
+        let told = differences(&trees);
+        println!("{told}");
+        for place in self.places() {
+            println!("{}:\n{}", place.display(), trace::records(&place));
+        }
     }
 
     /// All contents, in all trees and all versions.
@@ -194,6 +208,14 @@ impl Story {
             let files = staged.iter().filter(|path| path.is_file()).count();
             // What broke off may be gone on with; nothing else lies about.
             assert!(files < 50, "seed {}: {files} files in staging", self.seed);
+        }
+    }
+}
+
+impl Drop for Story {
+    fn drop(&mut self) {
+        if std::thread::panicking() && !self.is_told {
+            self.explain();
         }
     }
 }

@@ -87,6 +87,7 @@ impl Syncing {
     /// Has the base written.
     pub(super) fn write(&mut self, cx: &mut Context<'_>) {
         self.write_pending();
+        self.write_awaited();
         let batch: Batch = std::mem::take(&mut self.batch);
         self.next_ticket += 1;
         let ticket = SYNC_TICKET | self.next_ticket;

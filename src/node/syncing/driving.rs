@@ -36,6 +36,7 @@ impl ClientNode {
         let result = work(&mut sync, &mut around);
         sync.tell_events(&self.events[told..], side);
         self.sync = Some(sync);
+        self.account(told);
         Some(result)
     }
 

@@ -3,7 +3,7 @@
 //! Actions of one kind that follow each other go together. Invariant: what enters the base of it was committed by
 //! the server, or published here, with the content that the plan was made for.
 
-use super::acting::path_of;
+use super::acting::{OWNER, path_of};
 use super::{Around, Stage, Syncing};
 use crate::model::limits::BATCH_ENTRIES_MAX;
 use crate::model::{ItemCode, Kind, RelPath, Revision};
@@ -53,7 +53,7 @@ fn class_of(action: &Action) -> Class {
     match action {
         Action::Send { .. } | Action::SendMeta { .. } => Class::Send,
         Action::Fetch { .. } => Class::Fetch,
-        Action::SendMove { .. } | Action::SendRemove { .. } => Class::Alter,
+        Action::SendMove { .. } | Action::SendRespell { .. } | Action::SendRemove { .. } => Class::Alter,
         _ => Class::Here,
     }
 }
@@ -285,14 +285,21 @@ impl Syncing {
         };
         self.look_again_after(path, |syncing| {
             if let Err(code) = result {
-                if code == ItemCode::Stale {
-                    syncing.outrun.insert(path.clone());
+                match code {
+                    ItemCode::Stale => drop(syncing.outrun.insert(path.to_string(), code)),
+                    ItemCode::Collides => drop(syncing.held.refused.insert(path.clone())),
+                    _ => {}
                 }
                 return;
             }
             let Ok(Some((identity, _))) = syncing.wanted(path, expected) else {
                 return;
             };
+            if state.kind == Kind::Directory && state.meta.mode & OWNER != OWNER {
+                // It has that mode at the end of the transfer, which may not come: its revision tells.
+                syncing.done += 1;
+                return;
+            }
             if let Kind::File { .. } = state.kind {
                 match content {
                     // It was still what the plan was made for.
@@ -303,6 +310,7 @@ impl Syncing {
                 }
             }
             // The revision that it got comes with the next answer; until then it is that of what it replaced.
+            syncing.await_revision(path);
             syncing.agree(path, state, based_on, Some(identity));
         });
     }
@@ -348,6 +356,9 @@ impl Syncing {
             let told = match outcome.and_then(|()| self.was_altered(action)) {
                 Ok(told) => told,
                 Err(code) => {
+                    if code == ItemCode::Collides {
+                        self.held.refused.insert(path.clone());
+                    }
                     self.failed(&path, code, around);
                     continue;
                 }
@@ -373,11 +384,26 @@ impl Syncing {
             } => {
                 let identity = self.wanted(&to, expected)?.map(|(identity, _)| identity);
                 self.tell_move(&from, &to);
+                self.await_revision(&from);
+                self.await_revision(&to);
                 self.forget(&from);
                 self.agree(&to, state, Revision::NONE, identity);
                 Ok(Told::Moved)
             }
+            Action::SendRespell {
+                from,
+                to,
+                state,
+                expected,
+                ..
+            } => {
+                let identity = self.wanted(&to, expected)?.map(|(identity, _)| identity);
+                self.respelled(&from, &to)?;
+                self.agree(&to, state, Revision::NONE, identity);
+                Ok(Told::Moved)
+            }
             Action::SendRemove { path, .. } => {
+                self.await_revision(&path);
                 self.forget(&path);
                 Ok(Told::Deleted)
             }
@@ -389,6 +415,12 @@ impl Syncing {
 fn alteration(action: &Action) -> Option<Alteration> {
     match action {
         Action::SendMove {
+            from,
+            from_revision,
+            to,
+            ..
+        }
+        | Action::SendRespell {
             from,
             from_revision,
             to,

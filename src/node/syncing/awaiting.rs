@@ -1,0 +1,201 @@
+//! What the server said yes to, and has not told the revision of yet.
+//!
+//! The base has it as agreed from that yes on. The next answer brings its revision, unless the server lost it: it
+//! numbers a change when it looks at it, and a server that is killed before that finds whatever stands there by then.
+//! When that is what stood there before, nobody would ever hear of it. So the former record is kept until the revision
+//! comes, and is put back when it does not: then both sides are compared anew. Invariant: a change is given up as
+//! lost only by a whole answer that was asked for after the server's yes.
+
+use super::Syncing;
+use crate::model::{RelPath, Revision, State};
+use crate::store::{Record, Snapshot};
+use crate::wire::{ChangesHead, ChangesReader, ChangesWriter, FRAME_HEADER_BYTES, Known};
+use std::collections::HashMap;
+
+/// Its name among the values of the base.
+pub(super) const AWAITED: &str = "awaited";
+
+/// What the base had of a path before the server said yes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Former {
+    state: Option<State>,
+    revision: Revision,
+    /// What the server had told by then: the revision that is to come is a later one.
+    since: Revision,
+}
+
+impl Former {
+    fn of(snapshot: &Snapshot, path: &RelPath, since: Revision) -> Former {
+        // A base that cannot be read is told by whoever reads it next for itself.
+        let record = snapshot.get(path).ok().flatten();
+        let (state, revision) = record.map_or((None, Revision::NONE), |record| (record.state, record.revision));
+        Former { state, revision, since }
+    }
+}
+
+/// All of that, by path.
+#[derive(Debug, Default)]
+pub(super) struct Awaited {
+    list: HashMap<RelPath, Former>,
+    /// It is not what was written down.
+    is_changed: bool,
+}
+
+impl Awaited {
+    pub(super) fn decode(bytes: &[u8]) -> Awaited {
+        Awaited {
+            list: decode(bytes),
+            is_changed: false,
+        }
+    }
+}
+
+impl Syncing {
+    /// The server said yes to what was sent of `path`; before the base follows.
+    pub(super) fn await_revision(&mut self, path: &RelPath) {
+        let (snapshot, since) = (&self.snapshot, self.told.revision);
+        let list = &mut self.awaited.list;
+        if !list.contains_key(path) {
+            list.insert(path.clone(), Former::of(snapshot, path, since));
+            self.awaited.is_changed = true;
+        }
+    }
+
+    /// The server has told all that it has. What it should have told of and did not is as before.
+    pub(super) fn revisions_came(&mut self) {
+        if self.awaited.list.is_empty() {
+            return;
+        }
+        self.awaited.is_changed = true;
+        for (path, former) in std::mem::take(&mut self.awaited.list) {
+            let came = self
+                .remote
+                .get(&path)
+                .is_some_and(|(_, revision)| *revision > former.since);
+            // In another epoch all is compared anyway.
+            if came || self.is_anew {
+                continue;
+            }
+            log::info!("{path}: the server lost what it was sent, and is asked again");
+            match former.state {
+                Some(state) => {
+                    let record = Record {
+                        state: Some(state),
+                        revision: former.revision,
+                        author: None,
+                        identity: None,
+                        at: crate::model::Timestamp { seconds: 0, nanos: 0 },
+                    };
+                    self.batch.put(&path, &record);
+                }
+                None => self.batch.remove(&path),
+            }
+            self.is_reverted = true;
+            self.look_again(&path);
+        }
+    }
+
+    /// Has what is left written with the next batch.
+    pub(super) fn write_awaited(&mut self) {
+        if std::mem::take(&mut self.awaited.is_changed) {
+            self.batch.set_value(AWAITED, &encode(&self.awaited.list));
+        }
+    }
+}
+
+/// Pages of changes, as on the wire, whose entries are numbered; behind each page, for each of its entries, the two
+/// revisions.
+fn encode(list: &HashMap<RelPath, Former>) -> Vec<u8> {
+    let mut sorted: Vec<(&RelPath, &Former)> = list.iter().collect();
+    sorted.sort_by_key(|(path, _)| *path);
+    let mut out = Vec::new();
+    for page in sorted.chunks(PAGE_ENTRIES) {
+        let mut writer = ChangesWriter::default();
+        let mut last = Revision::NONE;
+        for (path, former) in page {
+            last = last.next();
+            writer.push(path, last, former.state.as_ref());
+        }
+        let known = Known {
+            revision: last,
+            ..Known::default()
+        };
+        let (more, anew) = (false, false);
+        let head = ChangesHead {
+            known,
+            more,
+            anew,
+            folds: false,
+        };
+        writer.finish(&head, &mut out);
+        for (_, former) in page {
+            out.extend(former.revision.0.to_le_bytes());
+            out.extend(former.since.0.to_le_bytes());
+        }
+    }
+    out
+}
+
+fn decode(mut bytes: &[u8]) -> HashMap<RelPath, Former> {
+    let mut list = HashMap::new();
+    while let Some((page, rest)) = page_of(bytes) {
+        bytes = rest;
+        let Ok(mut page) = ChangesReader::new(page) else { break };
+        while let Ok(Some(change)) = page.next_change() {
+            let Some((numbers, rest)) = bytes.split_at_checked(16) else {
+                return list;
+            };
+            bytes = rest;
+            let number = |bytes: &[u8]| Revision(bytes.try_into().map_or(0, u64::from_le_bytes));
+            let former = Former {
+                state: change.state,
+                revision: number(&numbers[..8]),
+                since: number(&numbers[8..]),
+            };
+            list.insert(change.path, former);
+        }
+    }
+    list
+}
+
+/// The payload of the first frame, and what is behind it.
+fn page_of(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (header, rest) = bytes.split_at_checked(FRAME_HEADER_BYTES)?;
+    let length = header[..4].try_into().map_or(0, u32::from_le_bytes);
+    rest.split_at_checked(length as usize)
+}
+
+const PAGE_ENTRIES: usize = 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Kind, Meta, Timestamp};
+
+    // Protects from taking damage for an order: what cannot be read is nothing.
+    #[test]
+    fn what_is_awaited_is_read_again_and_damage_is_no_error() {
+        let mtime = Timestamp { seconds: 3, nanos: 4 };
+        let state = |size| State {
+            kind: Kind::File { size },
+            meta: Meta { mode: 0o600, mtime },
+            root: Some([5; 32]),
+        };
+        let entry = |number: u64| {
+            let path = RelPath::parse(format!("a/{number}").as_bytes()).unwrap();
+            let former = Former {
+                state: (!number.is_multiple_of(3)).then(|| state(number)),
+                revision: Revision(number / 2),
+                since: Revision(number + 7),
+            };
+            (path, former)
+        };
+        let list: HashMap<RelPath, Former> = (0..3000).map(entry).collect();
+        let bytes = encode(&list);
+        assert_eq!(decode(&bytes), list);
+        for end in [0, 1, 7, 9, bytes.len() / 2, bytes.len() - 1] {
+            assert!(decode(&bytes[..end]).len() < list.len());
+        }
+        assert!(encode(&HashMap::new()).is_empty());
+    }
+}
