@@ -1,5 +1,6 @@
 //! `log` as a user runs it: what pushes, syncs, visitors and edits leave in the log of a share and of a folder.
 
+#![cfg(all(feature = "tls", feature = "sync"))]
 #![allow(clippy::unwrap_used)]
 
 mod binary;
@@ -70,17 +71,15 @@ fn a_push_is_told_with_its_device_and_a_repeated_one_is_not() {
         (&2.into(), &13.into(), &3.into())
     );
     assert!(run["at_ms"].as_u64() >= run["began_ms"].as_u64());
-    if cfg!(feature = "tls") {
-        let devices = sandbox.run_as("server", &["devices", "--json"]).objects();
-        assert!(
-            first.iter().all(|line| line["who"] == devices[0]["name"]),
-            "{first:?} {devices:?}"
-        );
-        assert!(
-            first.iter().all(|line| line["device"] == devices[0]["device"]),
-            "{first:?} {devices:?}"
-        );
-    }
+    let devices = sandbox.run_as("server", &["devices", "--json"]).objects();
+    assert!(
+        first.iter().all(|line| line["who"] == devices[0]["name"]),
+        "{first:?} {devices:?}"
+    );
+    assert!(
+        first.iter().all(|line| line["device"] == devices[0]["device"]),
+        "{first:?} {devices:?}"
+    );
 
     sandbox.run(&["push", "mine/", &served.link("")]).expect(0);
     sandbox
@@ -99,7 +98,6 @@ fn a_push_is_told_with_its_device_and_a_repeated_one_is_not() {
 }
 
 // Protects whoever asks what a sync did, on either side: which way each entry went, and by whom.
-#[cfg(feature = "sync")]
 #[test]
 fn a_sync_is_told_on_both_sides() {
     let (sandbox, served) = served();
@@ -159,7 +157,6 @@ fn a_sync_is_told_on_both_sides() {
 }
 
 // Protects both versions of a file from being lost from sight: the log says where the other one is.
-#[cfg(feature = "sync")]
 #[test]
 fn a_conflict_is_told_once_with_its_copy() {
     let (sandbox, served) = served();
@@ -191,7 +188,6 @@ fn a_conflict_is_told_once_with_its_copy() {
 }
 
 // Protects whoever wonders who changed a file of the share itself: what is edited there is told, once.
-#[cfg(feature = "sync")]
 #[test]
 fn what_is_edited_on_the_shares_own_disk_is_told_as_done_here() {
     use std::io::{BufRead, BufReader};
@@ -262,7 +258,6 @@ fn what_fails_is_told_once_and_found() {
 }
 
 // Protects a folder's log from a server that is away for a week.
-#[cfg(feature = "sync")]
 #[test]
 fn a_server_that_is_away_is_told_once() {
     let (sandbox, served) = served();
@@ -285,7 +280,6 @@ fn a_server_that_is_away_is_told_once() {
 }
 
 // Protects the door: who came in, and who was not let in, with the address.
-#[cfg(feature = "tls")]
 #[test]
 fn visitors_are_told() {
     let (sandbox, served) = served();

@@ -149,6 +149,8 @@ impl Activity {
         let mut book = self.book.borrow_mut();
         let now = now_ms();
         if !std::mem::replace(&mut book.is_seeded, true) {
+            // What works again may be among the lines of this turn.
+            book.writer.write();
             book.seed(&self.root);
         }
         let key = (path.to_owned(), who.name.clone());
