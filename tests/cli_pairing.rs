@@ -107,4 +107,8 @@ fn status_reads_well_for_people_and_is_an_object_for_scripts() {
     assert_eq!(json.objects()[0]["shares"][0]["name"], "Share");
     let local = sandbox.run_as("server", &["status"]);
     assert!(local.expect(0).out.contains(&served.listen()), "{}", local.out);
+    // A folder that is served is no folder that was never synced.
+    let folder = sandbox.path("share").to_string_lossy().into_owned();
+    let local = sandbox.run_as("server", &["status", &folder]);
+    assert!(local.expect(0).out.contains(&served.listen()), "{}", local.out);
 }

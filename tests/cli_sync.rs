@@ -319,7 +319,9 @@ fn a_folder_in_the_wrong_place_is_refused() {
         .run(&["serve", "here", "--listen", "127.0.0.1:0"])
         .complains(2, "so it cannot be served");
     sandbox.run(&["sync", "here", "no link"]).complains(2, "is no link");
-    sandbox.run(&["sync", "here", "-n"]).complains(2, "no --dry-run yet");
+    sandbox
+        .run(&["sync", "here", "-n", "--watch"])
+        .complains(2, "--dry-run looks once");
     assert!(!sandbox.path("here/not").exists(), "nothing was made");
 }
 

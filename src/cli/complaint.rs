@@ -124,6 +124,7 @@ fn folder_advice(error: &syncline::node::FolderError) -> &'static str {
         FolderError::Linked { .. } => {
             "use another folder for this share, or have this one forget the other: syncline unlink DIR"
         }
+        FolderError::Served { .. } => "sync another folder with this one: `syncline serve` prints the command for it",
         FolderError::Base { .. } => "free some space, check the disk, and run it again",
     }
 }
@@ -184,6 +185,12 @@ fn server_advice(error: &ServerError) -> &'static str {
         ServerError::Share { .. } => "name a directory that exists and that you may read: syncline serve DIR",
         ServerError::Locked { .. } => "stop the other one first, or serve another folder",
         ServerError::SameFolder { .. } => "name each folder once: syncline serve DIR=NAME OTHER=NAME",
+        ServerError::Synced { .. } => {
+            "have other devices sync with that share, too, or have this folder forget it first: syncline unlink DIR"
+        }
+        ServerError::NobodyToTellApart => {
+            "leave out --per-device, or --open (and --plain): `syncline invite` lets devices in"
+        }
         ServerError::NoSuchShare(_) => "name a share that this server has: --bwlimit NAME=5M",
         ServerError::DuplicateShare(_) => "give one of them another name: syncline serve DIR=NAME",
         ServerError::State { .. } => "`syncline doctor` looks into it; --home DIR uses another directory",

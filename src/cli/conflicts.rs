@@ -82,7 +82,16 @@ fn list(session: &Session, flags: &Flags, history: &History, path: Option<&RelPa
         ));
         console.object(&object(copy));
     }
+    let collisions = list_collisions(session, history, path);
+    summary.files += collisions;
     let exit = match (copies.first(), failed.is_empty()) {
+        (None, true) if collisions > 0 => {
+            console.note(&format!(
+                "{}; rename one of each two, and sync again",
+                quantity::counted(collisions, "name collision")
+            ));
+            Exit::Conflicts
+        }
         (None, true) => {
             console.note(&format!(
                 "✓ no conflict copies in {}",
@@ -102,6 +111,30 @@ fn list(session: &Session, flags: &Flags, history: &History, path: Option<&RelPa
         }
     };
     Ok(Ending { exit, summary })
+}
+
+/// Names that had no place on one side.
+#[cfg(feature = "sync")]
+fn list_collisions(session: &Session, history: &History, path: Option<&RelPath>) -> u64 {
+    let noted = history.collisions(path).unwrap_or_else(|error| {
+        log::warn!("{error}");
+        Vec::new()
+    });
+    for one in &noted {
+        let with = one.with.as_ref();
+        session
+            .console
+            .data(&super::collision::text(&one.path, with, one.is_here));
+        session
+            .console
+            .object(&super::collision::object(&one.path, with, one.is_here));
+    }
+    noted.len() as u64
+}
+
+#[cfg(not(feature = "sync"))]
+fn list_collisions(_: &Session, _: &History, _: Option<&RelPath>) -> u64 {
+    0
 }
 
 /// `12 KiB`, `a directory`, `nothing`.

@@ -152,6 +152,13 @@ impl Console {
         }
     }
 
+    /// As [`object`](Self::object), for one that is JSON already.
+    pub(crate) fn object_text(&self, json: &str) {
+        if self.format == Format::Json {
+            self.print(json);
+        }
+    }
+
     /// A message on stderr, unless `-q` or `--json`.
     pub(crate) fn note(&self, line: &str) {
         if self.format == Format::Text && self.verbosity > Verbosity::Quiet {

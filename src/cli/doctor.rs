@@ -21,6 +21,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use syncline::store::{Home, RunningServer};
 
 mod journals;
+mod names;
 
 use journals::Mending;
 
@@ -185,7 +186,7 @@ fn look_at_folder(folder: &Path) -> Vec<Finding> {
             format!("as its owner: chmod u+rwx '{name}'; reading alone is enough to share it read-only"),
         ),
     };
-    vec![access, space(folder)]
+    [access, space(folder)].into_iter().chain(names::look(folder)).collect()
 }
 
 /// Below this no transfer gets anywhere.

@@ -101,7 +101,7 @@ impl Exit {
             FolderError::Unusable { .. } => Exit::TargetMissing,
             FolderError::Locked { .. } => Exit::Locked,
             FolderError::Unlinked { .. } | FolderError::Base { .. } => Exit::Safety,
-            FolderError::Linked { .. } => Exit::Usage,
+            FolderError::Linked { .. } | FolderError::Served { .. } => Exit::Usage,
         }
     }
 
@@ -123,9 +123,11 @@ impl Exit {
             ServerError::Listen { .. } | ServerError::Metrics { .. } | ServerError::State { .. } => Exit::Error,
             ServerError::Share { .. } => Exit::TargetMissing,
             ServerError::Locked { .. } => Exit::Locked,
-            ServerError::NoSuchShare(_)
+            ServerError::NobodyToTellApart
+            | ServerError::NoSuchShare(_)
             | ServerError::DuplicateShare(_)
             | ServerError::SameFolder { .. }
+            | ServerError::Synced { .. }
             | ServerError::NoShares => Exit::Usage,
         }
     }

@@ -7,8 +7,8 @@
 
 use super::config::Settings;
 use super::{
-    completions, conflicts, delta, demo, doctor, id, invite, journal, ls, pull, push, restore, revoke, serve, status,
-    trash, versions,
+    completions, conflicts, delta, demo, doctor, id, invite, journal, log, ls, pull, push, restore, revoke, serve,
+    status, trash, versions,
 };
 use clap::builder::{BoolishValueParser, OsStr};
 use clap::{Arg, ArgAction, Args, Command, CommandFactory, Parser, Subcommand, ValueEnum};
@@ -38,6 +38,9 @@ pub(crate) enum Verb {
     /// Keep a folder and a share the same
     #[cfg(feature = "sync")]
     Sync(super::sync::Flags),
+    /// Keep a folder of two devices the same, with the same command on both
+    #[cfg(feature = "sync")]
+    Peer(super::peer::Flags),
     /// List what was changed in a synced folder since the last sync
     #[cfg(feature = "sync")]
     Diff(super::folder::DiffFlags),
@@ -68,6 +71,8 @@ pub(crate) enum Verb {
     Ls(ls::Flags),
     /// Show the servers running here, ask one elsewhere, or look at a synced folder
     Status(status::Flags),
+    /// Show what happened in a share or a synced folder: who did what, and when
+    Log(log::Flags),
     /// Print the content ids of files
     Id(id::Flags),
     /// List the transfers that are unfinished

@@ -216,8 +216,18 @@ pub(crate) fn status(session: &Session, path: &Path) -> Result<Ending, Complaint
             ),
         }
     ));
+    let collisions = history.collisions(within.as_ref()).map_err(Complaint::from)?;
+    if let Some(first) = collisions.first() {
+        let more = match collisions.len() {
+            1 => String::new(),
+            number => format!(" (and {} more)", quantity::count(number as u64 - 1)),
+        };
+        let text = super::collision::text(&first.path, first.with.as_ref(), first.is_here);
+        lines.push(format!("  collision  {text}{more}"));
+    }
     lines.iter().for_each(|line| console.data(line));
     console.object(&json!({
+        "collisions": collisions.len(),
         "event": "status", "folder": shown, "share": share_of(&folder), "running": holder.is_some(),
         "holder": holder, "paused": paused, "conflicts": conflicts,
         "last_run": last.map(|run| json!({

@@ -13,12 +13,15 @@
 //! | `address` | listen addresses, and this machine's own |
 //! | `welcome` | what a server says once it listens |
 //! | `sample` | the demo's data |
+//! | `collision` | what is said of names that have no place |
 //! | `scratch` | temporary directories that go away |
 //! | the rest | one command each |
 
 mod address;
 mod bandwidth;
 mod capacity;
+#[cfg(feature = "sync")]
+mod collision;
 mod complaint;
 mod completions;
 mod config;
@@ -36,7 +39,12 @@ mod folder;
 mod id;
 mod invite;
 mod journal;
+mod log;
 mod ls;
+#[cfg(feature = "sync")]
+mod meeting;
+#[cfg(feature = "sync")]
+mod peer;
 mod progress;
 mod pull;
 mod push;

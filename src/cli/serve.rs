@@ -28,6 +28,7 @@ Examples:
   syncline serve                              this directory, under its own name
   syncline serve ~/Share /srv/films=Films     two shares, the second with a name of its own
   syncline serve --listen 127.0.0.1:0 --json  a free port, for scripts
+  syncline serve --per-device ~/Backups       each device keeps what it pushes in a directory of its own
   syncline serve --open read --yes ~/Public   anyone who can reach this machine may fetch
 
 The first link it prints lets one device in, within ten minutes; `syncline invite` makes more. Stop it
@@ -50,6 +51,14 @@ pub(crate) struct Flags {
     /// Let anyone in who can reach the address, without pairing; write includes read
     #[arg(long, value_name = "RIGHT")]
     open: Option<Open>,
+    /// Give each paired device a place of its own in the share, named after it; it sees nothing else of the share
+    ///
+    /// For one-way clients that must not get into each other's way: each pushes to, fetches from and syncs with its
+    /// own directory, which it takes for the whole share. The directory is made at first use, and stays the device's
+    /// own when that is renamed. What --keep-versions says holds for each of them. Only the machine that serves sees
+    /// the whole share.
+    #[arg(long)]
+    per_device: bool,
     /// Without TLS: nobody can prove who they are, so it needs --open
     #[arg(long)]
     plain: bool,
@@ -146,8 +155,9 @@ pub(crate) fn run(session: &Session, flags: &Flags) -> Result<Ending, Complaint>
             if let ServerEvent::Transferred { summary, .. } = &event {
                 add(&mut totals, summary);
             }
-            let (line, object) = tell(&event);
-            session.console.live(&line, &object);
+            if let Some((line, object)) = tell(&event) {
+                session.console.live(&line, &object);
+            }
         }
     }
 }
@@ -165,9 +175,6 @@ fn options(session: &Session, flags: &Flags) -> Result<ServerOptions, Complaint>
         Some(Open::Write) => Rights::READ_WRITE,
     };
     let shares = shares(&flags.folders, flags.name.as_deref())?;
-    for (_, path) in &shares {
-        check_unlinked(path)?;
-    }
     let shares = shares
         .into_iter()
         .map(|(name, path)| ShareOptions { name, path, open })
@@ -176,6 +183,7 @@ fn options(session: &Session, flags: &Flags) -> Result<ServerOptions, Complaint>
     let mut options = ServerOptions {
         listen,
         plain: flags.plain,
+        per_device: flags.per_device,
         durability: flags.durability.into(),
         keep_versions: flags.keep_versions.0,
         bandwidth: bandwidth::of_server(&flags.bwlimit, || Ok(session.home()?.trust().devices()?))?,
@@ -197,6 +205,11 @@ fn milliseconds(time: Duration) -> u64 {
 }
 
 fn check_exposure(flags: &Flags, listen: &[SocketAddr]) -> Result<(), Complaint> {
+    if flags.per_device && flags.open.is_some() {
+        let what = "--per-device tells devices apart by their keys, and with --open anyone may come in without one";
+        let advice = "leave one of them out; `syncline invite` lets a device in without --open";
+        return Err(Complaint::usage(what, advice));
+    }
     if flags.plain && flags.open.is_none() {
         let what = "--plain cannot tell who connects, so nobody could be let in";
         return Err(Complaint::usage(
@@ -236,30 +249,6 @@ fn metrics(flags: &Flags) -> Result<Option<SocketAddr>, Complaint> {
         ));
     }
     Ok(Some(address))
-}
-
-/// Refuses a folder that is synced with a share: its `.syncline` holds what was agreed there, which would be taken for
-/// the index of a share.
-#[cfg(feature = "sync")]
-fn check_unlinked(path: &Path) -> Result<(), Complaint> {
-    let Ok(link) = syncline::node::linked(path) else {
-        return Ok(());
-    };
-    let what = format!(
-        "{} is synced with {}/{}, so it cannot be served",
-        show(path.as_os_str()),
-        link.authority(),
-        link.share
-    );
-    Err(Complaint::usage(
-        what,
-        "have other devices sync with that share, too, or have this folder forget it first: syncline unlink DIR",
-    ))
-}
-
-#[cfg(not(feature = "sync"))]
-fn check_unlinked(_: &Path) -> Result<(), Complaint> {
-    Ok(())
 }
 
 /// Names and folders of the shares, as written; the server checks that they exist and differ.
@@ -342,8 +331,10 @@ pub(crate) fn add(totals: &mut Summary, one: &Summary) {
     totals.elapsed += one.elapsed;
 }
 
-fn tell(event: &ServerEvent) -> (String, Value) {
-    match event {
+/// What is said of an event; of some, nothing.
+pub(crate) fn tell(event: &ServerEvent) -> Option<(String, Value)> {
+    Some(match event {
+        ServerEvent::SyncBegun { .. } | ServerEvent::SyncEnded { .. } => return None,
         ServerEvent::Paired {
             device,
             name,
@@ -390,7 +381,7 @@ fn tell(event: &ServerEvent) -> (String, Value) {
             });
             (line, object)
         }
-        ServerEvent::Refused { peer, code, text } => {
+        ServerEvent::Refused { peer, code, text, .. } => {
             let text = plain(text);
             let line = format!("{peer} refused: {text}");
             let object = json!({
@@ -399,7 +390,7 @@ fn tell(event: &ServerEvent) -> (String, Value) {
             (line, object)
         }
         ServerEvent::Drained => ("stopped".to_owned(), json!({"event": "status", "state": "stopped"})),
-    }
+    })
 }
 
 #[cfg(test)]
@@ -498,20 +489,22 @@ mod tests {
                 ..Summary::default()
             },
         };
-        let (line, object) = tell(&event((1 << 30) - 4096));
+        let (line, object) = tell(&event((1 << 30) - 4096)).unwrap();
         assert!(line.contains(" out, delta saved 1.0 GiB (99.9 %), "), "{line}");
         assert_eq!(object["saved_bytes"], (1 << 30) - 4096);
-        assert!(!tell(&event(0)).0.contains("delta"));
+        assert!(!tell(&event(0)).unwrap().0.contains("delta"));
     }
 
     #[test]
     fn a_refused_peer_cannot_write_into_the_log() {
         let event = ServerEvent::Refused {
+            device: None,
+            name: String::new(),
             peer: "192.0.2.1:5".parse().unwrap(),
             code: syncline::model::CloseCode::Protocol,
             text: "x\nfake line\x1b[1m".to_owned(),
         };
-        let (line, _) = tell(&event);
+        let (line, _) = tell(&event).unwrap();
         assert!(!line.contains('\n') && !line.contains('\x1b'), "{line}");
     }
 }

@@ -10,8 +10,8 @@ use super::console::{Console, Format, LIVE_BYTES_MAX, Paint, Verbosity, is_writa
 use super::exit::Exit;
 use super::flags::{self, Cli, Color, Shared, Verb};
 use super::{
-    completions, conflicts, delta, demo, devices, doctor, id, invite, journal, ls, pull, push, report, restore, revoke,
-    serve, status, trash, versions,
+    completions, conflicts, delta, demo, devices, doctor, id, invite, journal, log, ls, pull, push, report, restore,
+    revoke, serve, status, trash, versions,
 };
 use clap::FromArgMatches;
 use std::ffi::OsString;
@@ -119,7 +119,7 @@ fn run(args: &[OsString]) -> Exit {
     let lists_failures = match cli.command {
         Some(Verb::Push(_) | Verb::Pull(_)) => true,
         #[cfg(feature = "sync")]
-        Some(Verb::Sync(_)) => true,
+        Some(Verb::Sync(_) | Verb::Peer(_)) => true,
         _ => false,
     };
     let items = if lists_failures { Items::Listed } else { Items::Logged };
@@ -143,6 +143,8 @@ fn dispatch(session: &Session, verb: Verb) -> Result<Ending, Complaint> {
         #[cfg(feature = "sync")]
         Verb::Sync(flags) => super::sync::run(session, &flags),
         #[cfg(feature = "sync")]
+        Verb::Peer(flags) => super::peer::run(session, &flags),
+        #[cfg(feature = "sync")]
         Verb::Diff(flags) => super::folder::diff(session, &flags),
         #[cfg(feature = "sync")]
         Verb::Pause(flags) => super::folder::pause(session, &flags),
@@ -159,6 +161,7 @@ fn dispatch(session: &Session, verb: Verb) -> Result<Ending, Complaint> {
         Verb::Restore(flags) => restore::run(session, &flags),
         Verb::Trash(flags) => trash::run(session, &flags),
         Verb::Status(flags) => status::run(session, &flags),
+        Verb::Log(flags) => log::run(session, &flags),
         Verb::Id(flags) => id::run(session, &flags),
         Verb::Journal(flags) => journal::run(session, &flags),
         Verb::Delta(command) => delta::run(session, &command),

@@ -1,4 +1,4 @@
-//! `syncline status [LINK|DIR]`: the servers that run here, how a server elsewhere is, or a synced folder.
+//! `syncline status [LINK|DIR]`: the servers that run here, how a server elsewhere is, or a folder, synced or served.
 //! Never trusts a server's answer: what it does not hold is left out, and all of it is made harmless for
 //! the terminal.
 
@@ -21,7 +21,7 @@ use syncline::store::RunningServer;
 /// The flags and operands of `status`.
 #[derive(Debug, Args)]
 pub(crate) struct Flags {
-    /// A link to the server to ask, or a synced folder [default: list the servers running here]
+    /// A link to the server to ask, or a folder, synced or served [default: list the servers running here]
     #[arg(value_name = "LINK|DIR")]
     link: Option<OsString>,
     #[command(flatten)]
@@ -33,7 +33,10 @@ pub(crate) fn run(session: &Session, flags: &Flags) -> Result<Ending, Complaint>
     match &flags.link {
         Some(operand) => match operand.to_str().filter(|text| is_link(text)) {
             Some(text) => ask(session, flags, text.parse().map_err(Complaint::link)?),
-            None => folder_status(session, Path::new(operand)),
+            None => match servers_of(session, Path::new(operand))? {
+                serving if serving.is_empty() => folder_status(session, Path::new(operand)),
+                serving => show(session, flags, &serving),
+            },
         },
         None => list(session, flags),
     }
@@ -66,7 +69,21 @@ fn list(session: &Session, flags: &Flags) -> Result<Ending, Complaint> {
             .console
             .note("no server runs here with this state directory; `syncline serve DIR` starts one");
     }
-    for server in &running {
+    show(session, flags, &running)
+}
+
+/// Those of them that serve this very folder.
+fn servers_of(session: &Session, folder: &Path) -> Result<Vec<RunningServer>, Complaint> {
+    let Ok(folder) = folder.canonicalize() else {
+        return Ok(Vec::new());
+    };
+    let mut running = session.home()?.running();
+    running.retain(|server| server.shares.iter().any(|(_, path)| *path == folder));
+    Ok(running)
+}
+
+fn show(session: &Session, flags: &Flags, servers: &[RunningServer]) -> Result<Ending, Complaint> {
+    for server in servers {
         lines(server).iter().for_each(|line| session.console.data(line));
         let mut object = object(server);
         // One that is just ending, or that a firewall keeps from us, is listed all the same.

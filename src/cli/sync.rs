@@ -15,12 +15,13 @@ use super::versions::quoted;
 use clap::{Args, ValueEnum};
 use serde_json::json;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use syncline::model::Link;
 use syncline::node::{
     Client, ClientEvent, ClientOptions, Job, JobError, MaxDelete, Outcome, Surroundings, SyncOptions, SyncedFolder,
     TransferOptions, linked, surroundings,
 };
+use syncline::store::{RunFigures, RunKind};
 use syncline::sync::Mode;
 
 /// The flags and operands of `sync`.
@@ -57,8 +58,8 @@ pub(crate) struct Flags {
     /// When a file counts as synced: barrier is when it is safely on disk, none leaves that to the system
     #[arg(long, value_name = "WHEN", default_value = "barrier")]
     durability: DurabilityFlag,
-    // A habit, or set for push and pull by a variable: then nothing may be changed here either.
-    #[arg(short = 'n', long, hide = true)]
+    /// Say what would be done on either side, and do nothing
+    #[arg(short = 'n', long)]
     dry_run: bool,
     #[command(flatten)]
     network: NetworkFlags,
@@ -98,7 +99,7 @@ pub(crate) fn run(session: &Session, flags: &Flags) -> Result<Ending, Complaint>
         None => None,
     };
     check_dry_run(flags)?;
-    check_place(flags)?;
+    check_place(&flags.dir, Served::Refused)?;
     let known = match &link {
         Some(link) => link.clone(),
         None => linked(&flags.dir)?,
@@ -109,12 +110,14 @@ pub(crate) fn run(session: &Session, flags: &Flags) -> Result<Ending, Complaint>
         max_delete: flags.max_delete.unwrap_or_default(),
         watch: flags.watch,
         durability: flags.durability.into(),
+        dry_run: flags.dry_run,
     };
     let parties = Parties {
         folder: plain(&flags.dir.to_string_lossy()),
         share: known.share.to_string(),
         mode: options.mode,
         watch: options.watch,
+        is_dry: options.dry_run,
         introduced: link.is_some(),
     };
     let run = Sync {
@@ -127,6 +130,7 @@ pub(crate) fn run(session: &Session, flags: &Flags) -> Result<Ending, Complaint>
             options,
         },
         parties,
+        connected: &|| {},
     };
     match flags.interval {
         _ if flags.watch => run.watch(),
@@ -138,7 +142,7 @@ pub(crate) fn run(session: &Session, flags: &Flags) -> Result<Ending, Complaint>
     }
 }
 
-fn watch_signals() -> Result<Interrupts, Complaint> {
+pub(crate) fn watch_signals() -> Result<Interrupts, Complaint> {
     Interrupts::watch().map_err(|error| Complaint::io("wait for signals", &error))
 }
 
@@ -156,6 +160,55 @@ struct Sync<'a> {
     network: ClientOptions,
     job: Job,
     parties: Parties,
+    /// To be told that the other side let it in.
+    connected: &'a dyn Fn(),
+}
+
+/// How a folder follows a peer that listens.
+pub(crate) struct Following<'a> {
+    pub(crate) folder: &'a Path,
+    pub(crate) network: ClientOptions,
+    pub(crate) link: Link,
+    /// What the peer is called to users.
+    pub(crate) peer: String,
+    pub(crate) options: SyncOptions,
+    /// They did so before: if the peer is away, it is waited for.
+    pub(crate) is_settled: bool,
+    /// Again and again, so often.
+    pub(crate) interval: Option<Duration>,
+    pub(crate) connected: &'a dyn Fn(),
+}
+
+/// Keeps a folder the same as that of a peer: once, so often, or until it is interrupted.
+pub(crate) fn follow(session: &Session, following: Following<'_>) -> Result<Ending, Complaint> {
+    let Following { folder, options, .. } = following;
+    let run = Sync {
+        session,
+        folder,
+        network: following.network,
+        parties: Parties {
+            folder: plain(&folder.to_string_lossy()),
+            share: following.peer,
+            mode: options.mode,
+            watch: options.watch,
+            is_dry: false,
+            introduced: !following.is_settled,
+        },
+        job: Job::Sync {
+            folder: folder.to_owned(),
+            link: Some(following.link),
+            options: options.clone(),
+        },
+        connected: following.connected,
+    };
+    if options.watch {
+        return run.watch();
+    }
+    let interrupts = watch_signals()?;
+    match following.interval {
+        None => run.once(Duration::ZERO, &interrupts).ending,
+        Some(every) => repeating::run(session, every, |delay| run.once(delay, &interrupts)),
+    }
 }
 
 /// How often a watch looks whether the folder was paused, and one that is paused whether it still is.
@@ -181,11 +234,13 @@ impl Sync<'_> {
             };
         }
         let mut report = self.report(Instant::now() + delay);
+        let began = SystemTime::now() + delay;
         match self.run(network, &mut report, interrupts) {
             Ok(Left::Ended(outcome)) => {
                 let come_back = outcome.come_back;
                 let ending = report.finish(outcome);
                 self.note(exit_of(&ending).code(), report.in_sync);
+                self.log(began, report.changes(), &ending);
                 Ran { ending, come_back }
             }
             Ok(Left::Paused) => Ran {
@@ -194,8 +249,10 @@ impl Sync<'_> {
             },
             Err(complaint) => {
                 self.note(complaint.exit.code(), None);
+                let ending = Err(complaint);
+                self.log(began, 0, &ending);
                 Ran {
-                    ending: Err(complaint),
+                    ending,
                     come_back: None,
                 }
             }
@@ -206,6 +263,7 @@ impl Sync<'_> {
     fn watch(&self) -> Result<Ending, Complaint> {
         let interrupts = watch_signals()?;
         let mut report = self.report(Instant::now());
+        let began = SystemTime::now();
         loop {
             if self.is_paused() {
                 self.sit_out(&mut report, &interrupts)?;
@@ -222,6 +280,7 @@ impl Sync<'_> {
             }
             let ending = report.finish(outcome);
             self.note(exit_of(&ending).code(), entries);
+            self.log(began, report.changes(), &ending);
             return ending;
         }
     }
@@ -243,6 +302,9 @@ impl Sync<'_> {
                 .poll(Some(PAUSE_LOOK))
                 .map_err(|error| Complaint::io("wait for the network", &error))?;
             for event in events {
+                if let ClientEvent::Connected { .. } = event {
+                    (self.connected)();
+                }
                 match event {
                     ClientEvent::Finished(outcome) => {
                         let was_ours = matches!(outcome.result, Err(JobError::Interrupted { signal: None }));
@@ -317,8 +379,34 @@ impl Sync<'_> {
         Ok(())
     }
 
+    /// For `syncline log`.
+    fn log(&self, began: SystemTime, changes: u64, ending: &Result<Ending, Complaint>) {
+        let summary = match ending {
+            Ok(ending) => &ending.summary,
+            Err(complaint) => &*complaint.summary,
+        };
+        let began_ms = began.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+        let figures = RunFigures {
+            files: summary.files_transferred,
+            bytes: summary.bytes - summary.unchanged_bytes.min(summary.bytes),
+            changes,
+            failed: summary.failed,
+            wire_sent: summary.wire_sent,
+            wire_received: summary.wire_received,
+            exit_code: Some(exit_of(ending).code()),
+            reason: reason_of(ending),
+            ..RunFigures::new(RunKind::Sync, u64::try_from(began_ms).unwrap_or(0))
+        };
+        if let Ok(folder) = SyncedFolder::open(self.folder) {
+            folder.log_run(figures);
+        }
+    }
+
     /// For `syncline status`; a folder that never came to be synced has no place for it.
     fn note(&self, exit_code: u8, entries: Option<u64>) {
+        if self.parties.is_dry {
+            return;
+        }
         if let Ok(folder) = SyncedFolder::open(self.folder)
             && let Err(error) = folder.note_run(exit_code, entries)
         {
@@ -327,8 +415,22 @@ impl Sync<'_> {
     }
 }
 
+/// Why a run counts as one that did not go well, if it does.
+fn reason_of(ending: &Result<Ending, Complaint>) -> Option<String> {
+    match ending {
+        Ok(Ending { exit, summary }) => match exit {
+            Exit::Partial => Some(format!("{} failed", quantity::counted(summary.failed, "entry"))),
+            Exit::Temporary => Some("something kept changing".to_owned()),
+            _ => None,
+        },
+        // Another one works there, or somebody stopped it: nothing went wrong.
+        Err(complaint) if matches!(complaint.exit, Exit::Locked | Exit::Interrupted(_)) => None,
+        Err(complaint) => Some(complaint.what.clone()),
+    }
+}
+
 /// Waits, unless a signal came or comes.
-fn wait(time: Duration, interrupts: &Interrupts) -> Result<(), Complaint> {
+pub(super) fn wait(time: Duration, interrupts: &Interrupts) -> Result<(), Complaint> {
     let seen = interrupts.wait(time);
     match seen.map_err(|error| Complaint::io("wait for signals", &error))? {
         Some(signal) => Err(JobError::Interrupted { signal: Some(signal) }.into()),
@@ -343,22 +445,28 @@ fn exit_of(ending: &Result<Ending, Complaint>) -> Exit {
     }
 }
 
-/// There is no dry run yet: it is refused, and not taken for a run.
+/// A dry run is one look: it is refused where there would be many, and not taken for a run.
 fn check_dry_run(flags: &Flags) -> Result<(), Complaint> {
-    if !flags.dry_run {
+    if !flags.dry_run || !flags.watch && flags.interval.is_none() {
         return Ok(());
     }
-    let folder = quoted(&plain(&flags.dir.to_string_lossy()));
     Err(Complaint::usage(
-        "sync has no --dry-run yet, so nothing was done",
-        format!("`syncline diff {folder}` shows what was changed here, without asking the share"),
+        "--dry-run looks once, and --watch and --interval go on, so nothing was done",
+        "leave one of them out",
     ))
 }
 
+/// What it means that a folder was served as a share itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Served {
+    Fine,
+    Refused,
+}
+
 /// Refuses a folder that is in another one which is synced or served: the same files would go two ways.
-fn check_place(flags: &Flags) -> Result<(), Complaint> {
-    let shown = show(flags.dir.as_os_str());
-    let found = surroundings(&flags.dir).map_err(|error| {
+pub(crate) fn check_place(dir: &Path, served: Served) -> Result<(), Complaint> {
+    let shown = show(dir.as_os_str());
+    let found = surroundings(dir).map_err(|error| {
         let what = format!("cannot use the folder {shown}: {}", reason(&error));
         Complaint::new(
             Exit::TargetMissing,
@@ -369,6 +477,7 @@ fn check_place(flags: &Flags) -> Result<(), Complaint> {
     let path = |path: &Path| show(path.as_os_str());
     let (what, advice) = match found {
         Surroundings::Free => return Ok(()),
+        Surroundings::Share if served == Served::Fine => return Ok(()),
         Surroundings::InSynced(above, link) => (
             format!(
                 "{shown} is in {}, which is synced with {}/{} already",

@@ -3,6 +3,7 @@
 //! Never decides anything but the words and the exit code. Invariant: of a watch that is in sync there is one line for
 //! each time that something was carried over, and none when nothing was.
 
+use super::collision;
 use super::complaint::Complaint;
 use super::console::{Console, Format, Verbosity};
 use super::exit::Exit;
@@ -16,7 +17,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::time::Instant;
 use syncline::model::{ItemCode, RelPath};
-use syncline::node::{ClientEvent, JobError, Outcome, Progress, Summary};
+use syncline::node::{Action, ClientEvent, Figures, JobError, Outcome, Progress, Summary};
 use syncline::sync::Mode;
 
 /// The folder and its share, in words.
@@ -30,6 +31,8 @@ pub(crate) struct Parties {
     pub(crate) mode: Mode,
     /// It goes on when it is in sync.
     pub(crate) watch: bool,
+    /// Nothing is done.
+    pub(crate) is_dry: bool,
     /// A link was given: this may be the first time.
     pub(crate) introduced: bool,
 }
@@ -51,6 +54,9 @@ pub(crate) struct SyncReport<'a> {
     failed: BTreeMap<String, ItemCode>,
     warned: BTreeMap<String, ItemCode>,
     conflicts: u64,
+    collisions: u64,
+    /// What a dry run would do in the share, and here.
+    planned: [u64; 2],
     /// Entries that are the same on both sides, once they are.
     pub(crate) in_sync: Option<u64>,
     /// Files and bytes that were done when it said so last, since it was in sync.
@@ -75,6 +81,8 @@ impl<'a> SyncReport<'a> {
             failed: BTreeMap::new(),
             warned: BTreeMap::new(),
             conflicts: 0,
+            collisions: 0,
+            planned: [0; 2],
             in_sync: None,
             seen: None,
         }
@@ -113,8 +121,15 @@ impl<'a> SyncReport<'a> {
                 }
                 console.object(&report::item_object(&path, action, size, figures));
             }
+            ClientEvent::Planned {
+                path,
+                action,
+                size,
+                is_here,
+            } => self.planned(&path, action, size, is_here),
             ClientEvent::Failed { path, code, warning } => self.failed(&path, code, warning),
             ClientEvent::Conflict { path, copy } => self.conflict(&path, copy.as_ref()),
+            ClientEvent::Collision { path, with, is_here } => self.collision(&path, with.as_ref(), is_here),
             ClientEvent::InSync { entries, revision } => self.in_sync(entries, revision.0),
             ClientEvent::Progress(progress) => self.progress(&progress, now),
             ClientEvent::Retrying { .. }
@@ -122,6 +137,20 @@ impl<'a> SyncReport<'a> {
             | ClientEvent::Status(_)
             | ClientEvent::Finished(_) => {}
         }
+    }
+
+    fn planned(&mut self, path: &RelPath, action: Action, size: u64, is_here: bool) {
+        self.planned[usize::from(is_here)] += 1;
+        let (console, figures) = (self.console, Figures::default());
+        let side = if is_here { "here" } else { "share" };
+        let text = report::item_text(path, action, size, figures, Run::Dry);
+        console.data(&format!("{side}: {text}"));
+        let mut object = report::item_object(path, action, size, figures);
+        if let Some(object) = object.as_object_mut() {
+            object.insert("dry_run".into(), true.into());
+            object.insert("side".into(), side.into());
+        }
+        console.object(&object);
     }
 
     fn present(&mut self, greeting: Option<String>) {
@@ -159,9 +188,10 @@ impl<'a> SyncReport<'a> {
     fn conflict(&mut self, path: &RelPath, copy: Option<&RelPath>) {
         self.conflicts += 1;
         let console = self.console;
+        let is_kept = if self.parties.is_dry { "would be" } else { "is" };
         let kept = match copy {
-            Some(copy) => format!("yours is kept as {copy}"),
-            None => "yours is kept among the versions".to_owned(),
+            Some(copy) => format!("yours {is_kept} kept as {copy}"),
+            None => format!("yours {is_kept} kept among the versions"),
         };
         let mut object = report::path_fields(path.as_bytes());
         object.insert("event".into(), "status".into());
@@ -174,9 +204,25 @@ impl<'a> SyncReport<'a> {
         console.failure(&line, &Value::Object(object));
     }
 
+    fn collision(&mut self, path: &RelPath, with: Option<&RelPath>, is_here: bool) {
+        self.collisions += 1;
+        let console = self.console;
+        let line = format!(
+            "{} {}",
+            console.yellow("collision:"),
+            collision::text(path, with, is_here)
+        );
+        console.failure(&line, &collision::object(path, with, is_here));
+    }
+
     /// Whether something was carried over since it was in sync last.
     pub(crate) fn is_news(&self, entries: u64) -> bool {
         self.items > 0 || self.in_sync != Some(entries)
+    }
+
+    /// Entries with which something was done since the beginning, conflicts too.
+    pub(crate) fn changes(&self) -> u64 {
+        self.all_items + self.conflicts
     }
 
     fn in_sync(&mut self, entries: u64, revision: u64) {
@@ -254,9 +300,10 @@ impl<'a> SyncReport<'a> {
     }
 
     fn exit(&self, summary: &Summary) -> Exit {
-        match (summary.failed, self.conflicts, self.in_sync) {
+        match (summary.failed, self.conflicts + self.collisions, self.in_sync) {
             (1.., _, _) => Exit::Partial,
             (0, 1.., _) => Exit::Conflicts,
+            (0, 0, _) if self.parties.is_dry => Exit::Done,
             (0, 0, Some(_)) => Exit::Done,
             (0, 0, None) => Exit::Temporary,
         }
@@ -269,6 +316,9 @@ impl<'a> SyncReport<'a> {
             Exit::Done => console.green("✓"),
             _ => console.yellow("!"),
         };
+        if self.parties.is_dry {
+            return self.rehearsed(&mark, summary);
+        }
         let mut parts = match self.in_sync {
             Some(entries) => vec![format!("{mark} {} in sync", quantity::counted(entries, "entry"))],
             None => vec![format!("{mark} not in sync yet: something kept changing")],
@@ -278,6 +328,9 @@ impl<'a> SyncReport<'a> {
         }
         if self.conflicts > 0 {
             parts.push(quantity::counted(self.conflicts, "conflict"));
+        }
+        if self.collisions > 0 {
+            parts.push(quantity::counted(self.collisions, "name collision"));
         }
         if self.all_items == 0 {
             parts.push(format!("nothing had changed · {}", quantity::duration(summary.elapsed)));
@@ -295,6 +348,29 @@ impl<'a> SyncReport<'a> {
             _ => {}
         }
         parts.join(" · ")
+    }
+
+    /// `✓ dry run: 2 changes would be made here and 1 in the share; nothing was done`.
+    fn rehearsed(&self, mark: &str, summary: &Summary) -> String {
+        let changes = |count: u64| quantity::counted(count, "change");
+        let mut parts = vec![match self.planned {
+            [0, 0] => "nothing would be done".to_owned(),
+            [there, 0] => format!("{} would be made in the share; nothing was done", changes(there)),
+            [0, here] => format!("{} would be made here; nothing was done", changes(here)),
+            [there, here] => format!(
+                "{} would be made here and {} in the share; nothing was done",
+                changes(here),
+                quantity::count(there)
+            ),
+        }];
+        let others = [
+            (self.conflicts, "conflict"),
+            (self.collisions, "name collision"),
+            (summary.failed, "failure"),
+        ];
+        let others = others.into_iter().filter(|(count, _)| *count > 0);
+        parts.extend(others.map(|(count, what)| quantity::counted(count, what)));
+        format!("{mark} dry run: {}", parts.join(" · "))
     }
 
     fn complaint(&self, error: &JobError, summary: Summary) -> Complaint {
@@ -383,162 +459,5 @@ fn traffic(summary: &Summary) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::console::capture;
-    use super::*;
-    use syncline::model::Revision;
-    use syncline::node::{Action, Figures};
-
-    fn parties(watch: bool) -> Parties {
-        Parties {
-            folder: "my share".to_owned(),
-            share: "Share".to_owned(),
-            mode: Mode::TwoWaySafe,
-            watch,
-            introduced: true,
-        }
-    }
-
-    fn item(name: &str) -> ClientEvent {
-        ClientEvent::Item {
-            path: RelPath::parse(name.as_bytes()).unwrap(),
-            action: Action::Created,
-            size: 1,
-            figures: Figures::default(),
-        }
-    }
-
-    fn in_sync(entries: u64) -> ClientEvent {
-        ClientEvent::InSync {
-            entries,
-            revision: Revision(7),
-        }
-    }
-
-    fn ended(result: Result<(), JobError>) -> Outcome {
-        Outcome {
-            summary: Summary::default(),
-            result,
-            come_back: None,
-        }
-    }
-
-    // Protects whoever reads the log of a watch: one line for each change set, none for looks that found nothing.
-    #[test]
-    fn a_watch_says_one_line_for_what_was_carried_over_together() {
-        let (console, _, err) = capture::console(Format::Text, Verbosity::Normal);
-        let mut report = SyncReport::new(&console, parties(true), Instant::now());
-        let events = [
-            in_sync(2),
-            in_sync(2),
-            item("a"),
-            item("b"),
-            in_sync(4),
-            in_sync(4),
-            item("c"),
-            in_sync(4),
-        ];
-        for event in events {
-            report.handle(event, Instant::now());
-        }
-        let interrupted = JobError::Interrupted { signal: Some(2) };
-        let ending = report.finish(ended(Err(interrupted))).unwrap();
-        assert_eq!(ending.exit.code(), 130);
-        assert_eq!(
-            err.text(),
-            "✓ 2 entries in sync\n✓ a and 1 more · 4 entries in sync\n✓ c · 4 entries in sync\n\
-             stopped, state saved: syncline sync 'my share' --watch goes on from here\n"
-        );
-    }
-
-    // Protects scripts from taking a run for done that was not: what failed, conflicts, and no end in sight.
-    #[test]
-    fn the_code_is_that_of_the_worst_that_happened() {
-        let conflict = ClientEvent::Conflict {
-            path: RelPath::parse(b"a").unwrap(),
-            copy: None,
-        };
-        let failed = || ClientEvent::Failed {
-            path: "b".to_owned(),
-            code: ItemCode::Permission,
-            warning: false,
-        };
-        for (events, code) in [
-            (vec![in_sync(1)], 0),
-            (vec![conflict.clone(), in_sync(1)], 4),
-            (vec![failed(), conflict, in_sync(1)], 3),
-            (vec![failed(), item("b"), in_sync(1)], 0),
-            (vec![item("b")], 5),
-        ] {
-            let (console, ..) = capture::console(Format::Text, Verbosity::Normal);
-            let mut report = SyncReport::new(&console, parties(false), Instant::now());
-            for event in events.clone() {
-                report.handle(event, Instant::now());
-            }
-            assert_eq!(report.finish(ended(Ok(()))).unwrap().exit.code(), code, "{events:?}");
-        }
-    }
-
-    // Protects scripts: every line of a `--json` run is an object that says what it is.
-    #[test]
-    fn conflicts_and_failures_are_objects_once_each() {
-        let (console, out, err) = capture::console(Format::Json, Verbosity::Normal);
-        let mut report = SyncReport::new(&console, parties(false), Instant::now());
-        let path = RelPath::parse(b"a").unwrap();
-        let copy = Some(path.clone());
-        report.handle(ClientEvent::Conflict { path, copy }, Instant::now());
-        for _ in 0..2 {
-            report.failed("b", ItemCode::Permission, false);
-        }
-        report.handle(in_sync(1), Instant::now());
-        report.finish(ended(Ok(()))).unwrap();
-        let objects: Vec<Value> = out
-            .text()
-            .lines()
-            .map(|line| serde_json::from_str(line).unwrap())
-            .collect();
-        let told: Vec<_> = objects
-            .iter()
-            .map(|object| (object["event"].as_str().unwrap(), object["state"].as_str()))
-            .collect();
-        assert_eq!(
-            told,
-            [
-                ("status", Some("conflict")),
-                ("error", None),
-                ("status", Some("in_sync"))
-            ]
-        );
-        assert_eq!(err.text(), "");
-    }
-
-    // Protects from advice that does not fit: a server without sync is no matter of flags.
-    #[test]
-    fn a_server_without_sync_is_a_sentence_and_what_to_do() {
-        let (console, ..) = capture::console(Format::Text, Verbosity::Normal);
-        let mut report = SyncReport::new(&console, parties(false), Instant::now());
-        let error = JobError::Unsupported {
-            what: "to keep folders in sync",
-        };
-        let complaint = report.finish(ended(Err(error))).unwrap_err();
-        assert_eq!(complaint.exit.code(), 1);
-        assert!(complaint.what.contains("to keep folders in sync"), "{}", complaint.what);
-        assert!(
-            complaint.advice.contains("update syncline on the server"),
-            "{}",
-            complaint.advice
-        );
-    }
-
-    #[test]
-    fn what_went_the_other_way_is_told_unless_it_hardly_counts() {
-        let mut summary = Summary {
-            wire_received: 5 << 30,
-            wire_sent: 4096,
-            ..Summary::default()
-        };
-        assert_eq!(traffic(&summary), "5.0 GiB received in 0.00 s");
-        summary.wire_sent = 6 << 30;
-        assert_eq!(traffic(&summary), "6.0 GiB sent, 5.0 GiB received in 0.00 s");
-    }
-}
+#[path = "sync_report_tests.rs"]
+mod tests;

@@ -305,6 +305,8 @@ impl Reporter<'_> {
             ClientEvent::Status(_)
             | ClientEvent::Finished(_)
             | ClientEvent::Conflict { .. }
+            | ClientEvent::Collision { .. }
+            | ClientEvent::Planned { .. }
             | ClientEvent::InSync { .. } => {}
         }
     }

@@ -31,8 +31,15 @@ pub(crate) struct Flags {
 /// Runs the command.
 pub(crate) fn run(session: &Session, flags: &Flags) -> Result<Ending, Complaint> {
     let (history, path) = History::find(&flags.path)?;
-    let versions = history.versions(path.as_ref())?;
-    if versions.is_empty() {
+    let authors = Authors::known(session);
+    let mut summary = Summary::default();
+    list(session, (&history, None), path.as_ref(), &authors, &mut summary)?;
+    if path.is_none() {
+        for (name, place) in history.places()? {
+            list(session, (&place, Some(&name)), None, &authors, &mut summary)?;
+        }
+    }
+    if summary.files == 0 {
         if let Some(path) = &path
             && !history.exists(path)?
         {
@@ -40,27 +47,41 @@ pub(crate) fn run(session: &Session, flags: &Flags) -> Result<Ending, Complaint>
         }
         session.console.note("no versions are kept here");
     }
-    let authors = Authors::known(session);
-    let mut summary = Summary::default();
-    let mut shown: Option<&RelPath> = None;
-    for version in &versions {
-        if session.console.reader_is_gone() {
-            break;
-        }
-        if shown != Some(version.path()) {
-            session.console.data(&version.path().to_string());
-            shown = Some(version.path());
-            summary.files += 1;
-        }
-        let size = history.content_bytes(version);
-        summary.bytes += size.unwrap_or(0);
-        session.console.data(&format!("  {}", line(version, size, &authors)));
-        session.console.object(&Value::Object(object(version, size, &authors)));
-    }
     Ok(Ending {
         exit: Exit::Done,
         summary,
     })
+}
+
+/// Lists what is kept of `path`, in the share itself or in the place that a device has at `name` in it.
+fn list(
+    session: &Session,
+    (history, name): (&History, Option<&RelPath>),
+    path: Option<&RelPath>,
+    authors: &Authors,
+    summary: &mut Summary,
+) -> Result<(), Complaint> {
+    let mut shown: Option<RelPath> = None;
+    for version in &history.versions(path)? {
+        if session.console.reader_is_gone() {
+            break;
+        }
+        let within = name.map_or_else(String::new, |name| format!("{name}/"));
+        if shown.as_ref() != Some(version.path()) {
+            session.console.data(&format!("{within}{}", version.path()));
+            shown = Some(version.path().clone());
+            summary.files += 1;
+        }
+        let size = history.content_bytes(version);
+        summary.bytes += size.unwrap_or(0);
+        session.console.data(&format!("  {}", line(version, size, authors)));
+        let mut object = object(version, size, authors);
+        if let Some(name) = name {
+            object.insert("place".to_owned(), json!(name.to_string()));
+        }
+        session.console.object(&Value::Object(object));
+    }
+    Ok(())
 }
 
 /// `3f9a2c71  2026-11-21 06:43:12 UTC  12 KiB  replaced by laptop (4XQ7-M2KD)`.

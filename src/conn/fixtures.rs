@@ -221,6 +221,7 @@ pub(super) fn syncing_frames() -> [(FrameType, Vec<u8>); 5] {
         known,
         more: false,
         anew: true,
+        folds: false,
     };
     let mut changes = Vec::new();
     ChangesWriter::default().finish(&head, &mut changes);

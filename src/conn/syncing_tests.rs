@@ -51,6 +51,7 @@ fn a_question_about_changes_is_answered_with_a_page() {
         known,
         more: false,
         anew: false,
+        folds: true,
     };
     server.changes(&head, page);
     server.news(&News { revision: Revision(10) });

@@ -33,11 +33,17 @@ fn show(f: &mut fmt::Formatter<'_>, character: char) -> fmt::Result {
         '\n' => f.write_str("\\n"),
         '\t' => f.write_str("\\t"),
         '\r' => f.write_str("\\r"),
-        _ if character.is_control() || steers_text(character) => {
+        _ if steers(character) => {
             write!(f, "\\u{{{:x}}}", u32::from(character))
         }
         _ => fmt::Write::write_char(f, character),
     }
+}
+
+/// Whether a terminal or a log could take the character as an instruction.
+#[must_use]
+pub fn steers(character: char) -> bool {
+    character.is_control() || steers_text(character)
 }
 
 /// Marks that change the direction or the line of the text around them (Unicode bidi controls,

@@ -165,3 +165,13 @@ pub const IGNORE_PROBLEMS_MAX: usize = 64;
 pub const RESCAN_MS: u64 = 30 * 60 * 1000;
 /// The same for a folder that is not watched, or not all of it.
 pub const RESCAN_UNWATCHED_MS: u64 = 60 * 1000;
+
+/// Bytes of a file of an activity log; there are two, and the older one goes when the younger is full.
+pub const ACTIVITY_BYTES_MAX: u64 = 4 << 20;
+/// Entries of one run that its activity log lists, so that a large run does not drive out all that came before
+/// it; the others are counted.
+pub const ACTIVITY_ITEMS_MAX: u64 = 5_000;
+/// Visitors that were refused, of whom an activity log tells within [`ACTIVITY_REFUSED_MS`]; others are counted.
+pub const ACTIVITY_REFUSED_MAX: u32 = 20;
+/// See [`ACTIVITY_REFUSED_MAX`].
+pub const ACTIVITY_REFUSED_MS: u64 = 10 * 60 * 1000;

@@ -154,11 +154,13 @@ pub enum ItemCode {
     TakenOver = 15,
     /// It was changed since the revision that the peer knew.
     Stale = 16,
+    /// The file system takes its name for that of something else there.
+    Collides = 17,
 }
 
 impl ItemCode {
     /// Every code, for tables and tests.
-    pub const ALL: [ItemCode; 16] = [
+    pub const ALL: [ItemCode; 17] = [
         ItemCode::Permission,
         ItemCode::Vanished,
         ItemCode::Changing,
@@ -175,6 +177,7 @@ impl ItemCode {
         ItemCode::Other,
         ItemCode::TakenOver,
         ItemCode::Stale,
+        ItemCode::Collides,
     ];
 
     /// The code of a wire number.
@@ -203,6 +206,7 @@ impl ItemCode {
             ItemCode::Other => "other",
             ItemCode::TakenOver => "taken_over",
             ItemCode::Stale => "stale",
+            ItemCode::Collides => "collides",
         }
     }
 
@@ -226,6 +230,7 @@ impl ItemCode {
             ItemCode::Other => "an unexpected error",
             ItemCode::TakenOver => "another transfer of it, by the same device, took over",
             ItemCode::Stale => "it was changed on the other side meanwhile",
+            ItemCode::Collides => "the file system takes its name for that of something else there",
         }
     }
 
@@ -249,6 +254,7 @@ impl ItemCode {
             ItemCode::Other => "look into the log of the other machine (-v)",
             ItemCode::TakenOver => "let the other one finish, then run the command again",
             ItemCode::Stale => "sync again",
+            ItemCode::Collides => "rename one of the two",
         }
     }
 }
@@ -285,6 +291,6 @@ mod tests {
         }
         assert_eq!(CloseCode::from_wire(13), None);
         assert_eq!(ItemCode::from_wire(0), None);
-        assert_eq!(ItemCode::from_wire(17), None);
+        assert_eq!(ItemCode::from_wire(18), None);
     }
 }

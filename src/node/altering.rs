@@ -3,7 +3,8 @@
 //! Invariant: what gives way is at the revision that the client saw, and goes to the versions; nothing is
 //! overwritten.
 
-use super::commit::{Closing, Done};
+use super::activity::Done;
+use super::commit::{Closing, Done as Ended};
 use super::place::Place;
 use super::receiving::Books;
 use super::sharing::Currency;
@@ -102,8 +103,9 @@ impl Altering {
                     None => self.place.root.remove(path),
                 };
                 match removed.map_err(|error| code_of(&error)) {
+                    Ok(()) => books.ledger.did(path, Done::Deleted, None),
                     // It went by itself.
-                    Ok(()) | Err(ItemCode::Vanished) => {}
+                    Err(ItemCode::Vanished) => {}
                     Err(code) => return Err(code),
                 }
                 self.changed.insert(path.parent());
@@ -121,8 +123,10 @@ impl Altering {
                 for made in made.map_err(|error| self.outdated(to, &error))? {
                     books.committer.made_directory(&self.place, made.clone());
                     self.place.note(&made, None, self.peer);
+                    books.ledger.did(&made, Done::Made, None);
                 }
                 self.place.root.rename_new(from, to).map_err(|error| code_of(&error))?;
+                books.ledger.moved_to(from, to);
                 self.changed.extend([from.parent(), to.parent()]);
                 for path in [from, to] {
                     self.place.note(path, None, self.peer);
@@ -135,7 +139,7 @@ impl Altering {
     /// The client must have seen what stands there, and nobody may have changed it on the disk since. Returns whether
     /// anything stands there; where nothing does, and the index knows of nothing, any revision is right.
     fn check(&self, path: &RelPath, based_on: Revision) -> Result<bool, ItemCode> {
-        let found = self.place.root.find(path).map_err(|error| code_of(&error))?;
+        let found = self.place.root.find_exactly(path).map_err(|error| code_of(&error))?;
         if found.is_some_and(|found| found.kind == FoundKind::Special) {
             return Err(ItemCode::InTheWay);
         }
@@ -168,7 +172,7 @@ impl Altering {
 
     fn conclude(&mut self, machine: &mut Machine, books: &mut Books<'_>) {
         for done in books.committer.take_results(self.owner) {
-            let Done::Closed { durable, .. } = done else { continue };
+            let Ended::Closed { durable, .. } = done else { continue };
             if let Err(code) = durable {
                 // Nothing of it may be called done.
                 self.outcomes.iter_mut().for_each(|outcome| *outcome = Err(code));

@@ -79,6 +79,7 @@ impl Client {
             addresses,
             address: 0,
             expected,
+            answered: None,
             core: Core::new(),
             events: Vec::new(),
             phase: Phase::Connecting,
@@ -116,6 +117,8 @@ impl Client {
         }
         if !matches!(self.node.phase, Phase::Finished) && self.node.events.is_empty() {
             self.reactor.turn(timeout, &mut self.node)?;
+            #[cfg(feature = "sync")]
+            self.node.write_log();
         }
         Ok(std::mem::take(&mut self.node.events))
     }
@@ -127,6 +130,12 @@ impl Client {
             Phase::Connecting => Some(Instant::now()),
             _ => self.reactor.next_deadline(),
         }
+    }
+
+    /// Who answered last and proved it, also when it let nobody in; `None` before, and without TLS.
+    #[must_use]
+    pub fn answered_by(&self) -> Option<DeviceId> {
+        self.node.answered
     }
 
     /// Ends the job: what is committed stays, the rest is picked up by the next run.

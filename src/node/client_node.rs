@@ -43,6 +43,8 @@ pub(super) struct ClientNode {
     pub(super) address: usize,
     /// The server that a link or an earlier pairing names.
     pub(super) expected: Option<DeviceId>,
+    /// Who answered last, whether or not it let us in, and what it calls itself.
+    pub(super) answered: Option<DeviceId>,
     pub(super) core: Core,
     pub(super) events: Vec<ClientEvent>,
     pub(super) phase: Phase,
@@ -91,6 +93,7 @@ impl Handler<Peer> for ClientNode {
 
     fn established(&mut self, cx: &mut Context<'_>, peer: &mut Peer, device: Option<DeviceId>) {
         peer.session.device = device;
+        self.answered = device;
         peer.session.liveness.begin(cx.now());
         peer.session.flush(cx);
         cx.set_deadline(Some(cx.now() + HANDSHAKE_TIMEOUT_MS.min(self.timeout_ms())));
@@ -154,7 +157,11 @@ impl Handler<Peer> for ClientNode {
     fn closed(&mut self, shared: &mut Shared, id: ConnId, mut peer: Peer, why: Closed) {
         self.core.committer.forget(id);
         #[cfg(feature = "sync")]
-        self.sync_broken();
+        {
+            self.tell_deeds(&mut peer.session.ledger);
+            self.tell_rest();
+            self.sync_broken();
+        }
         let mut summary = std::mem::take(&mut peer.session.ledger.summary);
         (summary.wire_sent, summary.wire_received) = peer.session.wire_before;
         self.disk_full |= peer.session.ledger.disk_full;
@@ -548,6 +555,8 @@ impl ClientNode {
     }
 
     fn report(&mut self, now: Tick, ledger: &mut Ledger) {
+        #[cfg(feature = "sync")]
+        self.tell_deeds(ledger);
         self.tell(ledger.take_events());
         if now.since(self.reported) >= PROGRESS_MS {
             self.reported = now;

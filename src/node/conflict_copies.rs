@@ -70,6 +70,22 @@ const NAMES_MAX: u32 = 100;
 const STEP_ENTRIES: usize = 4096;
 
 impl History {
+    /// The paths at `path` and below it that had no place on one side when they were synced last, since a file
+    /// system takes their names for those of others. `None` is the whole folder.
+    ///
+    /// # Errors
+    /// When what was noted of them cannot be read.
+    #[cfg(feature = "sync")]
+    pub fn collisions(&self, path: Option<&RelPath>) -> Result<Vec<crate::store::NotedCollision>, HistoryError> {
+        let mut noted = crate::store::collisions(&self.root)?;
+        noted.retain(|one| {
+            path.is_none_or(|path| {
+                one.path == *path || super::source_tree::without_prefix(&one.path, Some(path)).is_some()
+            })
+        });
+        Ok(noted)
+    }
+
     /// The conflict copies at `path` and below it, by path, and what could not be looked at. `None` is the whole
     /// folder. Blocks.
     #[must_use]

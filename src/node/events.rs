@@ -32,12 +32,30 @@ pub enum ServerEvent {
     },
     /// A connection was refused or failed.
     Refused {
+        /// Who it is, if it came so far as to prove it.
+        device: Option<DeviceId>,
+        /// What it calls itself.
+        name: String,
         /// The peer's address.
         peer: SocketAddr,
         /// Why, as it was told to the peer.
         code: CloseCode,
         /// For the log.
         text: String,
+    },
+    /// A client began to keep a folder in sync: it asked for what changed. From here on the share has an index.
+    SyncBegun {
+        /// Who, with TLS.
+        device: Option<DeviceId>,
+        /// The share.
+        share: ShareName,
+    },
+    /// It left, and both sides are the same.
+    SyncEnded {
+        /// Who, with TLS.
+        device: Option<DeviceId>,
+        /// The share.
+        share: ShareName,
     },
     /// Draining has ended; the server holds no connection any more.
     Drained,
@@ -86,6 +104,17 @@ pub enum ClientEvent {
         /// How its content came there.
         figures: Figures,
     },
+    /// What a dry run of a sync would do with one entry.
+    Planned {
+        /// Path in the folder and the share.
+        path: RelPath,
+        /// What would be done.
+        action: Action,
+        /// Size in bytes, of files that would travel.
+        size: u64,
+        /// It would be done in the folder; else in the share.
+        is_here: bool,
+    },
     /// One entry could not be transferred; the others go on.
     Failed {
         /// Path relative to the target, or the source as given.
@@ -101,6 +130,16 @@ pub enum ClientEvent {
         path: RelPath,
         /// Where the version is now that gave way; `None`: in the versions.
         copy: Option<RelPath>,
+    },
+    /// A path has no place on one side of a sync, since its file system takes the name for another one's. Both stay
+    /// as they are, each where it is.
+    Collision {
+        /// Where.
+        path: RelPath,
+        /// What has its place, if that is known.
+        with: Option<RelPath>,
+        /// It has no place in the folder; else in the share.
+        is_here: bool,
     },
     /// Folder and share are the same, as far as they can be.
     InSync {

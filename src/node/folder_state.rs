@@ -3,11 +3,13 @@
 //! Never connects, and syncs nothing. Finds the folder of a path, tells its link, its last run and what changed in
 //! it since, pauses it, has it forget its share. Invariant: no file of the folder is changed here.
 
+use super::activity::Activity;
 use super::syncing::{FolderError, linked};
 use crate::model::{Entry, Kind, Link, RelPath, escape};
 use crate::store::{
-    Difference, FileError, Identity, Ignore, Index, IndexError, IndexOptions, LastRun, LockError, Root, ShareLock,
-    Survey, folder_is_paused, folder_link, forget_sync, is_index_of_a_share, last_run, note_run, pause_folder,
+    Difference, FileError, Happened, Identity, Ignore, Index, IndexError, IndexOptions, LastRun, LockError, Root,
+    RunFigures, ShareLock, Survey, Who, folder_is_paused, folder_link, forget_sync, is_index_of_a_share, last_run,
+    note_run, pause_folder,
 };
 use std::collections::HashMap;
 use std::io;
@@ -105,6 +107,19 @@ impl SyncedFolder {
     /// When that cannot be written.
     pub fn note_run(&self, exit_code: u8, entries: Option<u64>) -> Result<(), FolderError> {
         note_run(&self.root, exit_code, entries).map_err(|error| unusable(&self.shown, &error))
+    }
+
+    /// Writes a line about a run into its activity log, unless nothing came of it, or the same was said within a day.
+    pub fn log_run(&self, figures: RunFigures) {
+        let activity = Activity::beside(&self.root);
+        let here = Who::here();
+        let is_news = match &figures.reason {
+            Some(reason) => activity.is_end_news(&here, reason),
+            None => false,
+        };
+        if figures.changes > 0 || is_news {
+            activity.note(&here, Happened::Run(figures));
+        }
     }
 
     /// Who works on it now, as it says of itself; `None` when nobody does.

@@ -246,9 +246,9 @@ impl ServerNode {
     pub(super) fn note_end(&mut self, peer: &mut Peer) {
         let session = &mut peer.session;
         let runs = session.transfer.is_some();
-        let Some(how) = session.broken_off.or(runs.then_some(BrokenOff::Lost)) else {
-            return;
-        };
+        let how = session.broken_off.or(runs.then_some(BrokenOff::Lost));
+        self.log_break(session, how);
+        let Some(how) = how else { return };
         self.tally.broke_off(how);
         if let Some(index) = session.share {
             let (summary, failures) = session.ledger.take_figures();

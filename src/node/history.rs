@@ -7,7 +7,7 @@
 use crate::model::{Escaped, PathError, RelPath, system_reason};
 use crate::store::{
     Author, FileError, FoundKind, Keeping, KeptAt, Published, Reason, RestoreError, Root, Stay, Tidied, Version,
-    VersionWalk, Versions, restore, versions_of,
+    VersionWalk, Versions, owned_directories, restore, versions_of,
 };
 use std::collections::BTreeMap;
 use std::io;
@@ -115,6 +115,19 @@ impl History {
     #[must_use]
     pub fn share(&self) -> &Path {
         self.root.path()
+    }
+
+    /// The places that devices have of their own in the share, by their directories.
+    ///
+    /// # Errors
+    /// When the share cannot be listed.
+    pub fn places(&self) -> Result<Vec<(RelPath, History)>, HistoryError> {
+        let mut places = Vec::new();
+        for (name, _) in owned_directories(&self.root)? {
+            let root = self.root.enter(&name)?;
+            places.push((name, History { root }));
+        }
+        Ok(places)
     }
 
     /// The path within this same share of another path; `None` when it is elsewhere.

@@ -15,6 +15,14 @@ pub(super) fn load(home: &Home) -> Result<Identity, String> {
     Identity::from_der(&certificate, &key).map_err(|error| error.to_string())
 }
 
+/// This device, whose key is kept in `home`; it is made if there is none yet.
+///
+/// # Errors
+/// A sentence, when the key cannot be made or used.
+pub fn own_device(home: &Home) -> Result<DeviceId, String> {
+    load(home).map(|identity| identity.device())
+}
+
 /// The device whose key is kept in `home`; `None` when none was made yet, and none is made.
 ///
 /// # Errors

@@ -7,6 +7,7 @@
 //! with `--delete`: the entry fails, and what is in the directory stays. What is offered below a
 //! directory that could not be made fails with it, so that its content does not travel for nothing.
 
+use super::activity::Thing;
 use super::examining::{Examined, Examining, Purpose};
 use super::ledger::Ledger;
 use super::partial::{Adopted, Adopting, Changed, Parked};
@@ -21,7 +22,7 @@ use crate::conn::{Check, Receiver};
 use crate::model::limits::{DIRECTORIES_BYTES_MAX, RESUME_BYTES_MIN, WHOLE_BYTES_MAX};
 use crate::model::{CloseCode, ContentId, Entry, Fault, ItemCode, Kind, Meta, RelPath};
 use crate::reactor::Activity;
-use crate::store::{Expected, FileError, Found, FoundKind, MadeDirectory, publish};
+use crate::store::{Expected, FileError, Found, FoundKind, MadeDirectory, Operation, publish};
 use crate::wire::Verdict;
 use std::rc::Rc;
 
@@ -165,6 +166,7 @@ impl Receiving {
         match verdict {
             // The one who asked has seen something else here: it will look again.
             Verdict::Failed(ItemCode::Stale) => {}
+            Verdict::Failed(ItemCode::Collides) if self.plan.based.is_plan() => {}
             Verdict::Failed(code) if is_file => ledger.file_failed(check.file, &path, code),
             Verdict::Failed(code) => ledger.failed(path.as_bytes(), code),
             Verdict::WantNew | Verdict::WantReplace => {
@@ -213,14 +215,14 @@ impl Receiving {
                 if !self.plan.dry_run {
                     self.plan.place.note(&path, None, self.plan.peer);
                 }
-                ledger.item(&path, action_of(verdict), size);
+                ledger.entry(&path, action_of(verdict), Thing::of(&check.entry.kind), size);
             }
         }
     }
 
     /// Compares an offered entry with what is here. `None`: a file has to be hashed first.
     fn examine(&mut self, check: &Check, path: &RelPath, books: &mut Books<'_>) -> Option<Judged> {
-        let found = match self.plan.place.root.probe(path) {
+        let found = match self.find(path) {
             Ok(found) => found,
             Err(error) => return Some(failed(&error).into()),
         };
@@ -259,6 +261,19 @@ impl Receiving {
             },
         };
         Some((judged.unwrap_or_else(Verdict::Failed), expected).into())
+    }
+
+    /// What stands at the path; refused when the file system takes it for something of another name.
+    fn find(&self, path: &RelPath) -> Result<Option<Found>, FileError> {
+        let root = &self.plan.place.root;
+        match root.shadow(path)? {
+            None => root.probe(path),
+            Some(_) => Err(FileError::found(
+                Operation::Examine,
+                path.as_bytes(),
+                ItemCode::Collides,
+            )),
+        }
     }
 
     /// Refuses what stands on something else than what stands there. Returns the root of the file that does, if it

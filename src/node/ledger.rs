@@ -5,6 +5,7 @@
 //! Invariant: what travelled counts when it travels, what was saved only when its file is committed: an
 //! attempt that comes to nothing saves nothing.
 
+use super::activity::{Deed, Done, Thing};
 use super::events::{Action, ClientEvent, Figures, Progress, Summary};
 use crate::model::{ItemCode, RelPath, escape};
 use std::collections::HashMap;
@@ -23,6 +24,10 @@ pub(crate) struct Ledger {
     /// The one that was started last.
     current: u32,
     events: Vec<ClientEvent>,
+    /// What was done since somebody wrote it down; `None`: nobody does.
+    deeds: Option<Vec<Deed>>,
+    /// Of these, only what failed: what the other side got changes nothing here.
+    only_failures: bool,
     audience: Audience,
     /// Of `summary.failed`, how many for which reason.
     failures: Vec<(ItemCode, u64)>,
@@ -35,6 +40,8 @@ struct Open {
     resumed_bytes: u64,
     /// Bytes that count as done, in this attempt.
     done: u64,
+    /// It is written into the file that is there.
+    in_place: bool,
 }
 
 /// Who hears of single entries.
@@ -57,7 +64,9 @@ impl Ledger {
 
     /// Bytes of memory that it takes beside itself, about.
     pub(crate) fn held_bytes(&self) -> usize {
-        self.open.capacity() * size_of::<(u32, Open)>() + self.events.capacity() * size_of::<ClientEvent>()
+        self.open.capacity() * size_of::<(u32, Open)>()
+            + self.events.capacity() * size_of::<ClientEvent>()
+            + self.deeds.as_ref().map_or(0, Vec::capacity) * size_of::<Deed>()
     }
 
     /// A file was listed.
@@ -99,6 +108,7 @@ impl Ledger {
             },
             resumed_bytes: 0,
             done: 0,
+            in_place: false,
         };
     }
 
@@ -146,11 +156,25 @@ impl Ledger {
         Some(open)
     }
 
+    /// A started file is going to be changed where it lies.
+    pub(crate) fn changes_in_place(&mut self, file: u32) {
+        self.open.entry(file).or_default().in_place = true;
+    }
+
     /// A file's content is settled.
     pub(crate) fn transferred(&mut self, file: u32, path: &RelPath, action: Action, size: u64) {
         let Open {
-            figures, resumed_bytes, ..
+            figures,
+            resumed_bytes,
+            in_place,
+            ..
         } = self.open.remove(&file).unwrap_or_default();
+        let done = match (in_place, action) {
+            (true, _) => Done::ChangedInPlace,
+            (false, Action::Created) => Done::Created,
+            (false, _) => Done::Replaced,
+        };
+        self.did(path, done, Some(size));
         self.summary.resumed_bytes += resumed_bytes;
         self.progress.files_done += 1;
         self.summary.files += 1;
@@ -159,6 +183,63 @@ impl Ledger {
         self.summary.matched_bytes += figures.matched_bytes;
         self.summary.saved_bytes += figures.saved_bytes;
         self.item_with(path, action, size, figures);
+    }
+
+    /// Something was done with an entry that no content travelled for.
+    pub(crate) fn entry(&mut self, path: &RelPath, action: Action, thing: Thing, size: u64) {
+        if let Some(done) = thing.done(action) {
+            self.did(path, done, (thing == Thing::File).then_some(size));
+        }
+        self.item(path, action, size);
+    }
+
+    /// A version that nobody expected at `path` is kept as `copy`.
+    pub(crate) fn displaced(&mut self, path: &RelPath, copy: &RelPath) {
+        self.deed(|| Deed::Conflict {
+            path: path.clone(),
+            copy: Some(copy.clone()),
+        });
+        self.item(copy, Action::Created, 0);
+    }
+
+    /// An entry got another name.
+    #[cfg(feature = "sync")]
+    pub(crate) fn moved_to(&mut self, from: &RelPath, to: &RelPath) {
+        self.deed(|| Deed::Moved {
+            from: Some(from.clone()),
+            to: to.clone(),
+        });
+    }
+
+    /// Has what is done written down by somebody, who asks [`Ledger::take_deeds`].
+    pub(crate) fn keep_deeds(&mut self) {
+        self.deeds.get_or_insert_default();
+    }
+
+    /// As [`Ledger::keep_deeds`], for what failed.
+    pub(crate) fn keep_failures(&mut self) {
+        self.keep_deeds();
+        self.only_failures = true;
+    }
+
+    /// What was done since the last call.
+    pub(crate) fn take_deeds(&mut self) -> Vec<Deed> {
+        self.deeds.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// What was done with an entry, for the log only.
+    pub(crate) fn did(&mut self, path: &RelPath, what: Done, size: Option<u64>) {
+        self.deed(|| Deed::Done {
+            path: path.clone(),
+            what,
+            size,
+        });
+    }
+
+    fn deed(&mut self, deed: impl FnOnce() -> Deed) {
+        if let (Some(deeds), false) = (&mut self.deeds, self.only_failures) {
+            deeds.push(deed());
+        }
     }
 
     /// Something was done with an entry.
@@ -191,6 +272,12 @@ impl Ledger {
             None => self.failures.push((code, 1)),
         }
         self.disk_full |= code == ItemCode::DiskFull;
+        if let Some(deeds) = &mut self.deeds {
+            deeds.push(Deed::Failed {
+                path: escape(path),
+                code,
+            });
+        }
         self.tell(|| ClientEvent::Failed {
             path: escape(path),
             code,

@@ -366,6 +366,7 @@ impl PullTarget<'_> {
             path: escape(self.path.as_os_str().as_bytes()),
             reason: error.reason(),
         })?;
+        place.root.learn_folding();
         Ok(place)
     }
 

@@ -167,7 +167,7 @@ impl Looks {
             Some(Record { state: Some(state), .. }) => (true, state.kind == Kind::Directory),
             _ => (false, false),
         };
-        let found = match found_at(root, path) {
+        let found = match found_at(root, path).and_then(|found| spelled_so(root, found, &mut self.now)) {
             Ok(found) => found,
             Err(error) => {
                 self.complete = false;
@@ -215,6 +215,24 @@ impl Looks {
         }
         Ok(())
     }
+}
+
+/// What was found, if it is spelled like that. On a file system that takes two names for one, a watch tells of the
+/// name that somebody used: then what is really there is looked at.
+fn spelled_so(
+    root: &Root,
+    found: Option<(Entry, Identity)>,
+    now: &mut BTreeSet<RelPath>,
+) -> Result<Option<(Entry, Identity)>, FileError> {
+    let Some(found) = found else { return Ok(None) };
+    let path = &found.0.path;
+    let Some(real) = root.shadow(path)? else {
+        return Ok(Some(found));
+    };
+    let mut rest = path.components().skip(real.components().count());
+    let real = rest.try_fold(real, |above, name| above.child(name));
+    now.extend(real.ok().filter(|real| real != path));
+    Ok(None)
 }
 
 /// Whether the filter keeps a path and all above it.

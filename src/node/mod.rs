@@ -4,6 +4,7 @@
 //! [`crate::reactor`]).
 
 mod access;
+mod activity;
 mod agreement;
 mod ahead;
 #[cfg(feature = "sync")]
@@ -24,6 +25,7 @@ mod conflict_copies;
 mod content;
 pub mod delta_file;
 mod deltas;
+mod device_places;
 mod ending;
 mod events;
 mod examining;
@@ -35,6 +37,7 @@ mod history;
 #[cfg(feature = "tls")]
 mod identity;
 mod intake;
+mod introduction;
 mod job;
 mod judging;
 mod ledger;
@@ -54,6 +57,8 @@ mod partial;
 mod patches;
 mod patching;
 mod peer;
+#[cfg(feature = "sync")]
+mod peer_folder;
 mod place;
 mod prune;
 mod questions;
@@ -85,14 +90,17 @@ mod tidying;
 mod turns;
 mod verifying;
 
+pub use activity::ActivityLog;
 pub use client::Client;
+pub use clock::LocalClock;
 pub use conflict_copies::{ConflictCopy, SettleError, Settled, Winner};
 pub use events::{Action, ClientEvent, Figures, JobError, Outcome, Progress, ServerEvent, Summary};
 #[cfg(feature = "sync")]
 pub use folder_state::{LocalChange, Surroundings, SyncedFolder, surroundings};
 pub use history::{Deleted, History, HistoryError};
 #[cfg(feature = "tls")]
-pub use identity::stored_device;
+pub use identity::{own_device, stored_device};
+pub use introduction::{comparison_words, pair_share};
 pub use left_out::{LeftOut, LookedOver, WhyLeftOut, left_out};
 #[cfg(feature = "sync")]
 pub use options::SyncOptions;
@@ -100,6 +108,8 @@ pub use options::{
     Bandwidth, ClientOptions, Deadlines, Durability, FilterRule, Job, Mapping, MaxDelete, ServerOptions, ShareOptions,
     Source, TransferOptions,
 };
+#[cfg(feature = "sync")]
+pub use peer_folder::{PeerPart, note_peer, peer_part};
 pub use server::{Server, ServerError};
 #[cfg(feature = "sync")]
 pub use syncing::{FolderError, linked};

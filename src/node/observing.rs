@@ -48,6 +48,12 @@ impl Observing {
         }
     }
 
+    /// Does without a watch: everything is looked through now and then.
+    pub(crate) fn go_unwatched(&mut self) {
+        self.watch = None;
+        self.is_walking = false;
+    }
+
     /// What the loop waits for.
     pub(crate) fn descriptor(&self) -> Option<BorrowedFd<'_>> {
         self.watch.as_ref().map(AsFd::as_fd)

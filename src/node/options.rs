@@ -52,6 +52,9 @@ pub struct ServerOptions {
     pub home: PathBuf,
     /// No TLS. The caller has checked that this was asked for knowingly.
     pub plain: bool,
+    /// Each device has a place of its own in each share, which it sees as the share, and nothing else of it. Needs
+    /// devices that can be told apart: no `plain`, and no share that is open.
+    pub per_device: bool,
     /// When pushes are acknowledged.
     pub durability: Durability,
     /// How long what pushes replace and delete is kept in `.syncline/versions` of a share. `None`: not at
@@ -162,6 +165,8 @@ pub struct SyncOptions {
     pub watch: bool,
     /// When a file that was fetched counts as agreed on.
     pub durability: Durability,
+    /// Tell what would be done, as [`ClientEvent::Planned`](super::ClientEvent::Planned), and do nothing.
+    pub dry_run: bool,
 }
 
 /// A local source of a push.
@@ -285,6 +290,7 @@ impl ServerOptions {
             shares,
             home,
             plain: false,
+            per_device: false,
             durability: Durability::Barrier,
             keep_versions: Some(Retention::default()),
             bandwidth: Bandwidth::default(),

@@ -29,12 +29,16 @@ pub(crate) struct Session {
     pub(crate) device: Option<DeviceId>,
     /// Server: the index of the open share.
     pub(crate) share: Option<usize>,
+    /// Server: the key of the place that the device has of its own, while it is in it.
+    pub(crate) place: Option<u64>,
     /// Server: it was let in, and no longer counts among those that have to say who they are.
     pub(crate) admitted: bool,
     /// Server: it asked how the server is; however often it asks, one answer waits for room.
     pub(crate) asks_status: bool,
     /// Server: what is to be begun when its turn comes.
     pub(crate) waiting: Option<Box<Begin>>,
+    /// Server: what it does, for the log of its share.
+    pub(crate) run: Option<Box<super::activity::Running>>,
     /// Server: what it waits for of the share's changes.
     #[cfg(feature = "sync")]
     pub(crate) following: Option<Box<super::sharing::Following>>,
@@ -97,9 +101,11 @@ impl Peer {
                 ledger: Ledger::new(audience),
                 device: None,
                 share: None,
+                place: None,
                 admitted: false,
                 asks_status: false,
                 waiting: None,
+                run: None,
                 #[cfg(feature = "sync")]
                 following: None,
                 held: 0,
@@ -257,8 +263,10 @@ impl Session {
             None => 0,
         };
         let waiting = self.waiting.as_ref().map_or(0, |begin| begin.held_bytes());
+        let run = self.run.as_ref().map_or(0, |run| run.held_bytes());
         transfer
             + waiting
+            + run
             + self.partial_bytes
             + self.machine.held_bytes()
             + self.ledger.held_bytes()

@@ -1,10 +1,14 @@
 //! A place that files are received into: a root, its staging, and when "committed" may be said.
 
+use super::activity::Activity;
 use super::deltas::Deltas;
 use super::options::Durability;
 use super::resumes::Resumes;
 use crate::model::{ContentId, DeviceId, RelPath, Timestamp};
-use crate::store::{Author, FileError, Identity, Keeping, Root, Staging, Sweep, Versions, recover};
+use crate::store::{
+    Author, FileError, Identity, Journal, JournalError, Keeping, LockError, Root, ShareLock, Staging, Sweep, Versions,
+    recover,
+};
 use std::cell::RefCell;
 use std::collections::HashSet;
 use std::fmt;
@@ -22,11 +26,49 @@ pub(crate) struct Place {
     pub(crate) doubts: Doubts,
     /// Where what gives way is kept; `None`: it goes.
     pub(crate) versions: Option<Versions>,
+    /// The log of what happens here; `None`: none is kept.
+    pub(crate) activity: Option<Activity>,
     /// What was done here, for who keeps an index of it; `None`: nobody does.
     pub(crate) notices: RefCell<Option<Vec<Notice>>>,
     /// What gives the share its revisions, once somebody has asked for them.
     #[cfg(feature = "sync")]
     pub(crate) sequencer: RefCell<Option<super::sequencer::Sequencer>>,
+}
+
+/// How a place is opened.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Opening {
+    pub(crate) durability: Durability,
+    /// What is replaced and deleted is kept.
+    pub(crate) keeps_versions: bool,
+}
+
+/// A place, and what was found there.
+#[derive(Debug)]
+pub(crate) struct OpenedPlace {
+    pub(crate) place: Place,
+    /// Why nothing may be written there before somebody has repaired its journal.
+    pub(crate) damage: Option<JournalError>,
+    /// `None`: it can only be read.
+    pub(crate) lock: Option<ShareLock>,
+}
+
+impl OpenedPlace {
+    fn open_journal(&mut self) {
+        let place = &mut self.place;
+        place.resumes = match Journal::open(&place.root) {
+            Err(error @ (JournalError::Damaged { .. } | JournalError::Version(_))) => {
+                self.damage = Some(error);
+                Resumes::new(None)
+            }
+            opened => Resumes::of(opened),
+        };
+        let recovered = place.recover();
+        if recovered.is_something() {
+            let path = place.root.path().display();
+            log::warn!("{path}: found after an earlier run: {recovered}");
+        }
+    }
 }
 
 /// A path that a transfer gave a new state.
@@ -52,16 +94,65 @@ impl Place {
             resumes: Resumes::new(None),
             doubts: Doubts::default(),
             versions: None,
+            activity: None,
             notices: RefCell::default(),
             #[cfg(feature = "sync")]
             sequencer: RefCell::default(),
         }
     }
 
+    /// Opens what is served at `root`: takes its lock, finds what its journal has, and tidies up after a run that
+    /// ended in the middle of its work.
+    ///
+    /// # Errors
+    /// [`LockError`], but for a root that can only be read.
+    pub(crate) fn open(root: Root, how: Opening) -> Result<OpenedPlace, LockError> {
+        let lock = match ShareLock::acquire(&root) {
+            Ok(lock) => Some(lock),
+            Err(LockError::ReadOnly) => None,
+            Err(error) => return Err(error),
+        };
+        let mut place = Place::new(root, how.durability);
+        if lock.is_some() && how.keeps_versions {
+            place = place.keeping_versions();
+        }
+        if lock.is_some() {
+            place = place.keeping_log();
+        }
+        if lock.is_some() && place.root.learn_folding().is_any() {
+            let path = place.root.path().display();
+            log::info!(
+                "{path}: its file system takes some names for one; of two such names only the first can be there"
+            );
+        }
+        let mut opened = OpenedPlace {
+            place,
+            damage: None,
+            lock,
+        };
+        if opened.lock.is_some() {
+            opened.open_journal();
+        }
+        Ok(opened)
+    }
+
     /// The same place, where what is replaced and deleted is kept.
     pub(crate) fn keeping_versions(mut self) -> Place {
         self.versions = Some(Versions::new(&self.root));
         self
+    }
+
+    /// The same place, with a log of what happens in it.
+    pub(crate) fn keeping_log(mut self) -> Place {
+        self.activity = Some(Activity::new(&self.root));
+        self
+    }
+
+    /// A turn is over: its lines of the log are written.
+    pub(crate) fn write_log(&self) {
+        if let Some(activity) = &self.activity {
+            activity.write();
+        }
     }
 
     /// How something gives way to what `peer` sends.

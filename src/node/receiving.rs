@@ -8,6 +8,8 @@
 //!
 //! Invariant: no byte reaches a final name before the root of its file was checked.
 
+use super::activity::Done::Made;
+use super::activity::Thing;
 use super::agreement::Agreement;
 use super::arriving::{Arrival, Ended};
 use super::commit::{Closing, Commit, Committer, Done, Ready};
@@ -96,6 +98,19 @@ pub(crate) enum Based {
     /// What a plan was made on.
     #[cfg(feature = "sync")]
     Plan(HashMap<RelPath, Expected>),
+}
+
+impl Based {
+    /// Whether a sync has it in its plan, and tells itself what cannot be done of that.
+    pub(super) fn is_plan(&self) -> bool {
+        match self {
+            Based::Anything => false,
+            #[cfg(feature = "sync")]
+            Based::Revisions => false,
+            #[cfg(feature = "sync")]
+            Based::Plan(_) => true,
+        }
+    }
 }
 
 /// What may be deleted.
@@ -294,6 +309,9 @@ impl Receiving {
             return;
         };
         want.committed = committed;
+        if let Ready::InPlace(..) = ready {
+            books.ledger.changes_in_place(file);
+        }
         let (path, size) = (want.path.clone(), want.size);
         self.touch_parent(&path);
         let (owner, author) = (self.owner, self.plan.peer.into());
@@ -316,8 +334,14 @@ impl Receiving {
         let mut code = code;
         if let Some(want) = self.wants.remove(&file) {
             code = self.outdated(&want.path, code);
-            // The one who asked has seen something else here: it will look again.
-            if code != ItemCode::Stale {
+            let is_told_there = match code {
+                // The one who asked has seen something else here: it will look again.
+                ItemCode::Stale => true,
+                // A sync tells of two names that are one in its own words.
+                ItemCode::Collides => self.plan.based.is_plan(),
+                _ => false,
+            };
+            if !is_told_there {
                 ledger.file_failed(file, &want.path, code);
             }
             if let Some(offered) = &mut self.offered {
@@ -361,7 +385,7 @@ impl Receiving {
                         "{} was edited here meanwhile; that version is kept as {copy}",
                         want.path
                     );
-                    ledger.item(copy, Action::Created, 0);
+                    ledger.displaced(&want.path, copy);
                 }
                 self.plan.place.doubts.settle(&want.path);
                 let published = want.committed.map(|committed| (committed.id, committed.mtime));
@@ -480,6 +504,8 @@ impl Receiving {
             return Ok(());
         }
         for made in self.plan.place.root.make_parents(path)? {
+            self.plan.place.note(&made, None, self.plan.peer);
+            books.ledger.did(&made, Made, None);
             books.committer.made_directory(&self.plan.place, made);
         }
         self.parent = parent;
@@ -517,7 +543,7 @@ impl PruneLog for Removals<'_> {
         self.receiver.removed(path);
         self.place.note(path, None, self.peer);
         touch_parent(self.directories, path);
-        self.ledger.item(path, Action::Deleted, 0);
+        self.ledger.entry(path, Action::Deleted, Thing::Other, 0);
     }
 
     fn failed(&mut self, path: &[u8], code: ItemCode) {

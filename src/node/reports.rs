@@ -1,5 +1,6 @@
 //! What became of entries, as the books of a sender have it.
 
+use super::activity::Thing;
 use super::events::Action;
 use super::ledger::Ledger;
 use crate::conn::{Report, Settlement};
@@ -30,7 +31,8 @@ pub(super) fn settle(report: Report, dry_run: bool, ledger: &mut Ledger) {
                 ledger.unchanged(size);
             }
             if verdict != Verdict::Have {
-                ledger.item(&origin.path, action_of(verdict), size);
+                let thing = if is_file { Thing::File } else { Thing::Other };
+                ledger.entry(&origin.path, action_of(verdict), thing, size);
             }
         }
         // What is there now comes with the next answer.

@@ -515,6 +515,10 @@ impl Sending {
             }
             if let Some(selected) = &mut self.selected {
                 selected.settled(&report);
+                // A sync tells of it in its own words.
+                if report.settlement == Settlement::Failed(ItemCode::Collides) {
+                    continue;
+                }
             }
             settle(report, sender.is_dry_run(), ledger);
         }

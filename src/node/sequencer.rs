@@ -12,6 +12,7 @@
 mod answering;
 mod hashing;
 mod looking;
+mod witness;
 
 use hashing::Hashes;
 use looking::{Fresh, of_difference};
@@ -88,6 +89,8 @@ pub(crate) struct Sequencer {
     is_gone: bool,
     /// Who wants to hear of changes, and who waits for an answer.
     listeners: HashSet<ConnId>,
+    /// What is told of changes that nobody sent.
+    witness: witness::Witness,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -119,7 +122,7 @@ pub(crate) enum Standing {
 
 impl Sequencer {
     /// Opens the index of a share and begins to look through the folder.
-    pub(crate) fn open(root: &Root, share: usize, now: Tick) -> Result<Sequencer, IndexError> {
+    pub(crate) fn open(root: &Root, share: u64, now: Tick) -> Result<Sequencer, IndexError> {
         let opened = Index::open(root, IndexOptions::default())?;
         if let FoundIndex::Damaged { moved_to, reason } = &opened.found {
             log::error!(
@@ -129,7 +132,7 @@ impl Sequencer {
         }
         let snapshot = opened.index.snapshot()?;
         let mut sequencer = Sequencer {
-            share: share as u64,
+            share,
             index: opened.index,
             snapshot,
             looks: Looks::default(),
@@ -152,6 +155,7 @@ impl Sequencer {
             broken: None,
             is_gone: false,
             listeners: HashSet::new(),
+            witness: witness::Witness::default(),
         };
         sequencer.look_through(None);
         Ok(sequencer)
@@ -166,6 +170,8 @@ impl Sequencer {
             author,
             is_commit,
         };
+        self.witness
+            .retract(path, content.as_ref().map(|(identity, _)| identity));
         self.hints.insert(path.clone(), hint);
         self.doubt(path);
     }
@@ -301,6 +307,10 @@ impl Sequencer {
             if fresh.is_new {
                 revision = revision.next();
             }
+            // What the first look finds was done at another time, by anybody.
+            if fresh.is_new && !fresh.is_told && self.is_ready && place.activity.is_some() {
+                self.witness.see(fresh, self.snapshot.get(&fresh.path)?.as_ref());
+            }
             let record = Record {
                 state: fresh.state.clone(),
                 revision: if fresh.is_new { revision } else { fresh.revision },
@@ -341,7 +351,9 @@ impl Sequencer {
     /// a revision, of what stands there now.
     fn confirm(&mut self, place: &Place, fresh: &mut Vec<Fresh>) -> Result<(), IndexError> {
         for one in fresh.iter_mut() {
-            one.is_new |= self.round_hints.remove(&one.path).is_some_and(|hint| hint.is_commit);
+            let hint = self.round_hints.remove(&one.path);
+            one.is_told = hint.is_some_and(|hint| hint.is_commit);
+            one.is_new |= one.is_told;
         }
         if self.looks.is_amid() {
             // The others are looked at in the next part of the round.
@@ -476,6 +488,11 @@ impl Sequencer {
         }
     }
 
+    /// The loop cannot wait for it.
+    pub(crate) fn go_unwatched(&mut self) {
+        self.observing.go_unwatched();
+    }
+
     /// Something changed in the folder. Returns whether there is more to read at once.
     pub(crate) fn observe(&mut self, place: &Place, now: Tick) -> bool {
         let more = self.observing.read(&place.root, now);
@@ -507,6 +524,13 @@ impl Sequencer {
             self.asked += 1;
         }
         due
+    }
+
+    /// Writes down what was changed here, once it is certain that nobody sent it; or `all` of it.
+    pub(crate) fn testify(&mut self, place: &Place, all: bool) {
+        if let Some(activity) = &place.activity {
+            self.witness.release(activity, all);
+        }
     }
 
     /// The last durable revision.

@@ -5,24 +5,23 @@
 use super::bandwidth::Rates;
 use super::begin::stopping;
 use super::budget::Pressure;
+use super::device_places::DevicePlaces;
 use super::events::ServerEvent;
 use super::guest::{Guest, Web};
 use super::metrics::exposition;
 use super::options::{ServerOptions, ShareOptions};
 use super::peer::Peer;
-use super::place::Place;
-use super::resumes::Resumes;
+use super::place::{Opening, Place};
 use super::server_node::{
     DRAIN_TIMER, Draining, EXPIRE_INTERVAL_MS, EXPIRE_TIMER, REVOKE_INTERVAL_MS, REVOKE_TIMER, ServerNode, Share,
 };
 use super::status::Totals;
-use super::tidying::TIDY_TIMER;
+use super::tidying::{TIDY_TIMER, Tidier};
 use super::turns::Load;
 use crate::model::limits::DRAIN_TIMEOUT_MS;
-use crate::model::{DeviceId, ShareName, system_reason};
+use crate::model::{DeviceId, Rights, ShareName, system_reason};
 use crate::reactor::{Counters, Reactor, ReactorOptions, Security};
-use crate::store::{Home, LockError, Root, RunFile, RunningServer, ShareLock, StateError, inspect};
-use crate::store::{Journal, JournalError};
+use crate::store::{Home, LockError, Root, RunFile, RunningServer, StateError, inspect};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -56,9 +55,20 @@ pub enum ServerError {
         /// What it is served as already.
         share: ShareName,
     },
+    /// Devices are to be kept apart, and anyone may come in without being one.
+    #[error("devices cannot be kept apart where anyone may come in without pairing")]
+    NobodyToTellApart,
     /// A limit of bandwidth names a share that is not served.
     #[error("a bandwidth limit is set for \"{0}\", and no share of that name is served")]
     NoSuchShare(ShareName),
+    /// A folder is synced with a share of another server: what it keeps of that would be taken for its index.
+    #[error("{} is synced with {link}, so it cannot be served", path.display())]
+    Synced {
+        /// The folder.
+        path: PathBuf,
+        /// `HOST:PORT/SHARE`, as far as it can be read.
+        link: String,
+    },
     /// A folder cannot be served.
     #[error("cannot serve {}: {reason}", path.display())]
     Share {
@@ -109,6 +119,7 @@ impl Server {
             reason: error.to_string(),
         };
         let home = Home::open(&options.home).map_err(state)?;
+        check_apart(options)?;
         let shares = open_shares(options)?;
         check_limits(options)?;
         let (security, own) = security(options, &home)?;
@@ -125,7 +136,11 @@ impl Server {
         let running = running(options, &addresses, own);
         let run_file = home.announce(&running).map_err(state)?;
         let rates = Rates::begin(&options.bandwidth, reactor.shared());
-        let node = ServerNode::new(options, home, own, shares, (rates, web));
+        let mut tidier = options
+            .keep_versions
+            .map(|retention| Tidier::new(retention, shares.iter().map(|share| &share.place)));
+        let device_places = device_places(options, &shares, tidier.as_mut())?;
+        let node = ServerNode::new(options, home, own, (shares, device_places, tidier), (rates, web));
         let now = reactor.shared().now();
         if let Some(first) = node.tidier.as_ref().and_then(|tidier| tidier.first(now)) {
             reactor.shared().set_timer(TIDY_TIMER, first);
@@ -206,17 +221,18 @@ impl Server {
         self.node.counters = self.reactor.counters();
         self.node.connections = self.connections();
         self.reactor.turn(timeout, &mut self.node)?;
-        for share in &self.node.shares {
-            share.place.root.forget_parents();
-            if let Some(versions) = &share.place.versions {
+        for (_, place) in self.node.places() {
+            place.write_log();
+            place.root.forget_parents();
+            if let Some(versions) = &place.versions {
                 versions.forget_parents();
             }
             // No transfer holds the place: nothing of ours has to stay in the folder.
-            let idle = 1 + usize::from(self.node.tidier.is_some() && share.place.versions.is_some());
-            if Rc::strong_count(&share.place) == idle {
-                share.place.staging.retire();
+            if Rc::strong_count(place) == 1 {
+                place.staging.retire();
             }
         }
+        self.close_unused_places();
         #[cfg(feature = "sync")]
         self.observe_shares()?;
         if std::mem::take(&mut self.node.recheck) {
@@ -257,17 +273,39 @@ impl Server {
     /// Has the loop wait for what changes in the folders that are kept in sync.
     #[cfg(feature = "sync")]
     fn observe_shares(&mut self) -> io::Result<()> {
-        for (key, share) in self.node.shares.iter().enumerate() {
-            let mut sequencer = share.place.sequencer.borrow_mut();
-            let descriptor = sequencer
-                .as_mut()
-                .and_then(super::sequencer::Sequencer::take_unobserved);
-            if let Some(descriptor) = descriptor {
-                self.reactor.watch(key as u64, descriptor)?;
-                self.reactor.shared().wake_foreign(key as u64);
+        for (key, place) in self.node.places() {
+            let mut sequencer = place.sequencer.borrow_mut();
+            let Some(sequencer) = sequencer.as_mut() else { continue };
+            let Some(descriptor) = sequencer.take_unobserved() else {
+                continue;
+            };
+            match self.reactor.watch(key, descriptor) {
+                Ok(()) => self.reactor.shared().wake_foreign(key),
+                Err(error) if key >= self.node.shares.len() as u64 => {
+                    log::warn!("{} is not watched: {error}", place.root.path().display());
+                    sequencer.go_unwatched();
+                }
+                Err(error) => return Err(error),
             }
         }
         Ok(())
+    }
+
+    /// Lets go of the places of devices that nobody is in any more.
+    fn close_unused_places(&mut self) {
+        if !std::mem::take(&mut self.node.closes_unused) {
+            return;
+        }
+        // Their watches first, while the descriptors are open.
+        let Some(places) = &mut self.node.device_places else {
+            return;
+        };
+        for closed in places.close_unused() {
+            self.reactor.unwatch(closed.key());
+            if let (Some(tidier), true) = (&mut self.node.tidier, closed.kept_versions()) {
+                tidier.came_in(&self.node.shares[closed.share()].place, closed.name());
+            }
+        }
     }
 
     fn begin_draining(&mut self) {
@@ -297,6 +335,14 @@ impl Server {
                 }
             });
         }
+    }
+}
+
+impl Drop for Server {
+    /// What is known of a share's changes is written down.
+    fn drop(&mut self) {
+        #[cfg(feature = "sync")]
+        self.node.testify(true);
     }
 }
 
@@ -344,6 +390,40 @@ fn running(options: &ServerOptions, addresses: &[SocketAddr], own: Option<Device
     }
 }
 
+/// Whoever has a place of their own has to say who they are.
+fn check_apart(options: &ServerOptions) -> Result<(), ServerError> {
+    let is_open = options.plain || options.shares.iter().any(|share| share.open != Rights::NONE);
+    if options.per_device && is_open {
+        return Err(ServerError::NobodyToTellApart);
+    }
+    Ok(())
+}
+
+/// The places of devices, if these are kept apart.
+fn device_places(
+    options: &ServerOptions,
+    shares: &[Share],
+    mut tidier: Option<&mut Tidier>,
+) -> Result<Option<DevicePlaces>, ServerError> {
+    if !options.per_device {
+        return Ok(None);
+    }
+    let mut places = DevicePlaces::new(opening(options), shares.len());
+    for (index, share) in shares.iter().enumerate() {
+        let found = places.discover(index, &share.place.root);
+        let found = found.map_err(|error| ServerError::Share {
+            path: share.place.root.path().to_owned(),
+            reason: error.reason(),
+        })?;
+        for name in found {
+            if let Some(tidier) = &mut tidier {
+                tidier.came_in(&share.place, &name);
+            }
+        }
+    }
+    Ok(Some(places))
+}
+
 /// A limit for a share that is not there is a slip, and would limit nothing.
 fn check_limits(options: &ServerOptions) -> Result<(), ServerError> {
     let is_served = |name: &ShareName| options.shares.iter().any(|share| share.name == *name);
@@ -385,6 +465,31 @@ fn is_root_of(share: &Share, path: &Path) -> bool {
     matches!((found, own), (Ok(found), Ok(own)) if found.identity.same_inode(&own.identity))
 }
 
+#[cfg(feature = "sync")]
+fn check_unlinked(root: &Root, path: &Path) -> Result<(), ServerError> {
+    let found = crate::store::folder_link(root).map_err(|error| ServerError::Share {
+        path: path.to_owned(),
+        reason: error.reason(),
+    })?;
+    let Some(link) = found else { return Ok(()) };
+    let shown = link.parse::<crate::model::Link>().map_or_else(
+        |_| crate::model::escape(link.as_bytes()),
+        |link| format!("{}/{}", link.authority(), link.share),
+    );
+    Err(ServerError::Synced {
+        path: path.to_owned(),
+        link: shown,
+    })
+}
+
+/// How the places of a server are opened.
+fn opening(options: &ServerOptions) -> Opening {
+    Opening {
+        durability: options.durability,
+        keeps_versions: options.keep_versions.is_some(),
+    }
+}
+
 fn open_share(wanted: &ShareOptions, options: &ServerOptions) -> Result<Share, ServerError> {
     let path = &wanted.path;
     let broken = |reason: String| ServerError::Share {
@@ -392,51 +497,35 @@ fn open_share(wanted: &ShareOptions, options: &ServerOptions) -> Result<Share, S
         reason,
     };
     let root = Root::open(path).map_err(|error| broken(error.reason()))?;
-    let lock = match ShareLock::acquire(&root) {
-        Ok(lock) => Some(lock),
-        Err(LockError::ReadOnly) => None,
-        Err(LockError::Held { holder }) => {
-            return Err(ServerError::Locked {
-                path: path.clone(),
-                holder,
-            });
-        }
-        Err(error) => return Err(broken(error.to_string())),
-    };
-    let mut place = Place::new(root, options.durability);
-    if lock.is_some() && options.keep_versions.is_some() {
-        place = place.keeping_versions();
-    }
-    let (mut read_only, mut is_damaged) = (None, false);
-    if lock.is_none() {
+    #[cfg(feature = "sync")]
+    check_unlinked(&root, path)?;
+    let opened = Place::open(root, opening(options)).map_err(|error| match error {
+        LockError::Held { holder } => ServerError::Locked {
+            path: path.clone(),
+            holder,
+        },
+        error => broken(error.to_string()),
+    })?;
+    let mut read_only = None;
+    if opened.lock.is_none() {
         log::warn!("{} cannot be written to: it is served for reading only", path.display());
         read_only = Some("this share is read-only on its server");
-    } else {
-        place.resumes = match Journal::open(&place.root) {
-            Err(error @ (JournalError::Damaged { .. } | JournalError::Version(_))) => {
-                let path = path.display();
-                log::error!(
-                    "{path} is served for reading only: {error}; stop the server and run: syncline doctor --repair {path}"
-                );
-                is_damaged = true;
-                read_only = Some("this share is read-only until its server has repaired its journal");
-                Resumes::new(None)
-            }
-            opened => Resumes::of(opened),
-        };
-        let recovered = place.recover();
-        if recovered.is_something() {
-            log::warn!("{}: found after an earlier run: {recovered}", path.display());
-        }
+    }
+    if let Some(error) = &opened.damage {
+        let path = path.display();
+        log::error!(
+            "{path} is served for reading only: {error}; stop the server and run: syncline doctor --repair {path}"
+        );
+        read_only = Some("this share is read-only until its server has repaired its journal");
     }
     Ok(Share {
         name: wanted.name.clone(),
-        place: Rc::new(place),
+        place: Rc::new(opened.place),
         open: wanted.open,
         read_only,
-        is_damaged,
+        is_damaged: opened.damage.is_some(),
         totals: Totals::default(),
-        _lock: lock,
+        _lock: opened.lock,
     })
 }
 

@@ -3,9 +3,11 @@
 //! Never blocks. Invariant: nothing below a share is looked at before its open was granted.
 
 use super::access::{Access, Visitor};
+use super::activity::Refusals;
 use super::bandwidth::{BANDWIDTH_TIMER, Rates};
 use super::begin::{filter_of, receive, send, stopping, target_kind};
 use super::commit::COMMIT_TIMER;
+use super::device_places::DevicePlaces;
 use super::events::ServerEvent;
 use super::guest::Web;
 use super::ledger::{Audience, Ledger};
@@ -44,6 +46,10 @@ pub(super) struct Share {
 pub(super) struct ServerNode {
     pub(super) name: String,
     pub(super) shares: Vec<Share>,
+    /// What devices have of their own in them, if they are kept apart.
+    pub(super) device_places: Option<DevicePlaces>,
+    /// Those that nobody uses may be closed.
+    pub(super) closes_unused: bool,
     pub(super) access: Access,
     pub(super) core: Core,
     pub(super) events: Vec<ServerEvent>,
@@ -71,6 +77,8 @@ pub(super) struct ServerNode {
     pub(super) offered: u64,
     /// The limits of bandwidth.
     pub(super) rates: Rates,
+    /// Who was not let in, as far as logs tell of it.
+    pub(super) refusals: Refusals,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -189,7 +197,8 @@ impl Handler<Peer> for ServerNode {
         self.core.committer.forget(id);
         self.release(shared, id, &peer.session);
         #[cfg(feature = "sync")]
-        self.no_longer_follows(id, &peer.session);
+        self.no_longer_follows(id, &mut peer.session);
+        self.leave_place(&mut peer.session);
         if !peer.session.admitted {
             self.no_longer_unopened(id);
         }
@@ -251,11 +260,14 @@ impl Handler<Peer> for ServerNode {
             return self.rates.apply(shared);
         }
         if key == REVOKE_TIMER {
+            #[cfg(feature = "sync")]
+            self.testify(false);
             let stamp = self.access.home().trust().stamp().ok();
             if stamp != self.stamp {
                 self.stamp = stamp;
                 self.recheck = true;
             }
+            self.closes_unused = self.device_places.is_some();
             return shared.set_timer(REVOKE_TIMER, shared.now() + REVOKE_INTERVAL_MS);
         }
         if let (TIDY_TIMER, Some(tidier)) = (key, &mut self.tidier) {
@@ -288,20 +300,19 @@ fn offered(memory_limit: Option<u64>) -> u64 {
 const COMPRESSING_BYTES_MIN: u64 = 128 << 20;
 
 impl ServerNode {
-    /// A server of `shares`, whose own device is `own`.
+    /// A server of these shares, whose own device is `own`.
     pub(super) fn new(
         options: &ServerOptions,
         home: Home,
         own: Option<DeviceId>,
-        shares: Vec<Share>,
+        (shares, device_places, tidier): (Vec<Share>, Option<DevicePlaces>, Option<Tidier>),
         (rates, web): (Rates, Web),
     ) -> ServerNode {
-        let tidier = options
-            .keep_versions
-            .map(|retention| Tidier::new(retention, shares.iter().map(|share| &share.place)));
         ServerNode {
             name: home.device_name(),
             shares,
+            device_places,
+            closes_unused: false,
             stamp: home.trust().stamp().ok(),
             access: Access::new(home, own),
             core: Core::new(),
@@ -321,11 +332,13 @@ impl ServerNode {
             turns: Turns::new(options),
             offered: offered(options.memory_limit),
             rates,
+            refusals: Refusals::default(),
         }
     }
 
     /// What follows a burst of input or a step: faults close, finished transfers are noted.
     fn after(&mut self, cx: &mut Context<'_>, session: &mut Session, result: Result<Activity, Fault>) {
+        self.log_deeds(session);
         if let Err(fault) = result {
             return self.refuse(cx, session, &fault);
         }
@@ -364,6 +377,8 @@ impl ServerNode {
     fn refuse(&mut self, cx: &mut Context<'_>, session: &mut Session, fault: &Fault) {
         self.tally.refused(fault.code);
         self.events.push(ServerEvent::Refused {
+            device: session.device,
+            name: session.machine.peer_name().to_owned(),
             peer: cx.peer_addr(),
             code: fault.code,
             text: fault.text.clone(),
@@ -386,6 +401,7 @@ impl ServerNode {
         let granted = session.machine.rights();
         let kept = now.is_ok_and(|now| now.union(granted) == now);
         if !kept {
+            self.log_revoked(session, cx.peer_addr().ip());
             session.close(
                 cx,
                 &Fault::new(CloseCode::Refused, "the rights of this device were taken back"),
@@ -415,6 +431,7 @@ impl ServerNode {
                 Ok(())
             }
             Event::Closed(fault) => {
+                self.note_leaving(session, fault.code);
                 if session.transfer.is_some() {
                     session.broken_off = Some(BrokenOff::Closed(fault.code));
                 }
@@ -438,7 +455,14 @@ impl ServerNode {
             open_rights: index.map(|index| self.shares[index].open),
             read_only: index.and_then(|index| self.shares[index].read_only),
         };
-        let opened = self.access.decide(open, &visitor, cx.now())?;
+        let address = visitor.address;
+        let opened = self
+            .access
+            .decide(open, &visitor, cx.now())
+            .inspect_err(|fault| self.log_refused(session, index, fault, (address, cx.now())))?;
+        if opened.paired {
+            self.log_paired(session, index, &opened.rights.to_string(), address);
+        }
         if let (true, Some(device), Some(share)) = (opened.paired, session.device, open.share.clone()) {
             self.events.push(ServerEvent::Paired {
                 device,
@@ -476,15 +500,13 @@ impl ServerNode {
 
     /// The transfer has its turn.
     pub(super) fn begin(&mut self, cx: &mut Context<'_>, session: &mut Session, begin: Begin) -> Result<(), Fault> {
-        let Some(index) = session.share else {
-            return Err(Fault::protocol("a transfer without a share"));
-        };
         if self.draining != Draining::No {
             return Err(stopping());
         }
-        let place = Rc::clone(&self.shares[index].place);
+        let (_, place) = self.place_of(session)?;
         let filter = filter_of(&begin).map_err(|error| Fault::new(CloseCode::Limit, error.to_string()))?;
         session.ledger = Ledger::new(Audience::Nobody);
+        self.log_begin(session, &begin, cx.peer_addr().ip());
         session.began = cx.now();
         session.liveness.worked(cx.now());
         session.wire_before = (cx.bytes_sent(), cx.bytes_received());
@@ -517,11 +539,15 @@ impl ServerNode {
         self.core.committer.forget(cx.id());
         let id = cx.id();
         self.end_turn(cx, id, false);
+        if !session.follows() {
+            self.leave_place(session);
+        }
         let Some(index) = session.share else { return };
         let (mut summary, failures) = session.ledger.take_figures();
         summary.wire_sent = cx.bytes_sent() + cx.outbound_bytes() as u64 - session.wire_before.0;
         summary.wire_received = cx.bytes_received() - session.wire_before.1;
         summary.elapsed = Duration::from_millis(cx.now().since(session.began));
+        self.log_end(session, &summary);
         let share = &mut self.shares[index];
         share.totals.add(&summary, &failures);
         self.tally.completed();
@@ -546,10 +572,22 @@ impl ServerNode {
         session.machine.status_reply(&json);
     }
 
+    /// Whoever kept a folder in sync leaves; in order, if it says that all is done.
+    fn note_leaving(&mut self, session: &Session, code: CloseCode) {
+        if let (true, Some(index), CloseCode::Done) = (session.follows(), session.share, code) {
+            self.events.push(ServerEvent::SyncEnded {
+                device: session.device,
+                share: self.shares[index].name.clone(),
+            });
+        }
+    }
+
     fn give_up(&mut self, cx: &mut Context<'_>, session: &mut Session, stall: Stall) {
         let fault = stall.fault();
         self.tally.refused(fault.code);
         self.events.push(ServerEvent::Refused {
+            device: session.device,
+            name: session.machine.peer_name().to_owned(),
             peer: cx.peer_addr(),
             code: fault.code,
             text: fault.text.clone(),

@@ -4,6 +4,7 @@
 //! Never blocks. Invariant: nothing that a client did not know of gives way to what it sends.
 
 use super::altering::Altering;
+use super::events::ServerEvent;
 use super::ledger::{Audience, Ledger};
 use super::peer::{Session, Transfer};
 use super::place::Place;
@@ -12,7 +13,7 @@ use super::server_node::ServerNode;
 use super::slice::Slice;
 use crate::model::{CloseCode, Fault, RelPath, Revision, Right, Tick};
 use crate::reactor::{Activity, Context, Shared};
-use crate::store::Found;
+use crate::store::{Found, RunKind};
 use crate::wire::{Alter, News, Since};
 use std::rc::Rc;
 
@@ -77,15 +78,17 @@ impl Place {
 impl ServerNode {
     /// A client asks what changed.
     pub(super) fn since(&mut self, cx: &mut Context<'_>, session: &mut Session, since: Since) -> Result<(), Fault> {
-        let Some(index) = session.share else {
-            return Err(Fault::protocol("a question without a share"));
-        };
-        self.begin_sequence(index, cx.now())?;
-        let place = Rc::clone(&self.shares[index].place);
+        let place = self.begin_sequence(session, cx.now())?;
         place.take_notices();
         let mut sequencer = place.sequencer.borrow_mut();
         let sequencer = sequencer.as_mut().expect("it has begun");
         sequencer.listen(cx.id());
+        if let (None, Some(index)) = (&session.following, session.share) {
+            self.events.push(ServerEvent::SyncBegun {
+                device: session.device,
+                share: self.shares[index].name.clone(),
+            });
+        }
         let following = session.following.get_or_insert_default();
         following.asks = Some((since, sequencer.asked()));
         following.told = None;
@@ -97,33 +100,38 @@ impl ServerNode {
         Ok(())
     }
 
-    /// From the first question on a share has an index.
-    fn begin_sequence(&mut self, index: usize, now: Tick) -> Result<(), Fault> {
-        let share = &self.shares[index];
-        if share.place.sequencer.borrow().is_some() {
-            return Ok(());
+    /// From the first question on a place has an index.
+    fn begin_sequence(&mut self, session: &mut Session, now: Tick) -> Result<Rc<Place>, Fault> {
+        let (key, place) = self.place_of(session)?;
+        if place.sequencer.borrow().is_some() {
+            return Ok(place);
         }
-        if let Some(reason) = share.read_only {
+        let share = session.share.and_then(|index| self.shares.get(index));
+        if let Some(reason) = share.and_then(|share| share.read_only) {
             return Err(Fault::new(CloseCode::Forbidden, reason));
         }
-        let begun = Sequencer::open(&share.place.root, index, now).map_err(|error| {
-            log::error!("{}: {error}", share.place.root.path().display());
+        let begun = Sequencer::open(&place.root, key, now).map_err(|error| {
+            log::error!("{}: {error}", place.root.path().display());
             Fault::new(
                 CloseCode::Internal,
                 "the index of this share cannot be opened; its server's log says why",
             )
         })?;
-        *share.place.sequencer.borrow_mut() = Some(begun);
-        *share.place.notices.borrow_mut() = Some(Vec::new());
-        Ok(())
+        *place.sequencer.borrow_mut() = Some(begun);
+        *place.notices.borrow_mut() = Some(Vec::new());
+        Ok(place)
     }
 
     /// What the connection waits for, if it is there.
     pub(super) fn follow(&mut self, session: &mut Session) -> Result<(), Fault> {
-        let (Some(following), Some(index)) = (&mut session.following, session.share) else {
+        if !session.follows() {
+            return Ok(());
+        }
+        let (_, place) = self.place_of(session)?;
+        let Some(following) = &mut session.following else {
             return Ok(());
         };
-        let sequencer = self.shares[index].place.sequencer.borrow();
+        let sequencer = place.sequencer.borrow();
         let Some(sequencer) = sequencer.as_ref() else {
             return Ok(());
         };
@@ -138,13 +146,14 @@ impl ServerNode {
             ));
         }
         if let Some((since, _)) = following.asks.take_if(|(_, asked)| sequencer.covers(*asked)) {
-            let page = sequencer.answer(&since, following.paged).map_err(|error| {
+            let mut page = sequencer.answer(&since, following.paged).map_err(|error| {
                 log::error!("{error}");
                 Fault::new(
                     CloseCode::Internal,
                     "the index of this share cannot be read; its server's log says why",
                 )
             })?;
+            page.head.folds = place.root.folding().is_any();
             following.paged = page.head.more.then_some(page.head.known.revision);
             if let Some(told) = &mut following.told {
                 *told = page.head.known.revision;
@@ -164,13 +173,10 @@ impl ServerNode {
 
     /// A client has things moved and removed.
     pub(super) fn alter(&mut self, cx: &mut Context<'_>, session: &mut Session, alter: Alter) -> Result<(), Fault> {
-        let Some(index) = session.share else {
-            return Err(Fault::protocol("changes without a share"));
-        };
-        self.begin_sequence(index, cx.now())?;
+        let place = self.begin_sequence(session, cx.now())?;
         debug_assert!(session.machine.rights().allow(Right::Write));
         session.ledger = Ledger::new(Audience::Nobody);
-        let place = Rc::clone(&self.shares[index].place);
+        self.log_run(session, RunKind::Sync, cx.peer_addr().ip());
         let altering = Altering::new(cx.id(), place, session.device, alter);
         session.transfer = Some(Transfer::Altering(Box::new(altering)));
         self.core.committer.register(cx.id());
@@ -181,19 +187,19 @@ impl ServerNode {
     pub(super) fn sequence(&mut self, shared: &mut Shared, is_due: bool) {
         let slice = Slice::begin();
         let mut again: Option<u64> = None;
-        for share in &self.shares {
-            let is_waiting = share.place.take_notices();
-            let mut sequencer = share.place.sequencer.borrow_mut();
+        for (_, place) in self.places() {
+            let is_waiting = place.take_notices();
+            let mut sequencer = place.sequencer.borrow_mut();
             let Some(sequencer) = sequencer.as_mut() else { continue };
             if !is_due {
                 again = again.or(is_waiting.then_some(GATHER_MS));
                 continue;
             }
-            share.place.root.forget_parents();
+            place.root.forget_parents();
             let before = sequencer.progress();
             let mut more = true;
             while more && !slice.is_over() {
-                more = sequencer.step(&share.place, shared);
+                more = sequencer.step(place, shared);
             }
             if more {
                 again = Some(0);
@@ -210,15 +216,16 @@ impl ServerNode {
         }
     }
 
-    /// The folder of a share changed.
-    pub(super) fn observed(&mut self, shared: &mut Shared, share: u64) -> Activity {
-        let share = usize::try_from(share).ok().and_then(|index| self.shares.get(index));
-        let Some(share) = share else { return Activity::Idle };
-        let mut sequencer = share.place.sequencer.borrow_mut();
+    /// The folder of the place with this key changed.
+    pub(super) fn observed(&mut self, shared: &mut Shared, key: u64) -> Activity {
+        let Some((_, place)) = self.places().find(|(of, _)| *of == key) else {
+            return Activity::Idle;
+        };
+        let mut sequencer = place.sequencer.borrow_mut();
         let Some(sequencer) = sequencer.as_mut() else {
             return Activity::Idle;
         };
-        let more = sequencer.observe(&share.place, shared.now());
+        let more = sequencer.observe(place, shared.now());
         shared.set_timer(OBSERVE_TIMER, shared.now());
         if more { Activity::More } else { Activity::Idle }
     }
@@ -226,8 +233,8 @@ impl ServerNode {
     /// What was observed may be quiet by now.
     pub(super) fn settle_observed(&mut self, shared: &mut Shared) {
         let (mut next, mut is_waiting): (Option<Tick>, bool) = (None, false);
-        for share in &self.shares {
-            let mut sequencer = share.place.sequencer.borrow_mut();
+        for (_, place) in self.places() {
+            let mut sequencer = place.sequencer.borrow_mut();
             let Some(sequencer) = sequencer.as_mut() else { continue };
             let due = sequencer.settle(shared.now());
             next = Some(next.map_or(due, |next| next.min(due)));
@@ -241,13 +248,22 @@ impl ServerNode {
         }
     }
 
+    /// What was changed on the shares' own disks is written down, as far as it is certain; or `all` of it.
+    pub(super) fn testify(&self, all: bool) {
+        for (_, place) in self.places() {
+            if let Some(sequencer) = place.sequencer.borrow_mut().as_mut() {
+                sequencer.testify(place, all);
+            }
+        }
+    }
+
     /// A job ended; whether it was one of a sequencer.
     pub(super) fn sequenced(&mut self, shared: &mut Shared, ticket: u64) -> bool {
-        for share in &self.shares {
-            share.place.take_notices();
-            let mut sequencer = share.place.sequencer.borrow_mut();
+        for (_, place) in self.places() {
+            place.take_notices();
+            let mut sequencer = place.sequencer.borrow_mut();
             let Some(sequencer) = sequencer.as_mut() else { continue };
-            if sequencer.completed(&share.place, shared, ticket) {
+            if sequencer.completed(place, shared, ticket) {
                 sequencer.listeners().for_each(|id| shared.wake(id));
                 let wait = if sequencer.is_amid() { 0 } else { GATHER_MS };
                 shared.set_timer(SEQUENCE_TIMER, shared.now() + wait);
@@ -258,9 +274,10 @@ impl ServerNode {
     }
 
     /// A connection is gone, or its share is.
-    pub(super) fn no_longer_follows(&mut self, id: crate::reactor::ConnId, session: &Session) {
-        if let (Some(_), Some(index)) = (&session.following, session.share)
-            && let Some(sequencer) = self.shares[index].place.sequencer.borrow_mut().as_mut()
+    pub(super) fn no_longer_follows(&mut self, id: crate::reactor::ConnId, session: &mut Session) {
+        if session.follows()
+            && let Ok((_, place)) = self.place_of(session)
+            && let Some(sequencer) = place.sequencer.borrow_mut().as_mut()
         {
             sequencer.forget(id);
         }

@@ -16,12 +16,16 @@ mod driving;
 mod exchanging;
 mod failing;
 mod folder;
+mod held;
 mod left_behind;
 mod pending;
 mod planning;
+mod rehearsing;
+mod telling;
 
 pub(super) use driving::SYNC_RETRY_TIMER;
 pub(crate) use folder::Folder;
+pub(crate) use folder::lock_of;
 pub use folder::{FolderError, linked};
 
 use super::commit::Done;
@@ -43,6 +47,7 @@ use crate::sync::{Action, Conflict, Pending, Standing};
 use crate::wire::{ChangesReader, Known, Since, features};
 use awaiting::Awaited;
 use exchanging::Exchange;
+use held::{Held, Remotes};
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::rc::Rc;
 
@@ -59,7 +64,9 @@ pub(crate) struct Syncing {
     known: Known,
     /// What the server has told beyond that.
     told: Known,
-    remote: BTreeMap<RelPath, (Option<State>, Revision)>,
+    remote: Remotes,
+    /// What collides, and what of that the server has told.
+    held: Held,
     /// The index of the server is not the one that the base is of.
     is_anew: bool,
     local: BTreeMap<RelPath, Here>,
@@ -110,6 +117,9 @@ pub(crate) struct Syncing {
     news: bool,
     /// Why a look at the folder or the index failed.
     failure: Option<JobError>,
+    telling: telling::Telling,
+    /// Of a dry run; the last to go.
+    _traces: Option<rehearsing::Traces>,
 }
 
 /// What stands at a path of the folder that is not what was agreed.
@@ -173,11 +183,12 @@ impl Syncing {
                 what: "to keep folders in sync",
             });
         }
+        self.tell_of(session);
         self.observing.forget_rules();
         self.looks.tree(None);
         self.is_whole = true;
         self.told = self.known;
-        self.remote.clear();
+        self.remote = self.held.begin();
         self.is_anew = false;
         (self.rounds, self.failures, self.planned, self.done) = (0, 0, 0, 0);
         if let Some(notices) = self.place.notices.borrow_mut().as_mut() {
@@ -228,6 +239,7 @@ impl Syncing {
     /// A page of changes.
     pub(crate) fn changes(&mut self, session: &mut Session, mut page: ChangesReader<'_>) -> Result<(), Fault> {
         let head = page.head();
+        self.held.folds_there = head.folds;
         if head.anew {
             self.remote.clear();
             // Who knew nothing has lost nothing.
@@ -235,6 +247,7 @@ impl Syncing {
         }
         self.note_epoch(&head.known);
         while let Some(change) = page.next_change().map_err(|error| Fault::protocol(error.to_string()))? {
+            self.held.refused.clear();
             self.remote.insert(change.path, (change.state, change.revision));
         }
         self.told = head.known;

@@ -9,11 +9,11 @@
 //! Invariant: at most one job at a time, over all shares.
 
 use super::place::Place;
-use crate::model::Tick;
+use crate::model::{ItemCode, RelPath, Tick};
 use crate::reactor::{Job, Shared};
-use crate::store::{Retention, Tidied, Tidying};
+use crate::store::{Retention, Tidied, Tidying, Versions};
 use std::collections::VecDeque;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::mpsc;
 
 /// The timer that begins it.
@@ -41,7 +41,9 @@ pub(super) struct Tidier {
 
 #[derive(Debug)]
 struct Kept {
-    place: Rc<Place>,
+    place: Weak<Place>,
+    /// The place of a device in it, which is tidied by itself.
+    own: Option<RelPath>,
     /// Versions that had come in when it was tidied last.
     seen: u64,
     looks: u32,
@@ -64,7 +66,8 @@ impl Tidier {
         let keeping = places.filter(|place| place.versions.is_some());
         let shares: Vec<Kept> = keeping
             .map(|place| Kept {
-                place: Rc::clone(place),
+                place: Rc::downgrade(place),
+                own: None,
                 seen: 0,
                 looks: LOOKS_MAX,
                 bytes: None,
@@ -81,9 +84,26 @@ impl Tidier {
         }
     }
 
-    /// Bytes of the versions of `place`, when they were counted last.
+    /// Versions came into the place that a device has at `name` in `share`, or may have.
+    pub(super) fn came_in(&mut self, share: &Rc<Place>, name: &RelPath) {
+        let is_it = |kept: &&mut Kept| kept.is_in(share) && kept.own.as_ref() == Some(name);
+        match self.shares.iter_mut().find(is_it) {
+            Some(kept) => kept.looks = LOOKS_MAX,
+            None if share.versions.is_some() => self.shares.push(Kept {
+                place: Rc::downgrade(share),
+                own: Some(name.clone()),
+                seen: 0,
+                looks: LOOKS_MAX,
+                bytes: None,
+            }),
+            None => {}
+        }
+    }
+
+    /// Bytes of the versions of `place`, and of those that devices have in it, when they were counted last.
     pub(super) fn bytes_of(&self, place: &Rc<Place>) -> Option<u64> {
-        self.shares.iter().find(|share| Rc::ptr_eq(&share.place, place))?.bytes
+        let of_place = self.shares.iter().filter(|share| share.is_in(place));
+        of_place.filter_map(|share| share.bytes).reduce(u64::saturating_add)
     }
 
     /// When [`TIDY_TIMER`] is to be set for, the first time.
@@ -94,7 +114,9 @@ impl Tidier {
     /// The timer went off.
     pub(super) fn look(&mut self, shared: &mut Shared) {
         for (index, share) in self.shares.iter_mut().enumerate() {
-            let kept = share.place.versions.as_ref().map_or(0, crate::store::Versions::kept);
+            // Of a place that is not held open is told when it closes.
+            let place = share.place.upgrade().filter(|_| share.own.is_none());
+            let kept = place.map_or(0, |place| place.versions.as_ref().map_or(0, Versions::kept));
             share.looks += 1;
             if (kept != share.seen || share.looks > LOOKS_MAX) && !self.waiting.contains(&index) {
                 (share.seen, share.looks) = (kept, 0);
@@ -120,7 +142,9 @@ impl Tidier {
                 None => {
                     let share = &mut self.shares[step.share];
                     share.bytes = Some(step.tidied.kept_bytes);
-                    tell(&share.place, step.tidied);
+                    if let Some(place) = share.place.upgrade() {
+                        tell(&place, share.own.as_ref(), step.tidied);
+                    }
                 }
             }
         }
@@ -131,8 +155,15 @@ impl Tidier {
     fn begin(&mut self, shared: &mut Shared) {
         while self.running.is_none() {
             let Some(index) = self.waiting.pop_front() else { return };
-            let root = &self.shares[index].place.root;
-            match Tidying::begin(root, &self.retention) {
+            let kept = &self.shares[index];
+            let Some(place) = kept.place.upgrade() else { continue };
+            let begun = match &kept.own {
+                None => Tidying::begin(&place.root, &self.retention),
+                Some(name) => (place.root.enter(name)).and_then(|root| Tidying::begin(&root, &self.retention)),
+            };
+            match begun {
+                // A device's place went away with all that was in it.
+                Err(error) if kept.own.is_some() && error.code() == ItemCode::Vanished => {}
                 Ok(tidying) => self.submit(shared, index, tidying),
                 Err(error) => log::warn!("old versions cannot be removed: {error}"),
             }
@@ -168,10 +199,17 @@ fn step(share: usize, mut tidying: Tidying) -> Step {
     }
 }
 
-fn tell(place: &Place, tidied: Tidied) {
+impl Kept {
+    fn is_in(&self, place: &Rc<Place>) -> bool {
+        self.place.as_ptr() == Rc::as_ptr(place)
+    }
+}
+
+fn tell(place: &Place, own: Option<&RelPath>, tidied: Tidied) {
     if tidied.versions > 0 {
+        let own = own.map_or_else(String::new, |name| format!("/{name}"));
         log::info!(
-            "{}: {} old versions were removed, {} bytes",
+            "{}{own}: {} old versions were removed, {} bytes",
             place.root.path().display(),
             tidied.versions,
             tidied.bytes

@@ -1,6 +1,7 @@
-//! What a folder is synced with: one line of text in `.syncline/link`, which people can read as well.
+//! What a folder is synced with, and which part it has beside a peer: a line of text in `.syncline/link` and one in
+//! `.syncline/peer`, which people can read as well.
 //!
-//! Invariant: the file holds the whole line or is not there; a link in its place is not followed.
+//! Invariant: a file holds the whole line or is not there; a link in its place is not followed.
 
 use super::error::{FileError, Operation};
 use super::private::{enter_private, open_private};
@@ -11,10 +12,9 @@ use rustix::io::Errno;
 use std::fs::File;
 use std::io::{Read, Write};
 
-/// The file, beside the base.
-const NAME: &str = "link";
-/// Its name while it is written.
-const WRITTEN: &str = "link.new";
+/// The files, beside the base.
+const LINK: &str = "link";
+pub(super) const PEER: &str = "peer";
 const BYTES_MAX: u64 = 8 * 1024;
 
 /// The link that `root` is synced by; `None` when it never was.
@@ -22,20 +22,15 @@ const BYTES_MAX: u64 = 8 * 1024;
 /// # Errors
 /// When the file is there and cannot be read, or is no text.
 pub fn folder_link(root: &Root) -> Result<Option<String>, FileError> {
-    let failed = |errno| FileError::at(Operation::Read, b".syncline/link", errno);
-    let private = match enter_private(root.directory().as_fd()) {
-        Err(Errno::NOENT) => return Ok(None),
-        other => other.map_err(failed)?,
-    };
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let file = match openat(&private, NAME, flags, Mode::empty()) {
-        Err(Errno::NOENT) => return Ok(None),
-        other => File::from(other.map_err(failed)?),
-    };
-    let mut text = String::new();
-    let read = file.take(BYTES_MAX).read_to_string(&mut text);
-    read.map_err(|error| FileError::at_path(Operation::Read, &root.path().join(".syncline/link"), error))?;
-    Ok(Some(text.trim().to_owned()))
+    read_line(root, LINK)
+}
+
+/// What is noted of the peer of `root`, as [`set_peer_note`] was given it; `None` when nothing is.
+///
+/// # Errors
+/// When the file is there and cannot be read, or is no text.
+pub fn peer_note(root: &Root) -> Result<Option<String>, FileError> {
+    read_line(root, PEER)
 }
 
 /// Notes what `root` is synced with. Blocks for the disk.
@@ -43,16 +38,48 @@ pub fn folder_link(root: &Root) -> Result<Option<String>, FileError> {
 /// # Errors
 /// When it cannot be written.
 pub fn set_folder_link(root: &Root, link: &str) -> Result<(), FileError> {
-    let failed = |errno| FileError::at(Operation::Write, b".syncline/link", errno);
+    write_line(root, LINK, link)
+}
+
+/// Notes which part `root` has beside its peer. Blocks for the disk.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn set_peer_note(root: &Root, note: &str) -> Result<(), FileError> {
+    write_line(root, PEER, note)
+}
+
+fn read_line(root: &Root, name: &str) -> Result<Option<String>, FileError> {
+    let shown = format!(".syncline/{name}");
+    let failed = |errno| FileError::at(Operation::Read, shown.as_bytes(), errno);
+    let private = match enter_private(root.directory().as_fd()) {
+        Err(Errno::NOENT) => return Ok(None),
+        other => other.map_err(failed)?,
+    };
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = match openat(&private, name, flags, Mode::empty()) {
+        Err(Errno::NOENT) => return Ok(None),
+        other => File::from(other.map_err(failed)?),
+    };
+    let mut text = String::new();
+    let read = file.take(BYTES_MAX).read_to_string(&mut text);
+    read.map_err(|error| FileError::at_path(Operation::Read, &root.path().join(&shown), error))?;
+    Ok(Some(text.trim().to_owned()))
+}
+
+fn write_line(root: &Root, name: &str, line: &str) -> Result<(), FileError> {
+    let shown = format!(".syncline/{name}");
+    let written_as = format!("{name}.new");
+    let failed = |errno| FileError::at(Operation::Write, shown.as_bytes(), errno);
     let private = open_private(root.directory().as_fd()).map_err(failed)?;
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let mut file = File::from(openat(&private, WRITTEN, flags, Mode::RUSR | Mode::WUSR).map_err(failed)?);
+    let mut file = File::from(openat(&private, written_as.as_str(), flags, Mode::RUSR | Mode::WUSR).map_err(failed)?);
     let written = file
-        .write_all(link.as_bytes())
+        .write_all(line.as_bytes())
         .and_then(|()| file.write_all(b"\n"))
         .and_then(|()| file.sync_all());
-    written.map_err(|error| FileError::at_path(Operation::Write, &root.path().join(".syncline/link"), error))?;
-    renameat(&private, WRITTEN, &private, NAME).map_err(failed)
+    written.map_err(|error| FileError::at_path(Operation::Write, &root.path().join(&shown), error))?;
+    renameat(&private, written_as.as_str(), &private, name).map_err(failed)
 }
 
 #[cfg(test)]

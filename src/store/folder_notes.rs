@@ -1,11 +1,14 @@
-//! What a synced folder keeps for commands: that it is paused, how its last run ended. Also forgets a sync.
+//! What a synced folder keeps for commands: that it is paused, how its last run ended, which names had no place.
+//! Also forgets a sync.
 //!
 //! Small files in `.syncline/` beside the base; nothing of the sync itself depends on them. Invariant: a note is
 //! there as a whole or not at all, and no link in its place is followed.
 
 use super::error::{FileError, Operation};
+use super::folder_link::PEER;
 use super::private::{enter_private, open_private, remove_private_if_empty};
 use super::root::Root;
+use crate::model::RelPath;
 use rustix::fd::AsFd;
 use rustix::fs::{AtFlags, Mode, OFlags, fsync, openat, renameat, unlinkat};
 use rustix::io::Errno;
@@ -24,11 +27,25 @@ pub struct LastRun {
     pub entries: Option<u64>,
 }
 
+/// A path that one side of a sync has no place for, since its file system takes it for another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NotedCollision {
+    /// What has no place.
+    pub path: RelPath,
+    /// What has its place, if that is known.
+    pub with: Option<RelPath>,
+    /// It has no place in the folder; else in the share.
+    pub is_here: bool,
+}
+
+const COLLISIONS: &str = "collisions";
+/// Bytes of the note of collisions: some thousands of them.
+const COLLISIONS_BYTES_MAX: usize = 1 << 20;
 const PAUSED: &str = "paused";
 const LAST_RUN: &str = "last-run";
 const LINK: &str = "link";
 const BASE: &str = "index.redb";
-const BYTES_MAX: u64 = 1024;
+const BYTES_MAX: usize = 1024;
 
 /// Whether syncing `root` is paused.
 ///
@@ -47,7 +64,7 @@ pub fn pause_folder(root: &Root, paused: bool) -> Result<bool, FileError> {
         return Ok(false);
     }
     match paused {
-        true => write(root, PAUSED, "paused by a user; `syncline resume` removes this\n")?,
+        true => write(root, PAUSED, b"paused by a user; `syncline resume` removes this\n")?,
         false => remove(root, PAUSED)?,
     }
     Ok(true)
@@ -69,7 +86,45 @@ pub fn note_run(root: &Root, exit_code: u8, entries: Option<u64>) -> Result<(), 
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     let at = since.map_or(0, |since| since.as_secs());
     let entries = entries.map_or_else(|| "-".to_owned(), |entries| entries.to_string());
-    write(root, LAST_RUN, &format!("{at} {exit_code} {entries}\n"))
+    write(root, LAST_RUN, format!("{at} {exit_code} {entries}\n").as_bytes())
+}
+
+/// The names that had no place in the last run in `root`; what makes no sense in the note is left out.
+///
+/// # Errors
+/// When it is there and cannot be read.
+pub fn collisions(root: &Root) -> Result<Vec<NotedCollision>, FileError> {
+    let bytes = read_bytes(root, COLLISIONS, COLLISIONS_BYTES_MAX)?.unwrap_or_default();
+    let fields: Vec<&[u8]> = bytes.split(|&byte| byte == 0).collect();
+    let noted = fields.chunks_exact(3).filter_map(|fields| {
+        Some(NotedCollision {
+            is_here: fields[0] == b"here",
+            path: RelPath::parse(fields[1]).ok()?,
+            with: RelPath::parse(fields[2]).ok(),
+        })
+    });
+    Ok(noted.collect())
+}
+
+/// Notes which names have no place, as many as there is room for.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn note_collisions(root: &Root, list: &[NotedCollision]) -> Result<(), FileError> {
+    let mut bytes = Vec::new();
+    for one in list {
+        let side: &[u8] = if one.is_here { b"here" } else { b"there" };
+        let with = one.with.as_ref().map_or(&b""[..], RelPath::as_bytes);
+        let line = [side, b"\0", one.path.as_bytes(), b"\0", with, b"\0"].concat();
+        if bytes.len() + line.len() > COLLISIONS_BYTES_MAX {
+            break;
+        }
+        bytes.extend(line);
+    }
+    match bytes.is_empty() {
+        true => remove(root, COLLISIONS),
+        false => write(root, COLLISIONS, &bytes),
+    }
 }
 
 /// Has `root` forget what it is synced with, and what was agreed on. The caller has its lock. The link goes last:
@@ -78,7 +133,7 @@ pub fn note_run(root: &Root, exit_code: u8, entries: Option<u64>) -> Result<(), 
 /// # Errors
 /// When something cannot be removed; then it is forgotten in part, and the next call goes on.
 pub fn forget_sync(root: &Root) -> Result<(), FileError> {
-    for name in [BASE, LAST_RUN, PAUSED, LINK] {
+    for name in [BASE, LAST_RUN, COLLISIONS, PAUSED, PEER, LINK] {
         remove(root, name)?;
     }
     remove_private_if_empty(root.directory().as_fd());
@@ -117,6 +172,11 @@ fn exists(root: &Root, name: &str) -> Result<bool, FileError> {
 }
 
 fn read(root: &Root, name: &str) -> Result<Option<String>, FileError> {
+    let bytes = read_bytes(root, name, BYTES_MAX)?;
+    Ok(bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
+}
+
+fn read_bytes(root: &Root, name: &str, max: usize) -> Result<Option<Vec<u8>>, FileError> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let opened =
         enter_private(root.directory().as_fd()).and_then(|private| openat(&private, name, flags, Mode::empty()));
@@ -125,18 +185,18 @@ fn read(root: &Root, name: &str) -> Result<Option<String>, FileError> {
         other => File::from(other.map_err(failed(Operation::Read, name))?),
     };
     let mut bytes = Vec::new();
-    let read = file.take(BYTES_MAX).read_to_end(&mut bytes);
+    let read = file.take(max as u64).read_to_end(&mut bytes);
     read.map_err(|error| FileError::at(Operation::Read, format!(".syncline/{name}").as_bytes(), error))?;
-    Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
+    Ok(Some(bytes))
 }
 
-fn write(root: &Root, name: &str, text: &str) -> Result<(), FileError> {
+fn write(root: &Root, name: &str, text: &[u8]) -> Result<(), FileError> {
     let private = open_private(root.directory().as_fd()).map_err(failed(Operation::Write, name))?;
     let fresh = format!("{name}.new");
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let opened = openat(&private, fresh.as_str(), flags, Mode::RUSR | Mode::WUSR);
     let mut file = File::from(opened.map_err(failed(Operation::Write, name))?);
-    file.write_all(text.as_bytes())
+    file.write_all(text)
         .map_err(|error| FileError::at(Operation::Write, format!(".syncline/{name}").as_bytes(), error))?;
     // A cut leaves the note of an earlier time, or none: neither is worth waiting for the disk.
     renameat(&private, fresh.as_str(), &private, name).map_err(failed(Operation::Write, name))
@@ -176,6 +236,18 @@ mod tests {
         assert_eq!(last_run(&root).unwrap().unwrap().entries, None);
         std::fs::write(dir.path().join(".syncline/last-run"), "\u{0}nonsense").unwrap();
         assert_eq!(last_run(&root).unwrap(), None);
+        let path = |text: &[u8]| RelPath::parse(text).unwrap();
+        let noted = |with: Option<RelPath>| NotedCollision {
+            path: path(b"d/\xffb\n"),
+            is_here: with.is_some(),
+            with,
+        };
+        let list = [noted(Some(path(b"d/B"))), noted(None)];
+        note_collisions(&root, &list).unwrap();
+        assert_eq!(collisions(&root).unwrap(), list);
+        note_collisions(&root, &[]).unwrap();
+        assert!(collisions(&root).unwrap().is_empty());
+        note_collisions(&root, &list).unwrap();
         forget_sync(&root).unwrap();
         assert_eq!(folder_link(&root).unwrap(), None);
         assert!(!dir.path().join(".syncline").exists());

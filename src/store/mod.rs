@@ -4,6 +4,7 @@
 //! Layer 2. Every path from outside is a [`RelPath`](crate::model::RelPath) that is resolved beneath
 //! a [`Root`]; nothing here follows a symbolic link below one. Nothing here knows about connections.
 
+mod activity;
 mod barrier;
 mod book;
 mod calendar;
@@ -30,6 +31,7 @@ mod marks;
 mod meta;
 mod names;
 mod new_file;
+mod owner;
 mod patched;
 mod private;
 mod process;
@@ -48,6 +50,7 @@ mod sidecar_table;
 mod sidecar_writer;
 mod sidecars;
 mod source;
+mod spelling;
 mod staged;
 mod staging;
 #[cfg(feature = "sync")]
@@ -57,15 +60,22 @@ mod undo;
 mod versions;
 mod watch;
 
+pub use activity::{
+    ActivityEntry, ActivityLine, ActivityPath, ActivityQuery, ActivityReader, ActivityWriter, Change, Happened,
+    RunFigures, RunKind, Side, Who,
+};
 pub use barrier::{Barrier, Beside};
 pub use calendar::stamp_now;
 pub use error::{FileError, Operation};
 pub use facts::{Found, FoundKind, Identity, inspect};
 pub use filter::{Decision, Filter, FilterError, PathKind, Rule};
 #[cfg(feature = "sync")]
-pub use folder_link::{folder_link, set_folder_link};
+pub use folder_link::{folder_link, peer_note, set_folder_link, set_peer_note};
 #[cfg(feature = "sync")]
-pub use folder_notes::{LastRun, folder_is_paused, forget_sync, is_index_of_a_share, last_run, note_run, pause_folder};
+pub use folder_notes::{
+    LastRun, NotedCollision, collisions, folder_is_paused, forget_sync, is_index_of_a_share, last_run, note_collisions,
+    note_run, pause_folder,
+};
 pub use glob::GlobError;
 pub use home::{Home, StateError};
 pub use ignore::{Ignore, IgnoreProblem, Reason as IgnoreReason, Verdict};
@@ -80,6 +90,7 @@ pub use laid::Laid;
 pub use lock::{LockError, ShareLock};
 pub use map::Window;
 pub use new_file::{Existing, NewFile, scratch_file};
+pub use owner::{is_vacant, owned_directories, owner_of, set_owner};
 pub use patched::PatchedFile;
 pub use process::ProcessFigures;
 pub use publish::{Expected, Published, publish};
@@ -93,6 +104,7 @@ pub use sidecar_opening::{Opened, SidecarOpening};
 pub use sidecar_writer::SidecarWriter;
 pub use sidecars::{MappedSidecar, SidecarBounds, Sidecars};
 pub use source::{Extent, SourceFile};
+pub use spelling::Folding;
 pub use staged::{Flushing, Sealed, StagedFile};
 pub use staging::{Room, Staging, Sweep};
 #[cfg(feature = "sync")]

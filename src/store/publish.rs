@@ -137,6 +137,7 @@ fn publish_by(
 impl Publisher<'_> {
     fn run(&mut self) -> Result<Published, FileError> {
         let mut made_way = false;
+        self.check_spelling()?;
         // Nothing is looked at when nothing is expected: the rename itself finds out.
         let mut target = match self.expected {
             Expected::Absent if self.swap == Swap::Atomic => None,
@@ -170,6 +171,18 @@ impl Publisher<'_> {
         }
     }
 
+    /// Refuses what the file system takes for something of another name.
+    fn check_spelling(&self) -> Result<(), FileError> {
+        match self.root.shadow(self.path)? {
+            None => Ok(()),
+            Some(_) => Err(FileError::found(
+                Operation::Publish,
+                self.path.as_bytes(),
+                ItemCode::Collides,
+            )),
+        }
+    }
+
     fn look(&self) -> Result<Option<Found>, FileError> {
         match statat(&self.place.parent, self.place.name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => Ok(Some(Found::of(&stat))),
@@ -193,7 +206,10 @@ impl Publisher<'_> {
                 self.staged.release();
                 Ok(Attempt::Done(Published::Created))
             }
-            Err(Errno::EXIST) => Ok(Attempt::Again),
+            Err(Errno::EXIST) => {
+                self.check_spelling()?;
+                Ok(Attempt::Again)
+            }
             Err(errno) => self.degrade_or_fail(errno),
         }
     }

@@ -10,6 +10,7 @@ use super::meta;
 use super::resolve::{Resolver, enter};
 use super::scan::Scan;
 use super::source::SourceFile;
+use super::spelling::{Folding, Listings};
 use crate::model::limits::SYMLINK_BYTES_MAX;
 use crate::model::{ItemCode, Meta, RelPath};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -18,7 +19,8 @@ use rustix::fs::{
     renameat, renameat_with, statat, unlinkat,
 };
 use rustix::io::Errno;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -29,6 +31,9 @@ pub struct Root {
     directory: Arc<OwnedFd>,
     resolver: Resolver,
     parents: RefCell<Vec<CachedParent>>,
+    /// Which names the file system takes for one, as far as somebody has looked.
+    pub(super) folding: Cell<Folding>,
+    pub(super) listings: RefCell<Listings>,
 }
 
 /// Whether a directory had to be made.
@@ -71,6 +76,8 @@ impl Root {
             directory: Arc::new(directory),
             resolver,
             parents: RefCell::default(),
+            folding: Cell::default(),
+            listings: RefCell::default(),
         })
     }
 
@@ -83,6 +90,25 @@ impl Root {
         Root::open(path)
     }
 
+    /// The directory at `path` as a root of its own: nothing beside or above it can be reached by that.
+    ///
+    /// # Errors
+    /// When it is absent, no directory (a link is none), or not readable.
+    pub fn enter(&self, path: &RelPath) -> Result<Root, FileError> {
+        let place = self.place(path)?;
+        let directory = enter(place.parent.as_fd(), place.name, OFlags::RDONLY)
+            .map_err(|errno| FileError::new(Operation::Open, path, errno))?;
+        let resolver = Resolver::detect(directory.as_fd());
+        Ok(Root {
+            path: self.path.join(std::ffi::OsStr::from_bytes(path.as_bytes())),
+            directory: Arc::new(directory),
+            resolver,
+            parents: RefCell::default(),
+            folding: Cell::default(),
+            listings: RefCell::default(),
+        })
+    }
+
     /// The same root for another thread: the same directory, with a cache of its own.
     #[must_use]
     pub fn share(&self) -> Root {
@@ -91,6 +117,8 @@ impl Root {
             directory: Arc::clone(&self.directory),
             resolver: self.resolver,
             parents: RefCell::default(),
+            folding: self.folding.clone(),
+            listings: RefCell::default(),
         }
     }
 
@@ -207,7 +235,7 @@ impl Root {
     ///
     /// # Errors
     /// [`ItemCode::InTheWay`] when anything else stands there, [`ItemCode::Vanished`] when the parent
-    /// is absent.
+    /// is absent, [`ItemCode::Collides`] when the file system takes the path for another one.
     pub fn make_directory(&self, path: &RelPath) -> Result<MadeDirectory, FileError> {
         let made = self.make_with_mode(path, Mode::RWXU)?;
         if made == MadeDirectory::Existed {
@@ -267,12 +295,21 @@ impl Root {
         removed.map_err(|errno| FileError::new(Operation::Remove, path, errno))
     }
 
-    /// Gives what stands at `from` the name `to`, where nothing stands.
+    /// Gives what stands at `from` the name `to`, where nothing stands. The two may be one to the file system.
     ///
     /// # Errors
     /// [`ItemCode::Vanished`] when it is absent, or the directory of `to` is; [`ItemCode::InTheWay`] when something
-    /// stands at `to`.
+    /// stands at `to`; [`ItemCode::Collides`] when the file system takes `to` for something else.
     pub fn rename_new(&self, from: &RelPath, to: &RelPath) -> Result<(), FileError> {
+        match self.shadow(to)? {
+            None => self.rename_plainly(from, to),
+            Some(real) if real == *from => self.respell(from, to),
+            Some(_) => Err(FileError::found(Operation::Publish, to.as_bytes(), ItemCode::Collides)),
+        }
+    }
+
+    /// The same, where the file system takes the two for two.
+    pub(super) fn rename_plainly(&self, from: &RelPath, to: &RelPath) -> Result<(), FileError> {
         let (source, target) = (self.place(from)?, self.place(to)?);
         let flags = RenameFlags::NOREPLACE;
         let renamed = match renameat_with(&source.parent, source.name, &target.parent, target.name, flags) {
@@ -318,6 +355,7 @@ impl Root {
     /// so that a directory that someone moves away is not written to for long.
     pub fn forget_parents(&self) {
         self.parents.borrow_mut().clear();
+        self.listings.borrow_mut().clear();
     }
 
     /// Drops cached descriptors of `path` and everything below it, before it is removed or replaced.
@@ -346,6 +384,7 @@ impl Root {
                 .map_err(|errno| FileError::new(Operation::Resolve, path, errno))?,
             None => Arc::clone(&self.directory),
         };
+        self.keep_out(path)?;
         Ok(Place { parent, name })
     }
 
@@ -373,6 +412,13 @@ impl Root {
 
     fn make_with_mode(&self, path: &RelPath, mode: Mode) -> Result<MadeDirectory, FileError> {
         let place = self.place(path)?;
+        if self.shadow(path)?.is_some() {
+            return Err(FileError::found(
+                Operation::MakeDirectory,
+                path.as_bytes(),
+                ItemCode::Collides,
+            ));
+        }
         match mkdirat(&place.parent, place.name, mode) {
             Ok(()) => return Ok(MadeDirectory::Created),
             Err(Errno::EXIST) => {}

@@ -182,7 +182,7 @@ impl Survey {
             self.phase = Phase::Ended { complete: true };
             return;
         }
-        self.phase = match root.find(&start) {
+        self.phase = match root.find_exactly(&start) {
             Err(error) => {
                 self.failures += 1;
                 out.push(Difference::Failed(error));
@@ -264,7 +264,7 @@ impl Survey {
             let (path, record) = rows.record()?.expect("there is a row");
             if record.is_live() && !self.left_out.holds(row, &path, shape_of(&record), keep) {
                 // The listing may be older than the snapshot, and than a file that has taken another's place.
-                match root.find(&path) {
+                match root.find_exactly(&path) {
                     Ok(Some(found)) if is_kept(&path, found.kind, &mut *keep) => {}
                     // What the filter leaves out now is gone for it.
                     Ok(_) => out.push(Difference::Gone { path, record }),

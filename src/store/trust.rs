@@ -187,6 +187,23 @@ impl<'h> Trust<'h> {
         })
     }
 
+    /// Gives `device` these rights to `share`, with what it has: for a user who has seen who it is. Durable when this
+    /// returns.
+    ///
+    /// # Errors
+    /// [`StateError`]; nothing is granted then.
+    pub fn grant(
+        &self,
+        device: &DeviceId,
+        name: &str,
+        share: &ShareName,
+        rights: Rights,
+        now: SystemTime,
+    ) -> Result<(), StateError> {
+        let now = unix_seconds(now);
+        self.change(|book| grant(book, device, name, share, rights, now).map(|_| Changed::Yes(())))
+    }
+
     /// What `device` may do with `share`; nothing when it is not known.
     ///
     /// # Errors
@@ -197,6 +214,13 @@ impl<'h> Trust<'h> {
             let rights = grants.iter().find(|(name, _)| name == share).map(|(_, rights)| *rights);
             rights.unwrap_or(Rights::NONE)
         })
+    }
+
+    /// What a paired device called itself when it came; `None` when it is not known, or the file cannot be read.
+    #[must_use]
+    pub fn name_of(&self, device: &DeviceId) -> Option<String> {
+        self.load(|book| book.devices.get(device).map(|peer| peer.name.clone()))
+            .ok()?
     }
 
     /// All paired devices, by id.

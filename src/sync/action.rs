@@ -17,8 +17,22 @@ pub struct Plan {
     pub conflicts: Vec<Conflict>,
     /// Changes that this plan does not carry out.
     pub held: Vec<Held>,
+    /// Paths that are held since a file system takes them for others; of a directory and what is in it, the
+    /// directory.
+    pub collisions: Vec<Collision>,
     /// Set when the brake stopped it.
     pub stop: Option<Stop>,
+}
+
+/// A path that one side has, and whose name is another one's to the file system of the other side.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Collision {
+    /// What stays where it is.
+    pub path: RelPath,
+    /// Which side has no place for it.
+    pub side: Side,
+    /// What has its place there, as far as it is known.
+    pub with: Option<RelPath>,
 }
 
 impl Plan {
@@ -82,6 +96,16 @@ pub enum Action {
         state: State,
         /// The server's revision of `to`.
         revision: Revision,
+    },
+    /// Spells the name of what stands here as the server does: to the folder's file system the two are one. No
+    /// record: what that made of it the next survey finds. A plan with one has nothing else.
+    Respell {
+        /// What it is called, with all that is in it.
+        from: RelPath,
+        /// What it will be called, in the same directory.
+        to: RelPath,
+        /// What is here.
+        expected: Expected,
     },
     /// Makes a directory where nothing is, or takes the one that is there. It gets the mode of `state`,
     /// and 0o700 in any case, so that things can be made in it. Record: `state`; left as it is when
@@ -161,6 +185,21 @@ pub enum Action {
         /// What is here, so that it is still what the record will say.
         expected: Expected,
     },
+    /// Has the server spell the name of a directory as it is spelled here; the two names may be one to its file
+    /// system. Records, with its yes: `from` none and `to` is `state`, and so for all that is in it, each at the
+    /// revision that it had. A plan with one has nothing else.
+    SendRespell {
+        /// What the server calls it.
+        from: RelPath,
+        /// The revision that the server must still have there.
+        from_revision: Revision,
+        /// What it is called here, in the same directory.
+        to: RelPath,
+        /// What is here.
+        state: State,
+        /// The same, so that it is still what the record will say.
+        expected: Expected,
+    },
     /// Has the server rename a file to a path where it has nothing. Record, with its yes: `from` none,
     /// `to` is `state`.
     SendMove {
@@ -237,6 +276,8 @@ pub enum HeldReason {
     Deletion,
     /// Something that cannot be synced stands there.
     Blocked,
+    /// A file system takes its name for that of something else: see [`Plan::collisions`].
+    Collides,
     /// What the sides tell does not fit together yet, such as a file in what is no directory; a later
     /// round knows more. Or no legal name is left for a conflict copy.
     Unsettled,

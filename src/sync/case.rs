@@ -23,6 +23,18 @@ pub struct Case {
     pub local: Local,
     /// What the server told.
     pub remote: Remote,
+    /// Another path that a file system takes this one for.
+    pub taken: Option<Taken>,
+}
+
+/// A path that is one with another to a file system that folds case or normalises Unicode.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Taken {
+    /// Here nothing is spelled like it, and the folder's file system takes it for this, which stands in the same
+    /// directory.
+    Here(RelPath),
+    /// The server refused it, since its file system takes it for something else there.
+    There,
 }
 
 /// What an action that was cut off may have done without a record.

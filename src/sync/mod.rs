@@ -10,11 +10,12 @@
 //! # The steps of [`plan()`]
 //! 1. `verdict`: each path by itself, by the table there. A file whose content must be known for that
 //!    ends the plan here: see [`Plan::hash`].
-//! 2. `tree`: a path that stays needs its directories. They come back, or what stands in their place
+//! 2. `collide`: names that are one to a file system are kept apart, and respelled where they are one entry.
+//! 3. `tree`: a path that stays needs its directories. They come back, or what stands in their place
 //!    is kept aside.
-//! 3. `moves`: a file that leaves one path and arrives at another is moved, not sent.
-//! 4. `brake`: too many deletions, and nothing at all is done.
-//! 5. `order`: what frees a path comes before what fills it, parents before what is in them. A circle
+//! 4. `moves`: a file that leaves one path and arrives at another is moved, not sent.
+//! 5. `brake`: too many deletions, and nothing at all is done.
+//! 6. `order`: what frees a path comes before what fills it, parents before what is in them. A circle
 //!    (a swap of two names) is broken by one file that goes into the versions and comes from there.
 //!
 //! # What the caller does
@@ -33,6 +34,7 @@
 mod action;
 mod brake;
 mod case;
+mod collide;
 mod moves;
 mod order;
 mod sameness;
@@ -41,8 +43,8 @@ mod steps;
 mod tree;
 mod verdict;
 
-pub use action::{Action, Conflict, Expected, Held, HeldReason, Plan, Side, Stop};
-pub use case::{Agreed, Base, Case, Cases, Found, Local, Pending, Remote};
+pub use action::{Action, Collision, Conflict, Expected, Held, HeldReason, Plan, Side, Stop};
+pub use case::{Agreed, Base, Case, Cases, Found, Local, Pending, Remote, Taken};
 pub use settings::{Brake, Mode, Settings, Standing};
 
 use tree::Rows;
@@ -58,6 +60,13 @@ pub fn plan(cases: &Cases, base: &impl Base, settings: &Settings<'_>) -> Plan {
     let unread = table.rows.iter().filter(|row| row.verdict == Verdict::Hash);
     plan.hash = unread.map(|row| row.path.clone()).collect();
     if !plan.hash.is_empty() {
+        return plan;
+    }
+    let collided = collide::settle(&mut table, settings);
+    plan.collisions = collided.collisions;
+    if !collided.respellings.is_empty() {
+        plan.held = table.rows.iter().filter_map(held).collect();
+        plan.actions = collided.respellings;
         return plan;
     }
     tree::settle(&mut table, base, settings);
@@ -85,6 +94,9 @@ fn held(row: &Row<'_>) -> Option<Held> {
     }
 }
 
+#[cfg(test)]
+#[path = "collide_tests.rs"]
+mod collide_tests;
 #[cfg(test)]
 #[path = "plan_tests.rs"]
 mod plan_tests;

@@ -39,11 +39,25 @@ pub(super) fn moded(state: State, mode: u32) -> State {
 }
 
 /// A round to plan: what was agreed, and what each side changed.
-#[derive(Default)]
 pub(super) struct Trial {
     pub(super) base: BTreeMap<RelPath, Agreed>,
     pub(super) cases: Cases,
+    pub(super) folds_here: bool,
+    pub(super) folds_there: bool,
     files: u64,
+}
+
+impl Default for Trial {
+    /// Between file systems that fold: what has no second spelling is not concerned.
+    fn default() -> Trial {
+        Trial {
+            base: BTreeMap::new(),
+            cases: Cases::new(),
+            folds_here: true,
+            folds_there: true,
+            files: 0,
+        }
+    }
 }
 
 impl Trial {
@@ -64,6 +78,7 @@ impl Trial {
             pending: None,
             local: Local::Unchanged,
             remote: Remote::Unchanged,
+            taken: None,
         })
     }
 
@@ -92,6 +107,8 @@ impl Trial {
             entries: self.base.len() as u64,
             stamp: "20261120-214731",
             device: "laptop",
+            folds_here: self.folds_here,
+            folds_there: self.folds_there,
         };
         let made = plan(&self.cases, &self.base, &settings);
         assert_eq!(made, plan(&self.cases, &self.base, &settings), "I17");
@@ -115,6 +132,8 @@ pub(super) fn short(plan: &Plan) -> Vec<String> {
         Action::KeepAside { path, copy, .. } => format!("aside {path} {copy}"),
         Action::Rename { from, to, .. } => format!("rename {from} {to}"),
         Action::MakeDirectory { path, .. } => format!("mkdir {path}"),
+        Action::Respell { from, to, .. } => format!("respell {from} {to}"),
+        Action::SendRespell { from, to, .. } => format!("send-respell {from} {to}"),
         Action::MakeLink { path, .. } => format!("link {path}"),
         Action::SetMeta { path, .. } => format!("meta {path}"),
         Action::Remove { path, .. } => format!("remove {path}"),

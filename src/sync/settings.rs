@@ -65,4 +65,8 @@ pub struct Settings<'a> {
     pub stamp: &'a str,
     /// The name of this device, for the same; only what is legal in a file's name.
     pub device: &'a str,
+    /// The folder's file system takes some names for one: of two that are to come, only the first does.
+    pub folds_here: bool,
+    /// The server's does: a directory that was respelled here is respelled there before anything else.
+    pub folds_there: bool,
 }

@@ -25,7 +25,7 @@
 
 use super::sameness::{Content, content, equal, is_directory, same_meta};
 use super::steps::OWNER_WORKS;
-use super::{Agreed, Case, Cases, Expected, HeldReason, Local, Mode, Pending, Remote, Settings, Standing};
+use super::{Agreed, Case, Cases, Expected, HeldReason, Local, Mode, Pending, Remote, Settings, Standing, Taken};
 use crate::model::{Kind, RelPath, Revision, State};
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -68,6 +68,8 @@ pub(super) struct Row<'a> {
     pub(super) revision: Revision,
     pub(super) expected: Expected,
     pub(super) blocked: bool,
+    /// Another path that a file system takes this one for.
+    pub(super) taken: Option<&'a Taken>,
     /// Whether something was under way at this path.
     pending: bool,
     /// Whether what is here was taken from the server can only be told by reading it.
@@ -126,6 +128,7 @@ pub(super) fn judge<'a>(cases: &'a Cases, settings: &Settings<'_>) -> Vec<Row<'a
             revision: case.revision(),
             expected: case.expected(),
             blocked: case.local == Local::Blocked,
+            taken: case.taken.as_ref(),
             pending: case.pending.is_some(),
             unread: false,
             verdict: Verdict::Nothing,

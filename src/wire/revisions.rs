@@ -86,6 +86,8 @@ pub struct ChangesHead {
     pub more: bool,
     /// What the client knew is void: this is the first page of everything that there is.
     pub anew: bool,
+    /// The server's file system takes some names for one.
+    pub folds: bool,
 }
 
 const GONE: u8 = 3;
@@ -141,7 +143,7 @@ impl ChangesWriter {
     pub fn finish(self, head: &ChangesHead, out: &mut Vec<u8>) {
         let mut writer = Writer::new();
         encode_known(&head.known, &mut writer);
-        writer.u8(u8::from(head.more) | u8::from(head.anew) << 1);
+        writer.u8(u8::from(head.more) | u8::from(head.anew) << 1 | u8::from(head.folds) << 2);
         writer.varint(self.count as u64);
         let length = writer.len() + self.body.len();
         out.extend_from_slice(&control_header(FrameType::Changes, 0, length));
@@ -172,7 +174,7 @@ impl<'a> ChangesReader<'a> {
         let mut reader = Reader::new(payload);
         let known = decode_known(&mut reader)?;
         let bits = reader.u8()?;
-        if bits > 3 {
+        if bits > 7 {
             return Err(WireError::BadValue("flag"));
         }
         let remaining = reader.count(BATCH_ENTRIES_MAX, "number of changes")?;
@@ -182,6 +184,7 @@ impl<'a> ChangesReader<'a> {
                 known,
                 more: bits & 1 != 0,
                 anew: bits & 2 != 0,
+                folds: bits & 4 != 0,
             },
             remaining,
             previous: Vec::new(),
@@ -313,6 +316,7 @@ mod tests {
             known,
             more: true,
             anew: false,
+            folds: true,
         };
         let mut out = Vec::new();
         writer.finish(&head, &mut out);
@@ -324,7 +328,7 @@ mod tests {
         let revisions = [1, 3, 4, 200, 70_000];
         let payload = page(&revisions, 70_001);
         let mut reader = ChangesReader::new(&payload).unwrap();
-        assert!(reader.head().more && !reader.head().anew);
+        assert!(reader.head().more && !reader.head().anew && reader.head().folds);
         assert_eq!(reader.head().known.mark, 99);
         for (state, revision) in states().into_iter().zip(revisions) {
             let change = reader.next_change().unwrap().unwrap();

@@ -279,13 +279,18 @@ fn syncing_frame() -> BoxedStrategy<Vec<u8>> {
         let outcomes = codes.into_iter().map(|code| code.map_or(Ok(()), Err)).collect();
         sealed!(Altered, 0, Altered { outcomes })
     });
-    let page = (known, any::<[bool; 2]>(), vec((offered(), any::<bool>()), 0..20)).prop_map(changes_frame);
+    let page = (known, any::<[bool; 3]>(), vec((offered(), any::<bool>()), 0..20)).prop_map(changes_frame);
     prop_oneof![since, news, alter, altered, page].boxed()
 }
 
-fn changes_frame((mut known, [more, anew], list): (Known, [bool; 2], Vec<(Offered, bool)>)) -> Vec<u8> {
+fn changes_frame((mut known, [more, anew, folds], list): (Known, [bool; 3], Vec<(Offered, bool)>)) -> Vec<u8> {
     known.revision = Revision(list.len() as u64 * 3);
-    let head = ChangesHead { known, more, anew };
+    let head = ChangesHead {
+        known,
+        more,
+        anew,
+        folds,
+    };
     let change = |(number, (one, is_gone)): (usize, (Offered, bool))| Change {
         state: (!is_gone).then(|| State {
             root: one.root,

@@ -251,6 +251,7 @@ impl Device {
                 pending: self.pending.get(&path).cloned(),
                 local,
                 remote,
+                taken: None,
             };
             cases.insert(path, case);
         }
@@ -279,6 +280,8 @@ impl Device {
             entries: self.base.len() as u64,
             stamp: &stamp,
             device: &device,
+            folds_here: false,
+            folds_there: false,
         };
         let base: BTreeMap<RelPath, Agreed> = (self
             .base

@@ -68,6 +68,7 @@ impl Sequencer {
             known,
             more,
             anew: !is_known,
+            folds: false,
         };
         Ok(Page { head, changes })
     }

@@ -22,6 +22,8 @@ pub(super) struct Fresh {
     pub(super) is_unread: bool,
     /// It could not be read, or changed meanwhile: it is looked at again.
     pub(super) is_put_off: bool,
+    /// Somebody committed something here, and has told so.
+    pub(super) is_told: bool,
 }
 
 impl Fresh {
@@ -39,6 +41,7 @@ impl Fresh {
             revision,
             is_unread: false,
             is_put_off: false,
+            is_told: true,
         }
     }
 
@@ -69,6 +72,7 @@ fn gone(path: RelPath, record: &Record, hints: &HashMap<RelPath, Hint>) -> Fresh
         revision: record.revision,
         is_unread: false,
         is_put_off: false,
+        is_told: false,
     }
 }
 
@@ -121,6 +125,7 @@ pub(super) fn of_difference(difference: Difference, hints: &HashMap<RelPath, Hin
         identity: Some(identity),
         is_unread,
         is_put_off: false,
+        is_told: false,
     })
 }
 

@@ -5,7 +5,7 @@
 
 use super::exchanging::Exchange;
 use super::{Around, Here, Stage, Syncing};
-use crate::model::{ItemCode, Kind, Meta, RelPath, Revision, State};
+use crate::model::{ItemCode, Kind, Meta, RelPath, Revision, State, conflict_names, conflict_path};
 use crate::node::events::{Action as Told, ClientEvent, Figures, JobError};
 use crate::node::looking::found_at;
 use crate::node::peer::Session;
@@ -56,6 +56,10 @@ impl Syncing {
 
     pub(super) fn failed(&mut self, path: &RelPath, code: ItemCode, around: &mut Around<'_>) {
         self.look_again(path);
+        // The next plan knows that, and has it told in its own words.
+        if code == ItemCode::Collides {
+            return;
+        }
         // The other side, or the user, was quicker: the next round sees what there is.
         if code.may_be_outrun() {
             self.outrun.insert(path.to_string(), code);
@@ -92,6 +96,7 @@ impl Syncing {
                 state,
                 revision,
             } => self.rename(&from, &to, state, revision).map(Some),
+            Action::Respell { from, to, expected } => self.respell(&from, &to, expected).map(Some),
             Action::MakeDirectory { path, state, revision } => self.make_directory(&path, state, revision),
             Action::MakeLink {
                 path,
@@ -105,13 +110,8 @@ impl Syncing {
                 revision,
                 expected,
             } => {
-                self.check(&path, expected)?;
-                self.place
-                    .root
-                    .set_meta(&path, &state.meta)
-                    .map_err(|error| code_of(&error))?;
-                let made = self.identity_at(&path)?;
-                self.agree(&path, state, revision, made);
+                let was = self.check(&path, expected)?;
+                self.give_meta(&path, was, state, revision)?;
                 Ok(Some(Told::Touched))
             }
             Action::Remove { path, expected } => {
@@ -135,6 +135,7 @@ impl Syncing {
             | Action::Send { .. }
             | Action::SendMeta { .. }
             | Action::SendMove { .. }
+            | Action::SendRespell { .. }
             | Action::SendRemove { .. } => {
                 debug_assert!(false, "what needs the server is gathered");
                 Ok(None)
@@ -144,14 +145,14 @@ impl Syncing {
 
     fn keep_aside(&mut self, path: &RelPath, copy: RelPath, expected: Expected) -> Result<Told, ItemCode> {
         self.check(path, expected)?;
-        let mut name = copy;
+        let mut name = copy.clone();
         let mut tries = 0;
         loop {
             match self.place.root.rename_new(path, &name) {
                 Ok(()) => break,
                 Err(error) if error.code() == ItemCode::InTheWay && tries < NAMES_MAX => {
                     tries += 1;
-                    name = another(&name, tries).ok_or(ItemCode::BadPath)?;
+                    name = another(&copy, tries + 1).ok_or(ItemCode::BadPath)?;
                 }
                 Err(error) => return Err(code_of(&error)),
             }
@@ -164,7 +165,7 @@ impl Syncing {
     }
 
     fn rename(&mut self, from: &RelPath, to: &RelPath, state: State, revision: Revision) -> Result<Told, ItemCode> {
-        self.check(from, Expected::Agreed)?;
+        let was = self.check(from, Expected::Agreed)?;
         for made in self.place.root.make_parents(to).map_err(|error| code_of(&error))? {
             self.changed.insert(made.parent());
             self.look_again(&made);
@@ -172,13 +173,37 @@ impl Syncing {
         self.place.root.rename_new(from, to).map_err(|error| code_of(&error))?;
         self.changed.extend([from.parent(), to.parent()]);
         self.forget(from);
+        self.give_meta(to, was, state, revision)?;
+        self.tell_move(from, to);
+        Ok(Told::Moved)
+    }
+
+    /// Gives what is agreed on the mode and time that it is to have, unless somebody wrote to it meanwhile: `was`
+    /// is what the action looked at.
+    fn give_meta(
+        &mut self,
+        path: &RelPath,
+        was: Option<Identity>,
+        state: State,
+        revision: Revision,
+    ) -> Result<(), ItemCode> {
+        let is_file = matches!(state.kind, Kind::File { .. });
+        let is_it = |found: Option<Identity>| was.zip(found).is_some_and(|(was, found)| was.same_content(&found));
+        if is_file && !is_it(self.identity_at(path)?) {
+            self.settled(path);
+            return Ok(());
+        }
         self.place
             .root
-            .set_meta(to, &state.meta)
+            .set_meta(path, &state.meta)
             .map_err(|error| code_of(&error))?;
-        let made = self.identity_at(to)?;
-        self.agree(to, state, revision, made);
-        Ok(Told::Moved)
+        let made = self.identity_at(path)?;
+        if is_file && made.map(|made| made.size()) != was.map(|was| was.size()) {
+            self.settled(path);
+            return Ok(());
+        }
+        self.agree(path, state, revision, made);
+        Ok(())
     }
 
     fn make_directory(&mut self, path: &RelPath, state: State, revision: Revision) -> Result<Option<Told>, ItemCode> {
@@ -285,10 +310,10 @@ fn code_of(error: &FileError) -> ItemCode {
     error.code()
 }
 
-/// The next name after one that is taken.
-fn another(name: &RelPath, number: u32) -> Option<RelPath> {
-    let bytes = [name.as_bytes(), format!("-{}", number + 1).as_bytes()].concat();
-    RelPath::parse(&bytes).ok()
+/// The name of a copy when others of that second have theirs.
+fn another(copy: &RelPath, number: u32) -> Option<RelPath> {
+    let name = conflict_names(copy).into_iter().next()?;
+    conflict_path(&name.of, &name.stamp, &name.author, number)
 }
 
 pub(super) fn path_of(action: &Action) -> &RelPath {
@@ -304,6 +329,24 @@ pub(super) fn path_of(action: &Action) -> &RelPath {
         | Action::Send { path, .. }
         | Action::SendMeta { path, .. }
         | Action::SendRemove { path, .. } => path,
-        Action::Rename { to, .. } | Action::SendMove { to, .. } => to,
+        Action::Rename { to, .. }
+        | Action::Respell { to, .. }
+        | Action::SendMove { to, .. }
+        | Action::SendRespell { to, .. } => to,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Further copies keep the extension and say what they are a copy of, so that `conflicts` finds both.
+    #[test]
+    fn a_further_copy_is_named_like_the_first() {
+        let path = |text: &str| RelPath::parse(text.as_bytes()).unwrap();
+        let copy = path("a/report.sync-conflict-20261120-214731-laptop.docx");
+        let again = another(&copy, 3).unwrap();
+        assert_eq!(again, path("a/report.sync-conflict-20261120-214731-laptop-3.docx"));
+        assert_eq!(conflict_names(&again)[0].of, path("a/report.docx"));
     }
 }

@@ -121,7 +121,13 @@ fn encode(list: &HashMap<RelPath, Former>) -> Vec<u8> {
             ..Known::default()
         };
         let (more, anew) = (false, false);
-        writer.finish(&ChangesHead { known, more, anew }, &mut out);
+        let head = ChangesHead {
+            known,
+            more,
+            anew,
+            folds: false,
+        };
+        writer.finish(&head, &mut out);
         for (_, former) in page {
             out.extend(former.revision.0.to_le_bytes());
             out.extend(former.since.0.to_le_bytes());

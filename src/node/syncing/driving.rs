@@ -10,6 +10,7 @@ use crate::node::events::JobError;
 use crate::node::peer::{Peer, Session};
 use crate::node::sequencer::OBSERVE_TIMER;
 use crate::reactor::{Activity, ConnId, Context, Reactor, Shared};
+use crate::store::Side;
 
 /// The timer after which what could not be done is tried again.
 pub(in crate::node) const SYNC_RETRY_TIMER: u64 = 11;
@@ -19,15 +20,21 @@ const FOLDER: u64 = 0;
 impl ClientNode {
     /// Runs `work` on the folder, if one is synced.
     fn with_sync<T>(&mut self, work: impl FnOnce(&mut Syncing, &mut Around<'_>) -> T) -> Option<T> {
+        self.with_sync_of(Side::Received, work)
+    }
+
+    /// As [`with_sync`](Self::with_sync), where what is told is about something that was done on this `side`.
+    fn with_sync_of<T>(&mut self, side: Side, work: impl FnOnce(&mut Syncing, &mut Around<'_>) -> T) -> Option<T> {
         let mut sync = self.sync.take()?;
-        let told = self.events.len();
         let mut around = Around {
             core: &mut self.core,
             events: &mut self.events,
             deltas: &self.deltas,
             resumes: &self.resumes,
         };
+        let told = around.events.len();
         let result = work(&mut sync, &mut around);
+        sync.tell_events(&self.events[told..], side);
         self.sync = Some(sync);
         self.account(told);
         Some(result)
@@ -48,7 +55,11 @@ impl ClientNode {
         if self.sync.is_none() {
             return Ok(Some(event));
         }
-        let handled = self.with_sync(|sync, around| match event {
+        let side = match event {
+            Event::Altered(_) => Side::Sent,
+            _ => Side::Received,
+        };
+        let handled = self.with_sync_of(side, |sync, around| match event {
             Event::Changes(page) => sync.changes(session, page).map(|()| None),
             Event::News(news) => {
                 sync.news(news.revision);

@@ -53,7 +53,7 @@ fn class_of(action: &Action) -> Class {
     match action {
         Action::Send { .. } | Action::SendMeta { .. } => Class::Send,
         Action::Fetch { .. } => Class::Fetch,
-        Action::SendMove { .. } | Action::SendRemove { .. } => Class::Alter,
+        Action::SendMove { .. } | Action::SendRespell { .. } | Action::SendRemove { .. } => Class::Alter,
         _ => Class::Here,
     }
 }
@@ -123,6 +123,7 @@ impl Syncing {
             Exchange::Fetches(fetches) => self.receiving(cx, fetches, common, session),
             Exchange::Nothing | Exchange::Alters(_) => return,
         };
+        self.tell_begin(&transfer);
         session.transfer = Some(transfer);
         around.core.committer.register(cx.id());
     }
@@ -284,8 +285,10 @@ impl Syncing {
         };
         self.look_again_after(path, |syncing| {
             if let Err(code) = result {
-                if code == ItemCode::Stale {
-                    syncing.outrun.insert(path.to_string(), code);
+                match code {
+                    ItemCode::Stale => drop(syncing.outrun.insert(path.to_string(), code)),
+                    ItemCode::Collides => drop(syncing.held.refused.insert(path.clone())),
+                    _ => {}
                 }
                 return;
             }
@@ -353,6 +356,9 @@ impl Syncing {
             let told = match outcome.and_then(|()| self.was_altered(action)) {
                 Ok(told) => told,
                 Err(code) => {
+                    if code == ItemCode::Collides {
+                        self.held.refused.insert(path.clone());
+                    }
                     self.failed(&path, code, around);
                     continue;
                 }
@@ -377,9 +383,22 @@ impl Syncing {
                 ..
             } => {
                 let identity = self.wanted(&to, expected)?.map(|(identity, _)| identity);
+                self.tell_move(&from, &to);
                 self.await_revision(&from);
                 self.await_revision(&to);
                 self.forget(&from);
+                self.agree(&to, state, Revision::NONE, identity);
+                Ok(Told::Moved)
+            }
+            Action::SendRespell {
+                from,
+                to,
+                state,
+                expected,
+                ..
+            } => {
+                let identity = self.wanted(&to, expected)?.map(|(identity, _)| identity);
+                self.respelled(&from, &to)?;
                 self.agree(&to, state, Revision::NONE, identity);
                 Ok(Told::Moved)
             }
@@ -396,6 +415,12 @@ impl Syncing {
 fn alteration(action: &Action) -> Option<Alteration> {
     match action {
         Action::SendMove {
+            from,
+            from_revision,
+            to,
+            ..
+        }
+        | Action::SendRespell {
             from,
             from_revision,
             to,

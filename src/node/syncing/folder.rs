@@ -2,8 +2,11 @@
 //!
 //! Invariant: a folder belongs to one share; it is never quietly tied to another.
 
+use super::held::{Held, Remotes};
+use super::rehearsing::Traces;
 use super::{Awaited, Exchange, Stage, Syncing};
 use crate::model::{Epoch, Link, RelPath, Revision, Tick};
+use crate::node::device_places::name_part;
 use crate::node::looking::Looks;
 use crate::node::observing::Observing;
 use crate::node::options::SyncOptions;
@@ -12,7 +15,7 @@ use crate::node::resumes::Resumes;
 use crate::store::{
     Batch, FileError, FoundIndex, Index, IndexError, IndexOptions, Journal, LockError, Root, ShareLock, Snapshot,
 };
-use crate::store::{folder_link, set_folder_link};
+use crate::store::{folder_link, is_index_of_a_share, set_folder_link};
 use crate::sync::Pending;
 use crate::wire::Known;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
@@ -56,6 +59,12 @@ pub enum FolderError {
         /// `HOST:PORT/SHARE`.
         share: String,
     },
+    /// It was served as a share, and what gives that its revisions would be taken for what was agreed on.
+    #[error("the folder {path} is served as a share itself")]
+    Served {
+        /// As given.
+        path: String,
+    },
     /// What it remembers cannot be read.
     #[error("what the folder {path} remembers of its share cannot be read: {reason}")]
     Base {
@@ -85,12 +94,22 @@ impl Folder {
             path: shown.clone(),
             reason: error.reason(),
         };
+        let missing = Traces::before(path);
         let root = match link {
             Some(_) => Root::create(path),
             None => Root::open(path),
         };
         let root = root.map_err(unusable)?;
         let lock = lock_of(&root, &shown)?;
+        root.learn_folding();
+        let traces = options.dry_run.then(|| Traces::of(&root, missing));
+        if is_index_of_a_share(&root).map_err(unusable)? {
+            return Err(FolderError::Served { path: shown });
+        }
+        // Before there is a base: one without a link would be taken for the index of a share.
+        if let (Some(link), None) = (link, folder_link(&root).map_err(unusable)?) {
+            set_folder_link(&root, &without_secret(link)).map_err(unusable)?;
+        }
         let base_error = |error: &IndexError| FolderError::Base {
             path: shown.clone(),
             reason: error.to_string(),
@@ -109,19 +128,23 @@ impl Folder {
         let pending = snapshot
             .value(super::pending::PENDING)
             .map_err(|error| base_error(&error))?;
+        let held = snapshot.value(super::held::HELD).map_err(|error| base_error(&error))?;
         let awaited = snapshot
             .value(super::awaiting::AWAITED)
             .map_err(|error| base_error(&error))?;
         let known = known.and_then(|bytes| decode_known(&bytes)).unwrap_or_default();
         let mut place = Place::new(root, options.durability).keeping_versions();
-        place.resumes = Resumes::of(Journal::open(&place.root));
         place.notices = std::cell::RefCell::new(Some(Vec::new()));
-        let recovered = place.recover();
-        if recovered.is_something() {
-            log::info!("{shown}: found after an earlier run: {recovered}");
+        if !options.dry_run {
+            place = place.keeping_log();
+            place.resumes = Resumes::of(Journal::open(&place.root));
+            let recovered = place.recover();
+            if recovered.is_something() {
+                log::info!("{shown}: found after an earlier run: {recovered}");
+            }
+            let remembered = without_secret(&link);
+            set_folder_link(&place.root, &remembered).map_err(unusable)?;
         }
-        let remembered = without_secret(&link);
-        set_folder_link(&place.root, &remembered).map_err(unusable)?;
         let observing = Observing::begin(&place.root, options.watch, Tick(0));
         let state = Opened {
             lock,
@@ -129,10 +152,12 @@ impl Folder {
             snapshot,
             known,
             pending: super::pending::decode(&pending.unwrap_or_default()),
+            held: super::held::decode(&held.unwrap_or_default()),
             awaited: Awaited::decode(&awaited.unwrap_or_default()),
             observing,
+            traces,
         };
-        let syncing = Syncing::new(place, state, options, legal_name(device));
+        let syncing = Syncing::new(place, state, options, name_part(device));
         Ok(Folder { syncing, link })
     }
 }
@@ -144,11 +169,13 @@ struct Opened {
     snapshot: Snapshot,
     known: Known,
     pending: HashMap<RelPath, Pending>,
+    held: Remotes,
     awaited: Awaited,
     observing: Observing,
+    traces: Option<Traces>,
 }
 
-fn lock_of(root: &Root, shown: &str) -> Result<ShareLock, FolderError> {
+pub(crate) fn lock_of(root: &Root, shown: &str) -> Result<ShareLock, FolderError> {
     let path = || shown.to_owned();
     ShareLock::acquire(root).map_err(|error| match error {
         LockError::Held { holder } => FolderError::Locked { path: path(), holder },
@@ -214,6 +241,7 @@ impl Syncing {
             known: state.known,
             told: state.known,
             remote: BTreeMap::new(),
+            held: Held::new(state.held),
             is_anew: false,
             local: BTreeMap::new(),
             roots: HashMap::new(),
@@ -246,6 +274,8 @@ impl Syncing {
             failing: BTreeSet::new(),
             news: false,
             failure: None,
+            telling: super::telling::Telling::default(),
+            _traces: state.traces,
         }
     }
 
@@ -294,17 +324,4 @@ fn without_secret(link: &Link) -> String {
         ..link.clone()
     };
     bare.to_string()
-}
-
-/// What may stand in the name of a file.
-fn legal_name(device: &str) -> String {
-    let legal = |letter: char| {
-        if letter.is_alphanumeric() || "-_.".contains(letter) {
-            letter
-        } else {
-            '-'
-        }
-    };
-    let name: String = device.chars().map(legal).take(40).collect();
-    if name.is_empty() { "device".to_owned() } else { name }
 }

@@ -27,6 +27,8 @@ fn pending_of(action: &Action) -> Option<(&RelPath, Pending)> {
         Action::Agree { .. }
         | Action::Forget { .. }
         | Action::KeepAside { .. }
+        | Action::Respell { .. }
+        | Action::SendRespell { .. }
         | Action::Remove { .. }
         | Action::SendRemove { .. } => None,
     }
@@ -81,6 +83,7 @@ fn encode(list: &HashMap<RelPath, Pending>) -> Vec<u8> {
             },
             more: false,
             anew: false,
+            folds: false,
         };
         writer.finish(&head, &mut out);
     }

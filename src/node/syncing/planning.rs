@@ -12,7 +12,7 @@ use crate::node::options::MaxDelete;
 use crate::node::peer::Session;
 use crate::reactor::{Activity, Context};
 use crate::store::stamp_now;
-use crate::sync::{Brake, Case, Cases, Found, Local, Plan, Remote, Settings, Standing, plan};
+use crate::sync::{Action, Base, Brake, Case, Cases, Found, HeldReason, Local, Plan, Remote, Settings, Standing, plan};
 
 /// Rounds in a row that may come to nothing.
 const FAILURES_MAX: u32 = 3;
@@ -51,8 +51,10 @@ impl Syncing {
             entries: self.snapshot.live(),
             stamp: &stamp,
             device: &self.device,
+            folds_here: self.place.root.folding().is_any(),
+            folds_there: self.held.folds_there,
         };
-        let planned = plan(&cases, &Agreements(&self.snapshot), &settings);
+        let mut planned = plan(&cases, &Agreements(&self.snapshot), &settings);
         if !planned.hash.is_empty() {
             self.to_hash = planned.hash.into();
             self.stage = Stage::Hashing;
@@ -63,6 +65,14 @@ impl Syncing {
                 deletions: stop.deletions,
                 existing: stop.entries,
             });
+        }
+        if self.options.dry_run {
+            if planned.actions.iter().any(comes_alone) {
+                planned
+                    .actions
+                    .extend(beside_respellings(&cases, &Agreements(&self.snapshot), settings));
+            }
+            return Ok(self.rehearse(planned, around));
         }
         Ok(self.begin_actions(cx, planned, around))
     }
@@ -85,7 +95,7 @@ impl Syncing {
         for held in &planned.held {
             log::info!("{} is left as it is: {:?}", held.path, held.reason);
         }
-        let is_open = !planned.held.is_empty();
+        let is_open = planned.held.iter().any(|held| held.reason != HeldReason::Collides);
         self.actions = planned.actions.into();
         (self.planned, self.done) = (self.actions.len(), 0);
         if self.planned > 0 {
@@ -102,9 +112,10 @@ impl Syncing {
         }
         // In sync, as far as it can be.
         if !is_open && self.standing() != Standing::Partial {
-            self.remote.clear();
+            self.keep_held(&planned.held);
             self.catch_up();
         }
+        self.tell_collisions(planned.collisions, around);
         if !self.batch.is_empty() {
             self.write(cx);
             return Activity::Idle;
@@ -193,6 +204,7 @@ impl Syncing {
 
     /// Every path at which a side differs from the base.
     fn cases(&mut self) -> Result<Cases, JobError> {
+        self.disbelieve_shadowed()?;
         let mut cases = Cases::new();
         let is_anew = self.is_anew;
         let mut paths: Vec<RelPath> = self.local.keys().chain(self.remote.keys()).cloned().collect();
@@ -225,6 +237,7 @@ impl Syncing {
                 None => Remote::Unchanged,
             };
             let local = self.local_of(&path);
+            let taken = self.taken(&path, &local, base.as_ref(), &remote);
             let pending = self.pending.get(&path).cloned();
             if (local == Local::Unchanged || is_left_behind) && remote == Remote::Unchanged {
                 continue;
@@ -236,6 +249,7 @@ impl Syncing {
                     pending,
                     local,
                     remote,
+                    taken,
                 },
             );
         }
@@ -258,6 +272,25 @@ impl Syncing {
             }
         }
     }
+}
+
+/// Whether an action is one of a plan that has nothing else.
+fn comes_alone(action: &Action) -> bool {
+    matches!(action, Action::Respell { .. } | Action::SendRespell { .. })
+}
+
+/// What follows respellings, about: what would be done if the file systems took no two names for one.
+fn beside_respellings(cases: &Cases, base: &impl Base, settings: Settings<'_>) -> Vec<Action> {
+    let mut apart = cases.clone();
+    apart.values_mut().for_each(|case| case.taken = None);
+    let settings = Settings {
+        folds_here: false,
+        folds_there: false,
+        ..settings
+    };
+    let mut actions = plan(&apart, base, &settings).actions;
+    actions.retain(|action| !matches!(action, Action::Rename { .. } | Action::SendMove { .. }));
+    actions
 }
 
 /// Whether a file has the size that was agreed and another time: reading it is cheaper than sending it.

@@ -1,0 +1,167 @@
+//! Names that are one to a file system, on trees of a few paths.
+
+use super::plan_tests::{Trial, directory, file, path, short, unread};
+use super::*;
+
+impl Trial {
+    /// Nothing is spelled so here, and the file system takes it for this.
+    fn taken(mut self, at: &str, by: &str) -> Trial {
+        self.case(at).taken = Some(Taken::Here(path(by)));
+        self
+    }
+
+    fn refused(mut self, at: &str) -> Trial {
+        self.case(at).taken = Some(Taken::There);
+        self
+    }
+}
+
+fn collisions(plan: &Plan) -> Vec<String> {
+    let told = plan.collisions.iter().map(|one| {
+        let with = one.with.as_ref().map_or_else(|| "?".to_owned(), ToString::to_string);
+        format!("{:?} {} {with}", one.side, one.path)
+    });
+    told.collect()
+}
+
+fn held(plan: &Plan) -> Vec<String> {
+    let held = plan.held.iter().filter(|held| held.reason == HeldReason::Collides);
+    held.map(|held| held.path.to_string()).collect()
+}
+
+// Row 8: the first keeps its place, the second stays on the server, whole; nobody is told that it was deleted.
+#[test]
+fn of_two_that_are_to_come_the_first_comes() {
+    let trial = Trial::default()
+        .there("Docs", Some(directory()))
+        .there("Docs/x", Some(file(1)))
+        .there("docs", Some(directory()))
+        .there("docs/deep", Some(directory()))
+        .there("docs/deep/y", Some(file(2)))
+        .there("docs/x", Some(file(3)));
+    let plan = trial.plan();
+    assert_eq!(short(&plan), ["mkdir Docs", "fetch Docs/x"]);
+    assert_eq!(collisions(&plan), ["Local docs Docs"]);
+    assert_eq!(held(&plan), ["docs", "docs/deep", "docs/deep/y", "docs/x"]);
+    let mut apart = trial;
+    apart.folds_here = false;
+    assert_eq!(apart.short().len(), 6, "where nothing is folded both come");
+}
+
+#[test]
+fn what_is_here_and_there_keeps_its_place() {
+    let trial = Trial::default()
+        .agreed("Report.txt", file(1))
+        .there("report.txt", Some(file(2)))
+        .taken("report.txt", "Report.txt");
+    let plan = trial.plan();
+    assert_eq!(short(&plan), [] as [&str; 0]);
+    assert_eq!(collisions(&plan), ["Local report.txt Report.txt"]);
+    // An edit of the one that is here is an edit of that one.
+    let trial = trial.here("Report.txt", Some(unread(3)));
+    assert_eq!(trial.short(), ["send Report.txt on 1"]);
+    // The other is deleted there: nothing is left to be told.
+    let trial = trial.there("report.txt", None);
+    assert!(trial.plan().collisions.is_empty() && trial.short() == ["send Report.txt on 1"]);
+}
+
+// A rename on the server that changes the case alone is one here; nothing travels, and nothing else is done first.
+#[test]
+fn a_file_that_the_server_respelled_is_respelled_here() {
+    let trial = Trial::default()
+        .agreed("a", file(1))
+        .agreed("b", file(2))
+        .there("a", None)
+        .there("A", Some(file(1)))
+        .taken("A", "a")
+        .there("b", None);
+    assert_eq!(trial.short(), ["respell a A"]);
+    assert_eq!(trial.plan().collisions, []);
+}
+
+// The one with the place is deleted, and the other one has another content: no rename, and no conflict.
+#[test]
+fn when_the_first_is_deleted_the_second_comes_a_round_later() {
+    let trial = Trial::default()
+        .agreed("a", file(1))
+        .there("a", None)
+        .there("A", Some(file(2)))
+        .taken("A", "a");
+    let plan = trial.plan();
+    assert_eq!(short(&plan), ["remove a"]);
+    assert!(plan.collisions.is_empty(), "{:?}", plan.collisions);
+    // Edited here meanwhile: the edit goes back, and both are there.
+    let trial = trial.here("a", Some(unread(3)));
+    let plan = trial.plan();
+    assert_eq!(short(&plan), ["send a on 100"]);
+    assert_eq!(collisions(&plan), ["Local A a"]);
+}
+
+#[test]
+fn what_is_new_here_takes_the_spelling_of_the_server() {
+    let trial = Trial::default()
+        .here("a", Some(unread(1)))
+        .there("A", Some(file(2)))
+        .taken("A", "a");
+    assert_eq!(trial.short(), ["respell a A"]);
+    let trial = trial.there("A", Some(directory()));
+    assert_eq!(trial.short(), ["send a on 0"], "a file is no directory");
+    assert_eq!(collisions(&trial.plan()), ["Local A a"]);
+}
+
+#[test]
+fn a_directory_is_respelled_once_what_was_deleted_in_it_is_gone() {
+    let trial = Trial::default()
+        .agreed("docs", directory())
+        .agreed("docs/x", file(1))
+        .agreed("docs/y", file(2))
+        .there("docs", None)
+        .there("docs/x", None)
+        .there("docs/y", None)
+        .there("Docs", Some(directory()))
+        .there("Docs/x", Some(file(1)))
+        .taken("Docs", "docs");
+    assert_eq!(trial.short(), ["remove docs/y"]);
+    let mut after = trial;
+    after.base.remove(&path("docs/y"));
+    after.cases.remove(&path("docs/y"));
+    assert_eq!(after.short(), ["respell docs Docs"]);
+    assert!(after.plan().collisions.is_empty());
+}
+
+// A user who respells a directory: where the server folds, that is one rename.
+#[test]
+fn a_directory_that_was_respelled_here_is_respelled_there() {
+    let mut trial = Trial::default()
+        .agreed("docs", directory())
+        .agreed("docs/x", file(1))
+        .here("docs", None)
+        .here("docs/x", None)
+        .here_as("Docs", Some(directory()), 1)
+        .here_as("Docs/x", Some(unread(1)), 2)
+        .here("new", Some(unread(5)));
+    assert_eq!(trial.short(), ["send-respell docs Docs"]);
+    trial.folds_there = false;
+    assert!(trial.short().contains(&"send-move docs/x Docs/x".to_owned()));
+    // Another directory of that name is no rename.
+    trial.folds_there = true;
+    let other = trial.here_as("Docs", Some(directory()), 77);
+    assert!(!other.short().contains(&"send-respell docs Docs".to_owned()));
+}
+
+// Row 8: what the server has no place for stays here; what it was before a rename is not deleted there.
+#[test]
+fn what_the_server_refused_is_held_with_what_it_came_from() {
+    let trial = Trial::default()
+        .agreed("old", file(1))
+        .here("old", None)
+        .here_as("report.txt", Some(unread(1)), 1)
+        .refused("report.txt")
+        .here("docs", Some(directory()))
+        .refused("docs")
+        .here("docs/x", Some(unread(4)))
+        .here("other", Some(unread(3)));
+    let plan = trial.plan();
+    assert_eq!(short(&plan), ["send other on 0"]);
+    assert_eq!(collisions(&plan), ["Remote docs ?", "Remote report.txt ?"]);
+}

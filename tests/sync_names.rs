@@ -1,0 +1,444 @@
+//! Names that are one to a file system that folds case or normalises Unicode: kept apart without loss, whichever
+//! side folds; and renames that change nothing but the case.
+//!
+//! The file system is one in memory, over FUSE, in a mount namespace of a child process; ext4 with `casefold` is
+//! tried besides, where the kernel has it.
+#![cfg(feature = "sync")]
+#![allow(clippy::unwrap_used)]
+
+mod binary;
+mod folding;
+mod harness;
+
+use binary::Sandbox;
+use folding::Folding;
+use harness::syncing::{put, texts, watching};
+use harness::{Run, World, WorldOptions, child};
+use std::fs;
+use std::path::{Path, PathBuf};
+use syncline::node::{Action, ClientEvent};
+
+const NAMESPACE: [&str; 2] = ["unshare", "-m"];
+
+/// Whether such a file system can be mounted; says so if not.
+fn may_mount(test: &str) -> bool {
+    let works = Path::new("/dev/fuse").exists()
+        && std::process::Command::new("unshare")
+            .args(["-m", "true"])
+            .status()
+            .is_ok_and(|status| status.success());
+    if !works {
+        println!("SKIPPED {test}: there is no /dev/fuse, or nobody but root may mount here");
+    }
+    works
+}
+
+fn in_child(test: &str, scenario: fn()) {
+    if child::is(test) {
+        return scenario();
+    }
+    if may_mount(test) {
+        let output = child::run(&NAMESPACE, test, test);
+        assert!(output.status.success(), "{}", child::text(&output));
+    }
+}
+
+#[test]
+fn the_file_system_of_these_tests_folds() {
+    in_child("the_file_system_of_these_tests_folds", || {
+        let dir = tempfile::tempdir().unwrap();
+        let at = dir.path().join("m");
+        let _mounted = Folding::mount(&at).unwrap();
+        fs::write(at.join("Report.txt"), "one").unwrap();
+        assert_eq!(fs::read(at.join("report.TXT")).unwrap(), b"one");
+        assert_eq!(fs::read_dir(&at).unwrap().count(), 1);
+        fs::rename(at.join("Report.txt"), at.join("report.txt")).unwrap();
+        let name = fs::read_dir(&at).unwrap().next().unwrap().unwrap().file_name();
+        assert_eq!(name, "Report.txt", "a rename to another spelling does nothing");
+        fs::create_dir(at.join("d\u{e9}")).unwrap();
+        fs::write(at.join("de\u{301}/x"), vec![7; 300_000]).unwrap();
+        assert_eq!(fs::read(at.join("D\u{c9}/X")).unwrap(), vec![7; 300_000]);
+        let root = syncline::store::Root::open(&at).unwrap();
+        let folding = root.learn_folding();
+        assert!(folding.case && folding.marks);
+    });
+}
+
+/// A folder of a device, or the share, on a file system that folds.
+fn folding(world: &World, name: &str) -> (PathBuf, Folding) {
+    let folder = world.folder(name);
+    let mounted = Folding::mount(&folder).unwrap();
+    (folder, mounted)
+}
+
+/// A world whose share is on such a file system.
+fn folding_share() -> (World, Folding) {
+    let mut mounted = None;
+    let world = World::prepared(&WorldOptions::default(), |dir| {
+        mounted = Some(Folding::mount(&dir.join("share")).unwrap());
+    });
+    (world, mounted.unwrap())
+}
+
+/// `path < what has its place`, or `path > ?` for what the server has no place for.
+fn collisions(run: &Run) -> Vec<String> {
+    let told = run.events.iter().filter_map(|event| match event {
+        ClientEvent::Collision { path, with, is_here } => {
+            let with = with.as_ref().map_or_else(|| "?".to_owned(), ToString::to_string);
+            Some(format!("{path} {} {with}", if *is_here { '<' } else { '>' }))
+        }
+        _ => None,
+    });
+    told.collect()
+}
+
+fn moved(run: &Run) -> Vec<String> {
+    let moved = run.events.iter().filter_map(|event| match event {
+        ClientEvent::Item {
+            path,
+            action: Action::Moved,
+            ..
+        } => Some(path.to_string()),
+        _ => None,
+    });
+    moved.collect()
+}
+
+#[track_caller]
+fn clean(world: &mut World, name: &str) -> Run {
+    let run = world.sync(name);
+    run.assert_clean();
+    run
+}
+
+fn shown(root: &Path) -> Vec<String> {
+    texts(root)
+        .into_iter()
+        .map(|(path, text)| format!("{path}: {text}"))
+        .collect()
+}
+
+const E_WHOLE: &str = "caf\u{e9}";
+const E_PARTS: &str = "cafe\u{301}";
+
+/// What a share has that does not fold.
+fn pairs(world: &World) -> Vec<String> {
+    let share = world.share();
+    for (path, text) in [
+        ("Report.txt", "one"),
+        ("report.txt", "two"),
+        (E_WHOLE, "whole"),
+        (E_PARTS, "parts"),
+        ("Docs/a", "Docs a"),
+        ("Docs/both", "Docs both"),
+        ("docs/b", "docs b"),
+        ("docs/both", "docs both"),
+        ("docs/deep/c", "docs deep c"),
+        ("plain", "plain"),
+    ] {
+        put(&share, path, text);
+    }
+    shown(&share)
+}
+
+// Row 8: a device that folds gets the first of each two; the share keeps all, whatever happens on the device.
+#[test]
+fn a_device_that_folds_has_the_first_and_loses_none() {
+    in_child("a_device_that_folds_has_the_first_and_loses_none", || {
+        let mut world = World::new();
+        let all = pairs(&world);
+        let (b, _mounted) = folding(&world, "b");
+        let run = clean(&mut world, "b");
+        let told = [
+            format!("{E_WHOLE} < {E_PARTS}"),
+            "docs < Docs".to_owned(),
+            "report.txt < Report.txt".to_owned(),
+        ];
+        let mut found = collisions(&run);
+        found.sort();
+        assert_eq!(found, told);
+        let first = [
+            "Docs/a: Docs a",
+            "Docs/both: Docs both",
+            "Report.txt: one",
+            &format!("{E_PARTS}: parts"),
+            "plain: plain",
+        ];
+        assert_eq!(shown(&b), first);
+        assert_eq!(shown(&world.share()), all);
+        // Nothing has changed: it is told once more, since nothing is settled, and little travels for that.
+        let run = clean(&mut world, "b");
+        assert_eq!(collisions(&run).len(), 3);
+        assert!(run.outcome.summary.wire_received < 1024, "{:?}", run.outcome.summary);
+        assert_eq!((shown(&b).len(), shown(&world.share())), (5, all.clone()));
+        // An edit of the first is one of the first; a deletion, too.
+        put(&b, "Report.txt", "one, edited on b");
+        fs::remove_file(b.join("Docs/both")).unwrap();
+        clean(&mut world, "b");
+        let share = texts(&world.share());
+        assert_eq!(
+            (&*share["Report.txt"], &*share["report.txt"]),
+            ("one, edited on b", "two")
+        );
+        assert!(!share.contains_key("Docs/both") && share["docs/both"] == "docs both");
+        assert_eq!(share.len(), all.len() - 1);
+    });
+}
+
+// What had no place comes by itself when it gets a name of its own, or when the other one goes.
+#[test]
+fn what_had_no_place_comes_when_there_is_one() {
+    in_child("what_had_no_place_comes_when_there_is_one", || {
+        let mut world = World::new();
+        pairs(&world);
+        let (b, _mounted) = folding(&world, "b");
+        clean(&mut world, "b");
+        let share = world.share();
+        fs::rename(share.join("report.txt"), share.join("report 2.txt")).unwrap();
+        fs::remove_file(share.join(E_PARTS)).unwrap();
+        fs::remove_dir_all(share.join("Docs")).unwrap();
+        let mut client = world.sync_client("b", watching());
+        world.poll_until(&mut [&mut client], |world| shown(&b) == shown(&world.share()));
+        drop(client);
+        let run = clean(&mut world, "b");
+        assert_eq!(collisions(&run), [] as [&str; 0]);
+        assert_eq!(texts(&b)["docs/deep/c"], "docs deep c");
+        let run = clean(&mut world, "b");
+        assert_eq!(run.items(), [] as [&str; 0]);
+        world.assert_same(&["b"]);
+    });
+}
+
+// Row 8: a share on a file system that folds has the first; a device that does not fold keeps both.
+#[test]
+fn a_share_that_folds_has_the_first_and_the_device_keeps_both() {
+    in_child("a_share_that_folds_has_the_first_and_the_device_keeps_both", || {
+        let (mut world, _mounted) = folding_share();
+        let a = world.make("a", &[("Report.txt", "one"), ("Docs/x", "Docs x"), ("z", "z")]);
+        clean(&mut world, "a");
+        put(&a, "report.txt", "two");
+        put(&a, "docs/x", "docs x");
+        put(&a, "docs/y", "docs y");
+        fs::rename(a.join("z"), a.join("REPORT.TXT")).unwrap();
+        let all = shown(&a);
+        for _ in 0..2 {
+            let run = clean(&mut world, "a");
+            let mut found = collisions(&run);
+            found.sort();
+            assert_eq!(found, ["REPORT.TXT > ?", "docs > ?", "report.txt > ?"]);
+            assert_eq!(shown(&a), all);
+            let share = ["Docs/x: Docs x", "Report.txt: one", "z: z"];
+            assert_eq!(
+                shown(&world.share()),
+                share,
+                "what z became has no place: z is not deleted"
+            );
+        }
+        // Another device gets what the share has, and what it does to that is done to that.
+        world.make("c", &[]);
+        clean(&mut world, "c");
+        put(&world.folder("c"), "Report.txt", "one of c");
+        clean(&mut world, "c");
+        clean(&mut world, "a");
+        assert_eq!(
+            (&*texts(&a)["Report.txt"], &*texts(&a)["report.txt"]),
+            ("one of c", "two")
+        );
+        // Names of their own.
+        fs::rename(a.join("docs"), a.join("docs 2")).unwrap();
+        fs::rename(a.join("report.txt"), a.join("report 2.txt")).unwrap();
+        fs::rename(a.join("REPORT.TXT"), a.join("report 3.txt")).unwrap();
+        let run = clean(&mut world, "a");
+        assert_eq!(collisions(&run), [] as [&str; 0]);
+        clean(&mut world, "c");
+        world.assert_same(&["a", "c"]);
+        assert_eq!(shown(&a).len(), 6);
+    });
+}
+
+/// Renames `from` to `to` by way of another name, as it works anywhere.
+fn respell(root: &Path, from: &str, to: &str) {
+    let between = root.join("between");
+    fs::rename(root.join(from), &between).unwrap();
+    fs::rename(between, root.join(to)).unwrap();
+}
+
+fn renames(world: &mut World, doer: &str, others: &[&str]) {
+    let folder = world.folder(doer);
+    for number in 0..10 {
+        put(&folder, &format!("docs/inner/{number}"), &format!("text {number}"));
+    }
+    put(&folder, "a", "a file");
+    put(&folder, "docs/one", "one");
+    clean(world, doer);
+    for other in others {
+        clean(world, other);
+    }
+    respell(&folder, "a", "A");
+    respell(&folder, "docs", "Docs");
+    respell(&folder, "Docs/inner", "Docs/INNER");
+    fs::remove_file(folder.join("Docs/INNER/3")).unwrap();
+    put(&folder, "Docs/INNER/4", "edited");
+    put(&folder, "Docs/new", "new");
+    let run = clean(world, doer);
+    assert!(run.outcome.summary.literal_bytes < 20, "{:?}", run.outcome.summary);
+    let wanted = shown(&folder);
+    assert_eq!(shown(&world.share()), wanted, "the share and {doer}");
+    for other in others {
+        let run = clean(world, other);
+        assert_eq!(collisions(&run), [] as [&str; 0]);
+        assert!(run.outcome.summary.literal_bytes < 20, "{:?}", run.outcome.summary);
+        assert_eq!(shown(&world.folder(other)), wanted, "{other}");
+        assert!(moved(&run).len() >= 2, "{:?}", run.items());
+    }
+    clean(world, doer);
+    let run = clean(world, doer);
+    assert_eq!(run.items(), [] as [&str; 0]);
+    assert_eq!((shown(&folder), shown(&world.share())), (wanted.clone(), wanted));
+}
+
+// Renames that change the case alone arrive as renames, of files and of directories, whoever folds.
+#[test]
+fn respelled_on_a_device_that_does_not_fold() {
+    in_child("respelled_on_a_device_that_does_not_fold", || {
+        let mut world = World::new();
+        world.make("a", &[]);
+        world.make("c", &[]);
+        let (_b, _mounted) = folding(&world, "b");
+        renames(&mut world, "a", &["b", "c"]);
+    });
+}
+
+#[test]
+fn respelled_on_a_device_that_folds() {
+    in_child("respelled_on_a_device_that_folds", || {
+        let mut world = World::new();
+        world.make("a", &[]);
+        let (_b, _mounted) = folding(&world, "b");
+        renames(&mut world, "b", &["a"]);
+    });
+}
+
+#[test]
+fn respelled_with_a_share_that_folds() {
+    in_child("respelled_with_a_share_that_folds", || {
+        let (mut world, _share) = folding_share();
+        world.make("a", &[]);
+        world.make("c", &[]);
+        let (_b, _mounted) = folding(&world, "b");
+        renames(&mut world, "a", &["b", "c"]);
+    });
+}
+
+#[test]
+fn respelled_by_hand_in_a_share_that_folds() {
+    in_child("respelled_by_hand_in_a_share_that_folds", || {
+        let (mut world, _share) = folding_share();
+        world.make("a", &[("a", "a"), ("docs/x", "x"), ("docs/y", "y")]);
+        let (b, _mounted) = folding(&world, "b");
+        world.sync_all(&["a", "b"]);
+        respell(&world.share(), "a", "A");
+        respell(&world.share(), "docs", "Docs");
+        let wanted = ["A: a", "Docs/x: x", "Docs/y: y"];
+        let mut client = world.sync_client("b", watching());
+        world.poll_until(&mut [&mut client], |_| shown(&b) == wanted);
+        drop(client);
+        for name in ["a", "b"] {
+            let run = clean(&mut world, name);
+            assert_eq!(run.outcome.summary.literal_bytes, 0);
+        }
+        world.assert_same(&["a", "b"]);
+    });
+}
+
+// Row 8: a folder that is carried to a file system that folds, with what it remembers, has lost a name on the way.
+// That was no deletion.
+#[test]
+fn what_a_copy_of_the_folder_lost_is_not_deleted() {
+    in_child("what_a_copy_of_the_folder_lost_is_not_deleted", || {
+        let mut world = World::new();
+        let all = pairs(&world);
+        clean(&mut world, "a");
+        let (a, b) = (world.folder("a"), world.folder("b"));
+        let (_b, _mounted) = folding(&world, "b");
+        let copied = std::process::Command::new("cp")
+            .arg("-an")
+            .arg(a.join("."))
+            .arg(&b)
+            .status();
+        copied.unwrap();
+        clean(&mut world, "b");
+        clean(&mut world, "b");
+        // What the copy brought together in one directory is new there; all that was there is there.
+        let found = shown(&world.share());
+        assert!(all.iter().all(|one| found.contains(one)), "{found:?}");
+    });
+}
+
+// Row 8: no spelling that only the file system knows leads into our own directory.
+#[test]
+fn our_own_directory_is_out_of_reach_under_any_spelling() {
+    in_child("our_own_directory_is_out_of_reach_under_any_spelling", || {
+        let mut world = World::new();
+        put(&world.share(), ".\u{17f}yncline/link", "syncline://evil/Share");
+        let (b, _mounted) = folding(&world, "b");
+        let run = world.sync("b");
+        let link = fs::read_to_string(b.join(".syncline/link")).unwrap();
+        assert!(link.contains("127.0.0.1"), "{link}");
+        assert!(run.outcome.result.is_ok());
+        assert!(world.share().join(".\u{17f}yncline/link").exists());
+    });
+}
+
+// Protects who looks at the folder and not at the run: what has no place is listed until that is settled.
+#[test]
+fn collisions_are_told_listed_and_settled() {
+    in_child("collisions_are_told_listed_and_settled", || {
+        let sandbox = Sandbox::new();
+        let _mounted = Folding::mount(&sandbox.path("here")).unwrap();
+        for (path, text) in [("Docs/x", "1"), ("docs/x", "2"), ("docs/y", "3"), ("one", "4")] {
+            sandbox.file(&format!("share/{path}"), text.as_bytes());
+        }
+        let served = sandbox.serve(&[]);
+        let line = "docs stays on the server only: to this file system its name and Docs are one; rename one of them";
+        let run = sandbox.run(&["sync", "here", &served.invite()]);
+        assert_eq!(run.code, 4, "{}", run.err);
+        assert!(run.err.contains(&format!("collision: {line}\n")), "{}", run.err);
+        assert!(run.err.contains("1 name collision · "), "{}", run.err);
+        let status = sandbox.run(&["status", "here"]);
+        assert!(status.out.contains(&format!("collision  {line}")), "{}", status.out);
+        let conflicts = sandbox.run(&["conflicts", "here"]);
+        assert_eq!((conflicts.code, &*conflicts.out), (4, &*format!("{line}\n")));
+        let object = &sandbox.run(&["conflicts", "here", "--json"]).objects()[0];
+        assert_eq!((&object["path"], &object["with"]), (&"docs".into(), &"Docs".into()));
+        let doctor = sandbox.run(&["doctor", "here", "--listen", "127.0.0.1:0"]);
+        assert!(
+            doctor.out.contains("takes names for one that differ only in case"),
+            "{}",
+            doctor.out
+        );
+        fs::rename(sandbox.path("here/Docs"), sandbox.path("here/Other")).unwrap();
+        sandbox.run(&["sync", "here"]).expect(0);
+        assert_eq!(fs::read(sandbox.path("here/docs/y")).unwrap(), b"3");
+        assert_eq!(fs::read(sandbox.path("share/Other/x")).unwrap(), b"1");
+        let status = sandbox.run(&["status", "here"]);
+        assert!(!status.out.contains("collision"), "{}", status.out);
+    });
+}
+
+// A watch tells of the name that a program used, which need not be the one in the folder.
+#[test]
+fn a_watch_sees_a_change_under_another_spelling() {
+    in_child("a_watch_sees_a_change_under_another_spelling", || {
+        let mut world = World::new();
+        put(&world.share(), "Docs/Report.txt", "one");
+        let (b, _mounted) = folding(&world, "b");
+        let mut client = world.sync_client("b", watching());
+        world.poll_until(&mut [&mut client], |_| shown(&b).len() == 1);
+        put(&b, "docs/REPORT.TXT", "edited");
+        let wanted = ["Docs/Report.txt: edited"];
+        world.poll_until(&mut [&mut client], |world| shown(&world.share()) == wanted);
+        fs::remove_file(b.join("DOCS/report.txt")).unwrap();
+        world.poll_until(&mut [&mut client], |world| shown(&world.share()).is_empty());
+    });
+}
