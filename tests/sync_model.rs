@@ -1,8 +1,8 @@
 //! The planner against a model: random trees, edits, cuts and interleavings, all from a seed.
 //!
 //! Each seed is a world of a server and devices whose rounds run one action at a time between the
-//! others' (`sync_model/`). `SYNCLINE_SEEDS=n` plays so many seeds, `SYNCLINE_SEED=n` one, with its
-//! trace. What must hold is in `sync_model/world.rs`.
+//! others' (`sync_model/`). `SYNCLINE_SEEDS=n` plays so many seeds, from `SYNCLINE_SEED_FROM` on,
+//! `SYNCLINE_SEED=n` one, with its trace. What must hold is in `sync_model/world.rs`.
 
 #![allow(clippy::unwrap_used)]
 
