@@ -282,6 +282,8 @@ fn a_file_that_changes_its_kind_while_it_is_fetched_is_fetched_next() {
             }
         });
         assert_eq!(run.outcome.result, Ok(()), "moment {moment}");
+        assert_eq!(run.failures(), [""; 0], "moment {moment}");
+        assert_eq!(run.outcome.summary.failed, 0, "moment {moment}");
         // What was edited at the server is found when it is quiet.
         let mut client = world.sync_client("b", harness::syncing::watching());
         let b = world.folder("b");

@@ -12,10 +12,12 @@
 mod answering;
 mod hashing;
 mod looking;
+mod retrying;
 mod witness;
 
 use hashing::Hashes;
 use looking::{Fresh, of_difference};
+use retrying::Retries;
 
 use super::looking::Looks;
 use super::observing::Observing;
@@ -39,9 +41,6 @@ const SEQUENCE_TICKET: u64 = 1 << 61;
 const TICKET_MARKS: u64 = 0b111 << 61;
 /// Milliseconds that a look waits for others.
 pub(super) const GATHER_MS: u64 = 10;
-/// Milliseconds until a file that could not be read, or changed meanwhile, is looked at again: twice as many each time.
-const RETRY_MS: u64 = 1_000;
-const RETRY_MS_MAX: u64 = 64_000;
 /// Changes of one round: bounds what is held before it is written.
 const ROUND_CHANGES_MAX: usize = 10_000;
 
@@ -61,9 +60,7 @@ pub(crate) struct Sequencer {
     snapshot: Snapshot,
     looks: Looks,
     observing: Observing,
-    /// When what could not be read is tried again, and how long that takes the next time.
-    retry: Option<Tick>,
-    retry_ms: u64,
+    retries: Retries,
     /// The loop waits for what is observed.
     is_observed: bool,
     /// What commits said of paths that were not looked at yet, and of those of the round.
@@ -137,8 +134,7 @@ impl Sequencer {
             snapshot,
             looks: Looks::default(),
             observing: Observing::begin(root, true, now),
-            retry: None,
-            retry_ms: RETRY_MS,
+            retries: Retries::default(),
             is_observed: false,
             hints: HashMap::new(),
             round_hints: HashMap::new(),
@@ -456,25 +452,6 @@ impl Sequencer {
         self.stage == Stage::Resting && self.looks.is_waiting()
     }
 
-    /// When what could not be read is to be tried again; what is due waits for the next round then.
-    pub(crate) fn retry(&mut self, now: Tick) -> Option<Tick> {
-        if self.stage != Stage::Resting {
-            return None;
-        }
-        if !self.looks.has_postponed() {
-            (self.retry, self.retry_ms) = (None, RETRY_MS);
-            return None;
-        }
-        let due = *self.retry.get_or_insert(now + self.retry_ms);
-        if now < due {
-            return Some(due);
-        }
-        self.looks.retry();
-        self.retry = None;
-        self.retry_ms = (2 * self.retry_ms).min(RETRY_MS_MAX);
-        Some(now)
-    }
-
     /// Grows whenever an answer may be there.
     pub(crate) fn progress(&self) -> (u64, bool, bool) {
         (self.covered, self.is_ready, self.broken.is_some())
@@ -580,34 +557,5 @@ fn now() -> Timestamp {
     Timestamp {
         seconds: since.as_secs().cast_signed(),
         nanos: since.subsec_nanos(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    // Protects a server from opening a file that it may not read every second for good.
-    #[test]
-    fn what_cannot_be_read_is_tried_ever_more_rarely() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut sequencer = Sequencer::open(&Root::open(dir.path()).unwrap(), 0, Tick(0)).unwrap();
-        let path = RelPath::parse(b"locked").unwrap();
-        let (mut now, mut waits) = (Tick(0), Vec::new());
-        for _ in 0..8 {
-            sequencer.looks.later(&path);
-            let due = sequencer.retry(now).unwrap();
-            waits.push(due.since(now));
-            assert!(!sequencer.looks.include(&path));
-            now = due;
-            assert_eq!(sequencer.retry(now), Some(now));
-            assert!(sequencer.looks.include(&path), "it is due");
-            sequencer.looks = Looks::default();
-        }
-        assert_eq!(waits, [1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 64_000, 64_000]);
-        // Once all could be read, the next trouble is a new one.
-        assert_eq!(sequencer.retry(now), None);
-        sequencer.looks.later(&path);
-        assert_eq!(sequencer.retry(now), Some(now + RETRY_MS));
     }
 }

@@ -298,6 +298,11 @@ impl World {
         if self.wiped || !self.scenario.modes.iter().all(|mode| *mode == Mode::TwoWaySafe) {
             return;
         }
+        // Who does not write down what is under way takes what it fetched before a cut for the user's own: that loses
+        // nothing, which is what such devices are here for.
+        if self.devices.iter().any(|device| !device.remembers) {
+            return;
+        }
         for deletion in &self.deletions {
             let back = self.server.disk.get(&deletion.path).and_then(Node::content);
             let since = self.touched.get(&deletion.path).into_iter().flatten();

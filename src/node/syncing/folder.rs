@@ -124,15 +124,14 @@ impl Folder {
         let index = opened.index;
         let snapshot = index.snapshot().map_err(|error| base_error(&error))?;
         let link = link_of(&root, &shown, link, snapshot.live() > 0)?;
-        let known = snapshot.value(KNOWN).map_err(|error| base_error(&error))?;
-        let pending = snapshot
-            .value(super::pending::PENDING)
-            .map_err(|error| base_error(&error))?;
-        let held = snapshot.value(super::held::HELD).map_err(|error| base_error(&error))?;
-        let awaited = snapshot
-            .value(super::awaiting::AWAITED)
-            .map_err(|error| base_error(&error))?;
-        let known = known.and_then(|bytes| decode_known(&bytes)).unwrap_or_default();
+        let kept = |name| {
+            let value = snapshot.value(name).map_err(|error| base_error(&error));
+            value.map(Option::unwrap_or_default)
+        };
+        let known = decode_known(&kept(KNOWN)?).unwrap_or_default();
+        let pending = super::pending::decode(&kept(super::pending::PENDING)?);
+        let held = super::held::decode(&kept(super::held::HELD)?);
+        let awaited = Awaited::decode(&kept(super::awaiting::AWAITED)?);
         let mut place = Place::new(root, options.durability).keeping_versions();
         place.notices = std::cell::RefCell::new(Some(Vec::new()));
         if !options.dry_run {
@@ -151,9 +150,9 @@ impl Folder {
             index,
             snapshot,
             known,
-            pending: super::pending::decode(&pending.unwrap_or_default()),
-            held: super::held::decode(&held.unwrap_or_default()),
-            awaited: Awaited::decode(&awaited.unwrap_or_default()),
+            pending,
+            held,
+            awaited,
             observing,
             traces,
         };
