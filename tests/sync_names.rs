@@ -16,7 +16,7 @@ use harness::syncing::{put, texts, watching};
 use harness::{Run, World, WorldOptions, child};
 use std::fs;
 use std::path::{Path, PathBuf};
-use syncline::node::{Action, ClientEvent};
+use syncline::node::{Action, ClientEvent, TransferOptions};
 
 const NAMESPACE: [&str; 2] = ["unshare", "-m"];
 
@@ -433,12 +433,62 @@ fn a_watch_sees_a_change_under_another_spelling() {
         let mut world = World::new();
         put(&world.share(), "Docs/Report.txt", "one");
         let (b, _mounted) = folding(&world, "b");
+        clean(&mut world, "b");
         let mut client = world.sync_client("b", watching());
-        world.poll_until(&mut [&mut client], |_| shown(&b).len() == 1);
+        put(&world.share(), "sign", "it watches");
+        world.poll_until(&mut [&mut client], |_| b.join("sign").exists());
         put(&b, "docs/REPORT.TXT", "edited");
-        let wanted = ["Docs/Report.txt: edited"];
+        let wanted = ["Docs/Report.txt: edited", "sign: it watches"];
         world.poll_until(&mut [&mut client], |world| shown(&world.share()) == wanted);
         fs::remove_file(b.join("DOCS/report.txt")).unwrap();
-        world.poll_until(&mut [&mut client], |world| shown(&world.share()).is_empty());
+        world.poll_until(&mut [&mut client], |world| shown(&world.share()) == wanted[1..]);
+    });
+}
+
+// Row 8: a plain pull or push overwrites nothing either: the second of two names fails, and says why.
+#[test]
+fn a_pull_and_a_push_overwrite_nothing() {
+    in_child("a_pull_and_a_push_overwrite_nothing", || {
+        let mut world = World::new();
+        pairs(&world);
+        let (b, _mounted) = folding(&world, "b");
+        let link = world.link("/");
+        let wanted = [
+            "café",
+            "docs",
+            "docs/b",
+            "docs/both",
+            "docs/deep",
+            "docs/deep/c",
+            "report.txt",
+        ];
+        for _ in 0..2 {
+            let run = world.pull(&link, &b, TransferOptions::default());
+            let mut failed = run.failures();
+            failed.sort();
+            let failed: Vec<String> = failed.into_iter().map(|line| line.replace('\u{e9}', "é")).collect();
+            assert_eq!(failed.len(), wanted.len(), "{failed:?}");
+            assert!(
+                wanted.iter().all(|path| failed.iter().any(|line| line.contains(path))),
+                "{failed:?}"
+            );
+            let found = texts(&b);
+            assert_eq!(
+                (found.len(), &*found["Report.txt"], &*found["Docs/both"]),
+                (5, "one", "Docs both")
+            );
+        }
+        let source = world.share();
+        let (mut world, _share) = folding_share();
+        let link = world.link("/");
+        for _ in 0..2 {
+            let run = world.push(&[&source.join("")], &link, TransferOptions::default());
+            assert_eq!(run.failures().len(), wanted.len(), "{:?}", run.failures());
+            let found = texts(&world.share());
+            assert_eq!(
+                (found.len(), &*found["Report.txt"], &*found["Docs/both"]),
+                (5, "one", "Docs both")
+            );
+        }
     });
 }

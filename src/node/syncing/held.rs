@@ -8,7 +8,7 @@ use super::{Around, Here, Syncing};
 use crate::model::{ItemCode, RelPath, Revision, State};
 use crate::node::events::{Action as Told, ClientEvent, JobError};
 use crate::node::source_tree::without_prefix;
-use crate::store::{NotedCollision, note_collisions};
+use crate::store::{NotedCollision, Record, note_collisions};
 use crate::sync::{Agreed, Collision, Expected, HeldReason, Local, Remote, Side, Taken};
 use crate::wire::{ChangesHead, ChangesReader, ChangesWriter, FRAME_HEADER_BYTES, Known};
 use std::collections::{BTreeMap, BTreeSet};
@@ -128,7 +128,7 @@ impl Syncing {
                 tops.push(path.clone());
             }
             let record = self.snapshot.get(&path).map_err(|error| self.base_error(&error))?;
-            if let Some(record) = record.filter(|record| record.is_live()) {
+            if let Some(record) = record.filter(Record::is_live) {
                 self.remote
                     .entry(path.clone())
                     .or_insert((record.state, record.revision));
@@ -238,7 +238,7 @@ mod tests {
         };
         let entry = |number: u64| {
             let path = RelPath::parse(format!("a/{number}").as_bytes()).unwrap();
-            let state = (number % 3 > 0).then(|| state(number));
+            let state = (!number.is_multiple_of(3)).then(|| state(number));
             (path, (state, Revision(number % 7)))
         };
         let list: Remotes = (0..3000).map(entry).collect();
