@@ -26,6 +26,8 @@ pub(super) struct Held {
     remote: Remotes,
     /// What the server refused for its name, since it told of something new last.
     pub(super) refused: BTreeSet<RelPath>,
+    /// Records that the base had and that say nothing here; they are removed with the next write.
+    disbelieved: BTreeSet<RelPath>,
     /// Its file system takes some names for one.
     pub(super) folds_there: bool,
     /// What the user was told of.
@@ -40,6 +42,16 @@ impl Held {
             remote,
             ..Held::default()
         }
+    }
+
+    /// Whether the record of a path says something.
+    pub(super) fn believes(&self, path: &RelPath) -> bool {
+        !self.disbelieved.contains(path)
+    }
+
+    /// Its record is a new one.
+    pub(super) fn believe(&mut self, path: &RelPath) {
+        self.disbelieved.remove(path);
     }
 
     /// What the server has told before this connection.
@@ -133,6 +145,7 @@ impl Syncing {
                     .entry(path.clone())
                     .or_insert((record.state, record.revision));
                 self.batch.remove(&path);
+                self.held.disbelieved.insert(path.clone());
             }
             self.local.remove(&path);
         }
