@@ -177,6 +177,7 @@ impl SyncedFolder {
     /// [`FolderError::Locked`] while somebody works on it; or what it remembers cannot be read.
     pub fn changes(&self, tell: &mut dyn FnMut(LocalChange)) -> Result<(u64, bool), FolderError> {
         let _lock = self.lock()?;
+        self.root.learn_folding();
         let failed = |error: IndexError| FolderError::Base {
             path: self.shown.clone(),
             reason: error.to_string(),

@@ -12,9 +12,11 @@ pub enum Answer {
     Failed(Errno),
 }
 
+/// By key: the name as it was made, and its node.
+type Names = BTreeMap<Vec<u8>, (Vec<u8>, u64)>;
+
 enum What {
-    /// By key: the name as it was made, and its node.
-    Directory(BTreeMap<Vec<u8>, (Vec<u8>, u64)>),
+    Directory(Names),
     File(Vec<u8>),
     Link(Vec<u8>),
 }
@@ -149,7 +151,7 @@ impl Nodes {
         self.nodes.get_mut(&at).ok_or(Errno::NOENT)
     }
 
-    fn names(&mut self, at: u64) -> Result<&mut BTreeMap<Vec<u8>, (Vec<u8>, u64)>> {
+    fn names(&mut self, at: u64) -> Result<&mut Names> {
         match &mut self.node(at)?.what {
             What::Directory(names) => Ok(names),
             _ => Err(Errno::NOTDIR),

@@ -46,6 +46,7 @@ impl Syncing {
             at: Timestamp { seconds: 0, nanos: 0 },
         };
         self.batch.put(path, &record);
+        self.held.believe(path);
         self.drop_pending(path);
         self.settled(path);
     }

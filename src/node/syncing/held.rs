@@ -8,7 +8,7 @@ use super::{Around, Here, Syncing};
 use crate::model::{ItemCode, RelPath, Revision, State};
 use crate::node::events::{Action as Told, ClientEvent, JobError};
 use crate::node::source_tree::without_prefix;
-use crate::store::{NotedCollision, note_collisions};
+use crate::store::{NotedCollision, Record, note_collisions};
 use crate::sync::{Agreed, Collision, Expected, HeldReason, Local, Remote, Side, Taken};
 use crate::wire::{ChangesHead, ChangesReader, ChangesWriter, FRAME_HEADER_BYTES, Known};
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,6 +26,8 @@ pub(super) struct Held {
     remote: Remotes,
     /// What the server refused for its name, since it told of something new last.
     pub(super) refused: BTreeSet<RelPath>,
+    /// Records that the base had and that say nothing here; they are removed with the next write.
+    disbelieved: BTreeSet<RelPath>,
     /// Its file system takes some names for one.
     pub(super) folds_there: bool,
     /// What the user was told of.
@@ -40,6 +42,16 @@ impl Held {
             remote,
             ..Held::default()
         }
+    }
+
+    /// Whether the record of a path says something.
+    pub(super) fn believes(&self, path: &RelPath) -> bool {
+        !self.disbelieved.contains(path)
+    }
+
+    /// Its record is a new one.
+    pub(super) fn believe(&mut self, path: &RelPath) {
+        self.disbelieved.remove(path);
     }
 
     /// What the server has told before this connection.
@@ -128,11 +140,12 @@ impl Syncing {
                 tops.push(path.clone());
             }
             let record = self.snapshot.get(&path).map_err(|error| self.base_error(&error))?;
-            if let Some(record) = record.filter(|record| record.is_live()) {
+            if let Some(record) = record.filter(Record::is_live) {
                 self.remote
                     .entry(path.clone())
                     .or_insert((record.state, record.revision));
                 self.batch.remove(&path);
+                self.held.disbelieved.insert(path.clone());
             }
             self.local.remove(&path);
         }
@@ -238,7 +251,7 @@ mod tests {
         };
         let entry = |number: u64| {
             let path = RelPath::parse(format!("a/{number}").as_bytes()).unwrap();
-            let state = (number % 3 > 0).then(|| state(number));
+            let state = (!number.is_multiple_of(3)).then(|| state(number));
             (path, (state, Revision(number % 7)))
         };
         let list: Remotes = (0..3000).map(entry).collect();

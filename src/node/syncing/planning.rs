@@ -218,7 +218,7 @@ impl Syncing {
         for path in paths {
             let record = self.snapshot.get(&path).map_err(|error| self.base_error(&error))?;
             let is_left_behind = self.is_left_behind(&path, record.as_ref());
-            let base = record.and_then(agreed_of);
+            let base = record.filter(|_| self.held.believes(&path)).and_then(agreed_of);
             let remote = match self.remote.get(&path) {
                 Some((state, revision)) => {
                     let is_agreed = base.as_ref().map_or(state.is_none(), |base| base.revision == *revision);
