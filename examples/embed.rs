@@ -116,7 +116,10 @@ fn tell(event: &ServerEvent) {
             );
         }
         ServerEvent::Refused { peer, text, .. } => println!("{peer}: refused, {text:?}"),
-        ServerEvent::Paired { .. } | ServerEvent::Drained => {}
+        ServerEvent::Paired { .. }
+        | ServerEvent::SyncBegun { .. }
+        | ServerEvent::SyncEnded { .. }
+        | ServerEvent::Drained => {}
     }
 }
 

@@ -290,7 +290,7 @@ fn what_cannot_work_is_said_in_one_sentence() {
 /// A terminal around a command, by `script` of util-linux; what is written to it is what somebody types.
 struct Terminal {
     child: Child,
-    out: BufReader<std::process::ChildStdout>,
+    lines: Receiver<String>,
     seen: String,
 }
 
@@ -310,10 +310,18 @@ impl Terminal {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        let out = BufReader::new(child.stdout.take().unwrap());
+        let (sender, lines) = channel();
+        let mut out = BufReader::new(child.stdout.take().unwrap());
+        std::thread::spawn(move || {
+            let mut line = Vec::new();
+            while out.read_until(b'\n', &mut line).is_ok_and(|count| count > 0) {
+                let _ = sender.send(String::from_utf8_lossy(&line).trim().to_owned());
+                line.clear();
+            }
+        });
         Terminal {
             child,
-            out,
+            lines,
             seen: String::new(),
         }
     }
@@ -321,13 +329,14 @@ impl Terminal {
     /// Reads until this was shown; the line that it is in.
     #[track_caller]
     fn until(&mut self, text: &str) -> String {
+        let limit = Instant::now() + PATIENCE;
         loop {
-            let mut line = Vec::new();
-            let count = self.out.read_until(b'\n', &mut line).unwrap();
-            let line = String::from_utf8_lossy(&line).trim().to_owned();
+            let left = limit.saturating_duration_since(Instant::now());
+            let Ok(line) = self.lines.recv_timeout(left) else {
+                panic!("{text:?} is not shown:\n{}", self.seen);
+            };
             self.seen += &line;
             self.seen.push('\n');
-            assert!(count > 0, "it ended before {text:?}:\n{}", self.seen);
             if line.contains(text) {
                 return line;
             }
@@ -368,7 +377,7 @@ fn both_users_are_asked_and_see_the_same_words() {
         let mut a = Terminal::begin(&room, "a", &at("b"));
         let mut b = Terminal::begin(&room, "b", &at("a"));
         let shown = words(&mut a);
-        assert_eq!(shown.split('-').count(), 8, "{shown}");
+        assert_eq!(shown.split('-').count(), 10, "{shown}");
         assert_eq!(shown, words(&mut b));
         a.type_in("y\n");
         // The one that has accepted is not let in before the other has.
@@ -376,7 +385,10 @@ fn both_users_are_asked_and_see_the_same_words() {
         assert!(names(&room.sandbox.path("b")).is_empty());
         b.type_in("n\n");
         b.until("was not accepted, so nothing was shared with it");
+        assert_eq!(b.child.wait().unwrap().code(), Some(6));
         assert!(names(&room.sandbox.path("b")).is_empty());
+        a.type_in("\u{3}");
+        assert_eq!(a.child.wait().unwrap().code(), Some(130));
     }
     let mut a = Terminal::begin(&room, "a", &at("b"));
     let mut b = Terminal::begin(&room, "b", &at("a"));
@@ -385,7 +397,7 @@ fn both_users_are_asked_and_see_the_same_words() {
     let limit = Instant::now() + PATIENCE;
     while texts(&room.sandbox.path("b")).get("one").map(String::as_str) != Some("of a") {
         assert!(Instant::now() < limit, "{}\n{}", a.seen, b.seen);
-        std::thread::yield_now();
+        std::thread::sleep(Duration::from_millis(20));
     }
     a.type_in("\u{3}");
     b.type_in("\u{3}");

@@ -478,8 +478,6 @@ mod tests {
     #[test]
     fn the_log_tells_what_delta_saved() {
         let event = |saved_bytes: u64| ServerEvent::Transferred {
-            device: None,
-            name: String::new(),
             peer: "192.0.2.1:5".parse().unwrap(),
             device: None,
             share: ShareName::parse("S").unwrap(),
@@ -500,6 +498,8 @@ mod tests {
     #[test]
     fn a_refused_peer_cannot_write_into_the_log() {
         let event = ServerEvent::Refused {
+            device: None,
+            name: String::new(),
             peer: "192.0.2.1:5".parse().unwrap(),
             code: syncline::model::CloseCode::Protocol,
             text: "x\nfake line\x1b[1m".to_owned(),
