@@ -16,6 +16,11 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+use syncline::model::{Rights, ShareName};
+use syncline::node::{
+    Client, ClientOptions, FolderError, Job, JobError, Server, ServerError, ServerOptions, ShareOptions, SyncOptions,
+    TransferOptions,
+};
 
 /// Longer than anything takes on a machine that is busy with ten other tests.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -285,6 +290,40 @@ fn what_cannot_work_is_said_in_one_sentence() {
         .sandbox
         .run_as("home-a", &["peer", "synced", "--with", "127.0.0.1:1", "--yes"]);
     run.complains(2, "is synced with");
+}
+
+// A folder that was served before has the index of a share: it listens, whoever has the greater id, and the other one
+// follows. That index is never taken for a base, nor a base for one, whoever asks for it.
+#[test]
+fn a_folder_that_was_served_before_listens() {
+    let mut room = Room::new();
+    room.sandbox.file("share/one", b"of a");
+    let served = room.sandbox.serve(&[]);
+    room.sandbox.run(&["sync", "elsewhere", &served.invite()]).expect(0);
+    drop(served);
+    fs::rename(room.sandbox.path("share"), room.sandbox.path("a")).unwrap();
+    let (a, b) = (room.begin("a", &["--yes"]), room.begin("b", &["--yes"]));
+    room.until_same(&[("one", "of a")]);
+    assert_eq!([room.part("a"), room.part("b")], ["listens", "connects"]);
+    assert_eq!((a.interrupt().0, b.interrupt().0), (130, 130));
+    let options = ClientOptions::new(room.sandbox.path("client"));
+    let job = Job::Sync {
+        folder: room.sandbox.path("a"),
+        link: Some("syncline://127.0.0.1:1/Share".parse().unwrap()),
+        options: SyncOptions::default(),
+    };
+    let refused = Client::start(options, job, TransferOptions::default()).err();
+    assert!(
+        matches!(refused, Some(JobError::Folder(FolderError::Served { .. }))),
+        "{refused:?}"
+    );
+    let share = ShareOptions {
+        name: ShareName::parse("Share").unwrap(),
+        path: room.sandbox.path("b"),
+        open: Rights::NONE,
+    };
+    let refused = Server::bind(&ServerOptions::new(room.sandbox.path("client"), vec![share])).err();
+    assert!(matches!(refused, Some(ServerError::Synced { .. })), "{refused:?}");
 }
 
 /// A terminal around a command, by `script` of util-linux; what is written to it is what somebody types.
