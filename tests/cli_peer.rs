@@ -13,6 +13,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -25,10 +26,19 @@ use syncline::node::{
 /// Longer than anything takes on a machine that is busy with ten other tests.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// A port that was free a moment ago.
+/// A port that is free, and that no other test takes meanwhile: it is below those that the system hands out, and each
+/// process has its own.
 fn port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port()
+    static TAKEN: AtomicU32 = AtomicU32::new(0);
+    loop {
+        let taken = TAKEN.fetch_add(1, Ordering::Relaxed);
+        assert!(taken < 1000, "there is no free port");
+        let port = 10_000 + (std::process::id().wrapping_mul(32) + taken) % 20_000;
+        let port = u16::try_from(port).unwrap();
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 /// What one of them said.
@@ -130,6 +140,13 @@ impl Room {
         });
     }
 
+    /// What was said and nobody waited for.
+    fn hear_all(&mut self) {
+        while let Ok(said) = self.said.1.try_recv() {
+            self.log.push(format!("{}: {}", said.who, said.object));
+        }
+    }
+
     /// The part of a device, as its folder remembers it.
     fn part(&self, who: &str) -> String {
         let note = fs::read_to_string(self.sandbox.path(who).join(".syncline/peer")).unwrap();
@@ -216,7 +233,8 @@ fn the_first_one_listens_and_one_round_ends_on_both() {
     // Both had a file of that name: the one that connected is told, and both have both.
     let mut sorted = codes;
     sorted.sort_unstable();
-    assert_eq!(sorted, [0, 4], "{errs}");
+    room.hear_all();
+    assert_eq!(sorted, [0, 4], "{errs}\n{}", room.log.join("\n"));
     assert_eq!(names(&room.sandbox.path("a")).len(), 2);
     assert_eq!(texts(&room.sandbox.path("a")), texts(&room.sandbox.path("b")));
 }
