@@ -13,17 +13,32 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+use syncline::model::{Rights, ShareName};
+use syncline::node::{
+    Client, ClientOptions, FolderError, Job, JobError, Server, ServerError, ServerOptions, ShareOptions, SyncOptions,
+    TransferOptions,
+};
 
 /// Longer than anything takes on a machine that is busy with ten other tests.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// A port that was free a moment ago.
+/// A port that is free, and that no other test takes meanwhile: it is below those that the system hands out, and each
+/// process has its own.
 fn port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port()
+    static TAKEN: AtomicU32 = AtomicU32::new(0);
+    loop {
+        let taken = TAKEN.fetch_add(1, Ordering::Relaxed);
+        assert!(taken < 1000, "there is no free port");
+        let port = 10_000 + (std::process::id().wrapping_mul(32) + taken) % 20_000;
+        let port = u16::try_from(port).unwrap();
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 /// What one of them said.
@@ -125,6 +140,13 @@ impl Room {
         });
     }
 
+    /// What was said and nobody waited for.
+    fn hear_all(&mut self) {
+        while let Ok(said) = self.said.1.try_recv() {
+            self.log.push(format!("{}: {}", said.who, said.object));
+        }
+    }
+
     /// The part of a device, as its folder remembers it.
     fn part(&self, who: &str) -> String {
         let note = fs::read_to_string(self.sandbox.path(who).join(".syncline/peer")).unwrap();
@@ -211,7 +233,8 @@ fn the_first_one_listens_and_one_round_ends_on_both() {
     // Both had a file of that name: the one that connected is told, and both have both.
     let mut sorted = codes;
     sorted.sort_unstable();
-    assert_eq!(sorted, [0, 4], "{errs}");
+    room.hear_all();
+    assert_eq!(sorted, [0, 4], "{errs}\n{}", room.log.join("\n"));
     assert_eq!(names(&room.sandbox.path("a")).len(), 2);
     assert_eq!(texts(&room.sandbox.path("a")), texts(&room.sandbox.path("b")));
 }
@@ -287,10 +310,44 @@ fn what_cannot_work_is_said_in_one_sentence() {
     run.complains(2, "is synced with");
 }
 
+// A folder that was served before has the index of a share: it listens, whoever has the greater id, and the other one
+// follows. That index is never taken for a base, nor a base for one, whoever asks for it.
+#[test]
+fn a_folder_that_was_served_before_listens() {
+    let mut room = Room::new();
+    room.sandbox.file("share/one", b"of a");
+    let served = room.sandbox.serve(&[]);
+    room.sandbox.run(&["sync", "elsewhere", &served.invite()]).expect(0);
+    drop(served);
+    fs::rename(room.sandbox.path("share"), room.sandbox.path("a")).unwrap();
+    let (a, b) = (room.begin("a", &["--yes"]), room.begin("b", &["--yes"]));
+    room.until_same(&[("one", "of a")]);
+    assert_eq!([room.part("a"), room.part("b")], ["listens", "connects"]);
+    assert_eq!((a.interrupt().0, b.interrupt().0), (130, 130));
+    let options = ClientOptions::new(room.sandbox.path("client"));
+    let job = Job::Sync {
+        folder: room.sandbox.path("a"),
+        link: Some("syncline://127.0.0.1:1/Share".parse().unwrap()),
+        options: SyncOptions::default(),
+    };
+    let refused = Client::start(options, job, TransferOptions::default()).err();
+    assert!(
+        matches!(refused, Some(JobError::Folder(FolderError::Served { .. }))),
+        "{refused:?}"
+    );
+    let share = ShareOptions {
+        name: ShareName::parse("Share").unwrap(),
+        path: room.sandbox.path("b"),
+        open: Rights::NONE,
+    };
+    let refused = Server::bind(&ServerOptions::new(room.sandbox.path("client"), vec![share])).err();
+    assert!(matches!(refused, Some(ServerError::Synced { .. })), "{refused:?}");
+}
+
 /// A terminal around a command, by `script` of util-linux; what is written to it is what somebody types.
 struct Terminal {
     child: Child,
-    out: BufReader<std::process::ChildStdout>,
+    lines: Receiver<String>,
     seen: String,
 }
 
@@ -310,10 +367,18 @@ impl Terminal {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        let out = BufReader::new(child.stdout.take().unwrap());
+        let (sender, lines) = channel();
+        let mut out = BufReader::new(child.stdout.take().unwrap());
+        std::thread::spawn(move || {
+            let mut line = Vec::new();
+            while out.read_until(b'\n', &mut line).is_ok_and(|count| count > 0) {
+                let _ = sender.send(String::from_utf8_lossy(&line).trim().to_owned());
+                line.clear();
+            }
+        });
         Terminal {
             child,
-            out,
+            lines,
             seen: String::new(),
         }
     }
@@ -321,13 +386,14 @@ impl Terminal {
     /// Reads until this was shown; the line that it is in.
     #[track_caller]
     fn until(&mut self, text: &str) -> String {
+        let limit = Instant::now() + PATIENCE;
         loop {
-            let mut line = Vec::new();
-            let count = self.out.read_until(b'\n', &mut line).unwrap();
-            let line = String::from_utf8_lossy(&line).trim().to_owned();
+            let left = limit.saturating_duration_since(Instant::now());
+            let Ok(line) = self.lines.recv_timeout(left) else {
+                panic!("{text:?} is not shown:\n{}", self.seen);
+            };
             self.seen += &line;
             self.seen.push('\n');
-            assert!(count > 0, "it ended before {text:?}:\n{}", self.seen);
             if line.contains(text) {
                 return line;
             }
@@ -368,7 +434,7 @@ fn both_users_are_asked_and_see_the_same_words() {
         let mut a = Terminal::begin(&room, "a", &at("b"));
         let mut b = Terminal::begin(&room, "b", &at("a"));
         let shown = words(&mut a);
-        assert_eq!(shown.split('-').count(), 8, "{shown}");
+        assert_eq!(shown.split('-').count(), 10, "{shown}");
         assert_eq!(shown, words(&mut b));
         a.type_in("y\n");
         // The one that has accepted is not let in before the other has.
@@ -376,7 +442,10 @@ fn both_users_are_asked_and_see_the_same_words() {
         assert!(names(&room.sandbox.path("b")).is_empty());
         b.type_in("n\n");
         b.until("was not accepted, so nothing was shared with it");
+        assert_eq!(b.child.wait().unwrap().code(), Some(6));
         assert!(names(&room.sandbox.path("b")).is_empty());
+        a.type_in("\u{3}");
+        assert_eq!(a.child.wait().unwrap().code(), Some(130));
     }
     let mut a = Terminal::begin(&room, "a", &at("b"));
     let mut b = Terminal::begin(&room, "b", &at("a"));
@@ -385,7 +454,7 @@ fn both_users_are_asked_and_see_the_same_words() {
     let limit = Instant::now() + PATIENCE;
     while texts(&room.sandbox.path("b")).get("one").map(String::as_str) != Some("of a") {
         assert!(Instant::now() < limit, "{}\n{}", a.seen, b.seen);
-        std::thread::yield_now();
+        std::thread::sleep(Duration::from_millis(20));
     }
     a.type_in("\u{3}");
     b.type_in("\u{3}");

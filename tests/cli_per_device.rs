@@ -341,6 +341,16 @@ fn the_server_shows_what_the_devices_have() {
     };
     let name = place.file_name().unwrap().to_str().unwrap().to_owned();
     assert_eq!(fs::read(place.join("doc")).unwrap(), b"second one");
+    // What devices do is told to the machine that serves, and not to each other.
+    for (home, files) in [("client", 0), ("server", 2)] {
+        let status = sandbox.run_as(home, &["status", "--json", &served.link("")]);
+        assert_eq!(
+            status.expect(0).objects()[0]["shares"][0]["files"],
+            files,
+            "{}",
+            status.out
+        );
+    }
     let run = sandbox.run_as("server", &["versions", "share"]);
     assert!(run.expect(0).out.starts_with(&format!("{name}/doc\n")), "{}", run.out);
     let run = sandbox.run_as("server", &["restore", &format!("share/{name}/doc")]);

@@ -398,7 +398,10 @@ fn old_versions_of_a_synced_folder_go() {
     let versions = |sandbox: &Sandbox| {
         let run = sandbox.run(&["versions", "--json", "here"]);
         run.expect(0);
-        run.objects().iter().filter(|object| object["event"] == "version").count()
+        run.objects()
+            .iter()
+            .filter(|object| object["event"] == "version")
+            .count()
     };
     let change = |sandbox: &Sandbox, keep: &str| {
         fs::remove_file(sandbox.path("share/a")).unwrap();

@@ -294,11 +294,12 @@ impl<'a> Meeting<'a> {
         match found {
             Found::LetsIn(device) if Some(device) == self.other => {
                 self.let_in += 1;
-                if self.only_listens {
+                // The other one would have come by now, if it could follow.
+                if self.only_listens && self.let_in >= 3 * PATIENCE_LOOKS {
                     return Err(both_are_shares(self.peering));
                 }
                 let is_next = !was_listening || self.peering.own > device || self.let_in >= PATIENCE_LOOKS;
-                if is_next {
+                if is_next && !self.only_listens {
                     return Ok(Some(device));
                 }
             }

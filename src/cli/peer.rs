@@ -67,7 +67,8 @@ pub(crate) struct Flags {
     /// When a file counts as synced: barrier is when it is safely on disk, none leaves that to the system
     #[arg(long, value_name = "WHEN", default_value = "barrier")]
     durability: DurabilityFlag,
-    /// Keep what is replaced and deleted here so long, and at most so much of it: 30d, 10%, 30d,10%, forever or off
+    /// Keep what is replaced and deleted so long, and at most so much of it, where this device listens: 30d, 10%,
+    /// 30d,10%, forever or off
     #[arg(long, value_name = "AGE,SIZE", default_value = "30d,10%", value_parser = quantity::parse_keep_versions)]
     keep_versions: KeepVersions,
     /// Bytes a second at most: 512k, 5M, or over the day as '08:00,512k 18:00,off'

@@ -47,6 +47,10 @@ impl Interrupts {
     }
 
     /// Waits, unless one came or comes: then this is it.
+    #[cfg_attr(
+        not(feature = "sync"),
+        allow(dead_code, reason = "only a watch waits without a client")
+    )]
     pub(crate) fn wait(&self, time: Duration) -> io::Result<Option<i32>> {
         let until = Instant::now() + time;
         while self.seen().is_none() {

@@ -52,13 +52,7 @@ impl Client {
         let expected = expected_server(&home, &link)?;
         let addresses = resolve(&link)?;
         let security = security(&options, &home, expected)?;
-        let reactor_options = ReactorOptions {
-            handle_signals: options.handle_signals,
-            ..ReactorOptions::default()
-        };
-        let mut reactor = Reactor::new(&reactor_options).map_err(|error| JobError::State {
-            reason: format!("no event loop: {error}"),
-        })?;
+        let mut reactor = reactor(&options)?;
         let bandwidth = Bandwidth {
             global: options.bandwidth.clone(),
             ..Bandwidth::default()
@@ -199,6 +193,16 @@ impl Job {
             Job::Sync { link, .. } => link.as_ref().expect("start has filled it in"),
         }
     }
+}
+
+fn reactor(options: &ClientOptions) -> Result<Reactor<Peer>, JobError> {
+    let options = ReactorOptions {
+        handle_signals: options.handle_signals,
+        ..ReactorOptions::default()
+    };
+    Reactor::new(&options).map_err(|error| JobError::State {
+        reason: format!("no event loop: {error}"),
+    })
 }
 
 /// The folder of a sync, and the job with the link that it remembers.

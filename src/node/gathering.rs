@@ -3,7 +3,7 @@
 //! Never keeps any. Invariant: it costs a bounded number of system calls, however many connections there are.
 
 use super::server_node::{ServerNode, Share};
-use super::status::{LoopStatus, ShareInside, ShareStatus, Snapshot};
+use super::status::{LoopStatus, ShareInside, ShareStatus, Snapshot, Totals};
 use crate::store::{ProcessFigures, Versions};
 
 impl ServerNode {
@@ -15,11 +15,16 @@ impl ServerNode {
 
     /// What a visitor of the share with this index may see, who has these rights.
     pub(super) fn visible(&self, share: Option<usize>, rights: &str) -> Snapshot<'_> {
-        let shares = share.and_then(|index| self.shares.get(index)).into_iter();
-        self.report(
-            shares.map(|share| outside(share, Some(rights.to_owned()))).collect(),
-            None,
-        )
+        let share = share.and_then(|index| self.shares.get(index));
+        let shown = share.map(|share| match self.device_places {
+            None => outside(share, Some(rights.to_owned())),
+            // What other devices did there is theirs.
+            Some(_) => {
+                let free = share.place.root.free_bytes().ok();
+                Totals::default().of_share(&share.name, Some(rights.to_owned()), free)
+            }
+        });
+        self.report(shown.into_iter().collect(), None)
     }
 
     fn report<'a>(&'a self, shares: Vec<ShareStatus<'a>>, loop_status: Option<LoopStatus>) -> Snapshot<'a> {
