@@ -128,6 +128,8 @@ fn a_sync_is_told_on_both_sides() {
     fs::rename(sandbox.path("here/a"), sandbox.path("here/renamed")).unwrap();
     fs::remove_file(sandbox.path("here/sub/b")).unwrap();
     sandbox.file("here/new", b"new");
+    sandbox.run(&["sync", "here", "--dry-run"]);
+    assert_eq!(lines(&sandbox, &["here"]).len(), before, "nothing was done yet");
     sandbox.run(&["sync", "here"]).expect(0);
     let after = lines(&sandbox, &["here"]).split_off(before);
     let mut items = told(&after);

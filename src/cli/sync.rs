@@ -389,6 +389,9 @@ impl Sync<'_> {
 
     /// For `syncline log`.
     fn log(&self, began: SystemTime, changes: u64, ending: &Result<Ending, Complaint>) {
+        if self.parties.is_dry {
+            return;
+        }
         let summary = match ending {
             Ok(ending) => &ending.summary,
             Err(complaint) => &*complaint.summary,
