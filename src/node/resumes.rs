@@ -395,6 +395,19 @@ impl Noted {
     }
 }
 
+impl super::server_node::ServerNode {
+    /// Gives up what nobody went on with for too long.
+    pub(super) fn expire_unfinished(&self) {
+        for (_, place) in self.places() {
+            let expired = place.expire();
+            if expired > 0 {
+                let path = place.root.path().display();
+                log::info!("{path}: {expired} unfinished transfers were given up");
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 #[path = "resumes_tests.rs"]
 mod tests;

@@ -274,12 +274,7 @@ impl Handler<Peer> for ServerNode {
             return tidier.look(shared);
         }
         if key == EXPIRE_TIMER {
-            for share in &self.shares {
-                let expired = share.place.expire();
-                if expired > 0 {
-                    log::info!("{}: {expired} unfinished transfers were given up", share.name);
-                }
-            }
+            self.expire_unfinished();
             return shared.set_timer(EXPIRE_TIMER, shared.now() + EXPIRE_INTERVAL_MS);
         }
         if key == DRAIN_TIMER {

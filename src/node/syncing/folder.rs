@@ -114,14 +114,7 @@ impl Folder {
             path: shown.clone(),
             reason: error.to_string(),
         };
-        let opened = Index::open(&root, IndexOptions::default()).map_err(|error| base_error(&error))?;
-        if let FoundIndex::Damaged { moved_to, reason } = &opened.found {
-            log::error!(
-                "{shown}: what it remembers of its share could not be read ({reason}); it is synced as for the first time, and \
-                 the old one is kept as .syncline/{moved_to}"
-            );
-        }
-        let index = opened.index;
+        let index = open_base(&root, &shown).map_err(|error| base_error(&error))?;
         let snapshot = index.snapshot().map_err(|error| base_error(&error))?;
         let link = link_of(&root, &shown, link, snapshot.live() > 0)?;
         let kept = |name| {
@@ -159,6 +152,18 @@ impl Folder {
         let syncing = Syncing::new(place, state, options, name_part(device));
         Ok(Folder { syncing, link })
     }
+}
+
+/// What was agreed on with the share; nothing yet, where that cannot be read.
+fn open_base(root: &Root, shown: &str) -> Result<Index, IndexError> {
+    let opened = Index::open(root, IndexOptions::default())?;
+    if let FoundIndex::Damaged { moved_to, reason } = &opened.found {
+        log::error!(
+            "{shown}: what it remembers of its share could not be read ({reason}); it is synced as for the first time, and \
+             the old one is kept as .syncline/{moved_to}"
+        );
+    }
+    Ok(opened.index)
 }
 
 /// What a folder keeps, opened.
