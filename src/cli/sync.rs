@@ -124,6 +124,7 @@ pub(crate) fn run(session: &Session, flags: &Flags) -> Result<Ending, Complaint>
         watch: options.watch,
         is_dry: options.dry_run,
         introduced: link.is_some(),
+        peer: None,
     };
     let run = Sync {
         session,
@@ -195,11 +196,12 @@ pub(crate) fn follow(session: &Session, following: Following<'_>) -> Result<Endi
         network: following.network,
         parties: Parties {
             folder: plain(&folder.to_string_lossy()),
-            share: following.peer,
+            share: following.peer.clone(),
             mode: options.mode,
             watch: options.watch,
             is_dry: false,
             introduced: !following.is_settled,
+            peer: Some(following.peer),
         },
         job: Job::Sync {
             folder: folder.to_owned(),

@@ -35,6 +35,8 @@ pub(crate) struct Parties {
     pub(crate) is_dry: bool,
     /// A link was given: this may be the first time.
     pub(crate) introduced: bool,
+    /// The share is the folder of this peer.
+    pub(crate) peer: Option<String>,
 }
 
 /// Turns the events of a sync into output. One lives as long as the command, whatever connections there are.
@@ -417,6 +419,12 @@ impl<'a> SyncReport<'a> {
             Mode::OneWayReplica => " --mode one-way-replica",
             Mode::ReceiveOnly => " --mode receive-only",
         };
+        if let Some(peer) = &self.parties.peer {
+            // It watches unless it is told otherwise.
+            let flag = flag.trim_start_matches("--watch");
+            let space = if flag.is_empty() { "" } else { " " };
+            return format!("syncline peer {folder} --with {}{mode}{space}{flag}", quoted(peer));
+        }
         let space = if flag.is_empty() { "" } else { " " };
         format!("syncline sync {folder}{mode}{space}{flag}")
     }

@@ -12,6 +12,7 @@ fn parties(watch: bool) -> Parties {
         watch,
         is_dry: false,
         introduced: true,
+        peer: None,
     }
 }
 
@@ -37,6 +38,23 @@ fn ended(result: Result<(), JobError>) -> Outcome {
         result,
         come_back: None,
     }
+}
+
+// Protects a user of `peer`: the command that is named goes on with that peer.
+#[test]
+fn the_command_of_a_peer_is_named() {
+    let (console, _, err) = capture::console(Format::Text, Verbosity::Normal);
+    let parties = Parties {
+        peer: Some("laptop.local".to_owned()),
+        ..parties(true)
+    };
+    let mut report = SyncReport::new(&console, parties, Instant::now());
+    report.handle(in_sync(2), Instant::now());
+    report
+        .finish(ended(Err(JobError::Interrupted { signal: Some(2) })))
+        .unwrap();
+    let again = "stopped, state saved: syncline peer 'my share' --with laptop.local goes on from here\n";
+    assert!(err.text().ends_with(again), "{}", err.text());
 }
 
 // Protects whoever reads the log of a watch: one line for each change set, none for looks that found nothing.
