@@ -1,8 +1,8 @@
 //! Names that are one to a file system that folds case or normalises Unicode: kept apart without loss, whichever
 //! side folds; and renames that change nothing but the case.
 //!
-//! The file system is one in memory, over FUSE, in a mount namespace of a child process; ext4 with `casefold` is
-//! tried besides, where the kernel has it.
+//! The file system is one in memory, over FUSE, in a mount namespace of a child process, so that it is gone with the
+//! child whatever happens.
 #![cfg(feature = "sync")]
 #![allow(clippy::unwrap_used)]
 
