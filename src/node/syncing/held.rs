@@ -5,7 +5,7 @@
 //! not deleted by anybody.
 
 use super::{Around, Here, Syncing};
-use crate::model::{ItemCode, RelPath, Revision, State};
+use crate::model::{ItemCode, Kind, RelPath, Revision, State};
 use crate::node::events::{Action as Told, ClientEvent, JobError};
 use crate::node::source_tree::without_prefix;
 use crate::store::{NotedCollision, Record, note_collisions};
@@ -122,7 +122,9 @@ impl Syncing {
         if self.held.refused.contains(path) {
             return Some(Taken::There);
         }
-        let comes = matches!(remote, Remote::Changed { state: Some(_), .. });
+        // A directory that is gone here may have to come back for what is in it there.
+        let was_directory = base.is_some_and(|base| base.state.kind == Kind::Directory);
+        let comes = was_directory || matches!(remote, Remote::Changed { state: Some(_), .. });
         let is_nothing = matches!(local, Local::Gone) || *local == Local::Unchanged && base.is_none();
         if !comes || !is_nothing {
             return None;
@@ -195,6 +197,14 @@ impl Syncing {
             };
             self.batch.remove(&path);
             if let Ok(new) = rest.below(Some(to)) {
+                self.held.carried.insert(new, record);
+            }
+        }
+        // It may be in one that was respelled a round ago.
+        let before: Vec<RelPath> = self.held.carried.keys().cloned().collect();
+        for path in before {
+            let new = without_prefix(&path, Some(from)).and_then(|rest| rest.below(Some(to)).ok());
+            if let Some((new, record)) = new.and_then(|new| Some((new, self.held.carried.remove(&path)?))) {
                 self.held.carried.insert(new, record);
             }
         }
