@@ -186,8 +186,9 @@ pub enum Action {
         expected: Expected,
     },
     /// Has the server spell the name of a directory as it is spelled here; the two names may be one to its file
-    /// system. Records, with its yes: `from` none and `to` is `state`, and so for all that is in it, each at the
-    /// revision that it had. A plan with one has nothing else.
+    /// system. Records, with its yes: `from` none, nor of all that is in it, and `to` is `state`. What was agreed of
+    /// the contents counts as agreed under the new name in the next round, for what the server tells of there: else
+    /// what was deleted here would come back. A plan with one has nothing else.
     SendRespell {
         /// What the server calls it.
         from: RelPath,

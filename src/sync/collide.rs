@@ -46,6 +46,22 @@ fn arrives(row: &Row<'_>) -> bool {
     matches!(row.verdict, Verdict::Pull | Verdict::Clash) && row.remote.is_some() && row.local().is_none()
 }
 
+/// Directories that are gone here, and come back for what is to come in them, while something has their place.
+fn needed(table: &Rows<'_>) -> Vec<bool> {
+    let mut is_above = vec![false; table.rows.len()];
+    for at in (0..table.rows.len()).rev() {
+        if (is_above[at] || arrives(&table.rows[at]))
+            && let Some(above) = table.parent(at)
+        {
+            is_above[above] = true;
+        }
+    }
+    let comes_back =
+        |row: &Row<'_>| row.local().is_none() && is_directory(row.remote) && matches!(row.taken, Some(Taken::Here(_)));
+    let rows = is_above.iter().zip(&table.rows);
+    rows.map(|(is_above, row)| *is_above && comes_back(row)).collect()
+}
+
 /// What becomes of something that has no place here for now.
 enum Way {
     Held,
@@ -58,10 +74,11 @@ enum Way {
 fn keep_apart_here(table: &mut Rows<'_>, collided: &mut Collided) {
     let mut comes: HashMap<Vec<u8>, usize> = HashMap::new();
     let mut is_held = vec![false; table.rows.len()];
+    let is_needed = needed(table);
     for at in 0..table.rows.len() {
         let is_in_held = table.parent(at).is_some_and(|above| is_held[above]);
         let (path, taken) = (table.rows[at].path, table.rows[at].taken);
-        if !arrives(&table.rows[at]) {
+        if !arrives(&table.rows[at]) && !is_needed[at] {
             is_held[at] = is_in_held;
             continue;
         }

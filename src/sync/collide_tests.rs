@@ -165,3 +165,17 @@ fn what_the_server_refused_is_held_with_what_it_came_from() {
     assert_eq!(short(&plan), ["send other on 0"]);
     assert_eq!(collisions(&plan), ["Remote docs ?", "Remote report.txt ?"]);
 }
+
+// A directory that the user deleted and made anew in another spelling, while the server got something new in it.
+#[test]
+fn a_directory_that_has_to_come_back_takes_the_place_of_its_other_spelling() {
+    let trial = Trial::default()
+        .agreed("d", directory())
+        .here("d", None)
+        .taken("d", "D")
+        .here_as("D", Some(directory()), 77)
+        .here_as("D/mine", Some(unread(2)), 78)
+        .there("d/x", Some(file(1)));
+    assert_eq!(trial.short(), ["respell D d"]);
+    assert!(trial.plan().collisions.is_empty());
+}

@@ -5,7 +5,7 @@
 //! not deleted by anybody.
 
 use super::{Around, Here, Syncing};
-use crate::model::{ItemCode, RelPath, Revision, State};
+use crate::model::{ItemCode, Kind, RelPath, Revision, State};
 use crate::node::events::{Action as Told, ClientEvent, JobError};
 use crate::node::source_tree::without_prefix;
 use crate::store::{NotedCollision, Record, note_collisions};
@@ -28,6 +28,10 @@ pub(super) struct Held {
     pub(super) refused: BTreeSet<RelPath>,
     /// Records that the base had and that say nothing here; they are removed with the next write.
     disbelieved: BTreeSet<RelPath>,
+    /// What was agreed of the contents of directories that the server has just respelled, under their new names.
+    /// It counts with what the server tells of them next, and no longer: of what it does not tell it has nothing.
+    carried: BTreeMap<RelPath, Record>,
+    is_carried_told: bool,
     /// Its file system takes some names for one.
     pub(super) folds_there: bool,
     /// What the user was told of.
@@ -54,9 +58,23 @@ impl Held {
         self.disbelieved.remove(path);
     }
 
+    /// What was agreed of a path that the server tells of under its new name.
+    pub(super) fn carried(&self, path: &RelPath, told: Option<&(Option<State>, Revision)>) -> Option<Record> {
+        told.filter(|(state, _)| state.is_some())?;
+        self.carried.get(path).cloned()
+    }
+
+    /// The next question to the server is about to be asked.
+    pub(super) fn next_round(&mut self) {
+        if std::mem::replace(&mut self.is_carried_told, true) {
+            self.carried.clear();
+        }
+    }
+
     /// What the server has told before this connection.
     pub(super) fn begin(&mut self) -> Remotes {
         self.refused.clear();
+        self.carried.clear();
         self.remote.clone()
     }
 }
@@ -104,7 +122,9 @@ impl Syncing {
         if self.held.refused.contains(path) {
             return Some(Taken::There);
         }
-        let comes = matches!(remote, Remote::Changed { state: Some(_), .. });
+        // A directory that is gone here may have to come back for what is in it there.
+        let was_directory = base.is_some_and(|base| base.state.kind == Kind::Directory);
+        let comes = was_directory || matches!(remote, Remote::Changed { state: Some(_), .. });
         let is_nothing = matches!(local, Local::Gone) || *local == Local::Unchanged && base.is_none();
         if !comes || !is_nothing {
             return None;
@@ -166,8 +186,8 @@ impl Syncing {
         Ok(Told::Moved)
     }
 
-    /// The server has spelled a directory as it is spelled here: what was agreed of all that is in it is now agreed
-    /// under the new name.
+    /// The server has spelled a directory as it is spelled here: what was agreed of all that is in it counts under the
+    /// new name, where the server has it.
     pub(super) fn respelled(&mut self, from: &RelPath, to: &RelPath) -> Result<(), ItemCode> {
         let rows = self.snapshot.walk_beneath(from).map_err(|_| ItemCode::Io)?;
         for row in rows {
@@ -177,9 +197,18 @@ impl Syncing {
             };
             self.batch.remove(&path);
             if let Ok(new) = rest.below(Some(to)) {
-                self.batch.put(&new, &record);
+                self.held.carried.insert(new, record);
             }
         }
+        // It may be in one that was respelled a round ago.
+        let before: Vec<RelPath> = self.held.carried.keys().cloned().collect();
+        for path in before {
+            let new = without_prefix(&path, Some(from)).and_then(|rest| rest.below(Some(to)).ok());
+            if let Some((new, record)) = new.and_then(|new| Some((new, self.held.carried.remove(&path)?))) {
+                self.held.carried.insert(new, record);
+            }
+        }
+        self.held.is_carried_told = false;
         self.forget(from);
         self.looks.tree(Some(from.clone()));
         self.looks.tree(Some(to.clone()));

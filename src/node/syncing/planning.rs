@@ -156,6 +156,7 @@ impl Syncing {
     fn next_round(&mut self, cx: &mut Context<'_>, session: &mut Session, around: &mut Around<'_>) -> Activity {
         let (planned, done) = (std::mem::take(&mut self.planned), std::mem::take(&mut self.done));
         self.made.clear();
+        self.held.next_round();
         self.rounds += 1;
         if done == 0 && planned > 0 && !self.news {
             self.failures += 1;
@@ -218,7 +219,13 @@ impl Syncing {
         for path in paths {
             let record = self.snapshot.get(&path).map_err(|error| self.base_error(&error))?;
             let is_left_behind = self.is_left_behind(&path, record.as_ref());
-            let base = record.filter(|_| self.held.believes(&path)).and_then(agreed_of);
+            let record = record.filter(|_| self.held.believes(&path));
+            let carried = match &record {
+                None => self.held.carried(&path, self.remote.get(&path)),
+                Some(_) => None,
+            };
+            let is_carried = carried.is_some();
+            let base = record.or(carried).and_then(agreed_of);
             let remote = match self.remote.get(&path) {
                 Some((state, revision)) => {
                     let is_agreed = base.as_ref().map_or(state.is_none(), |base| base.revision == *revision);
@@ -236,7 +243,11 @@ impl Syncing {
                 },
                 None => Remote::Unchanged,
             };
-            let local = self.local_of(&path);
+            let local = match self.local_of(&path) {
+                // There is no record that it could be as in.
+                Local::Unchanged if is_carried => Local::Gone,
+                local => local,
+            };
             let taken = self.taken(&path, &local, base.as_ref(), &remote);
             let pending = self.pending.get(&path).cloned();
             if (local == Local::Unchanged || is_left_behind) && remote == Remote::Unchanged {
