@@ -211,3 +211,19 @@ fn a_file_that_grows_in_the_share_arrives_in_the_end() {
     );
     assert_eq!(copies(&share), [""; 0]);
 }
+
+// Who edits a file in the very moment in which it arrives has seen what arrived: that is no conflict.
+#[test]
+fn a_file_that_is_edited_as_it_arrives_is_no_conflict() {
+    let (mut world, mut a, mut b) = watched(&[]);
+    let (at_a, at_b) = (world.folder("a"), world.folder("b"));
+    for number in 0..10 {
+        let name = format!("f{number}");
+        put(&at_a, &name, "as it came");
+        world.poll_until(&mut [&mut a, &mut b], |_| at_b.join(&name).exists());
+        put(&at_b, &name, "edited at once");
+        world.poll_until(&mut [&mut a, &mut b], |_| texts(&at_a)[&name] == "edited at once");
+    }
+    same(&mut world, &mut a, &mut b);
+    assert_eq!(copies(&at_b), [""; 0]);
+}

@@ -243,7 +243,8 @@ impl Receiving {
         };
         let (file, bytes) = (inline.file, inline.bytes);
         receiver.consumed(bytes.len() as u64);
-        if content_id(bytes).root != inline.root {
+        let id = content_id(bytes);
+        if id.root != inline.root {
             return receiver.settle(file, SettledResult::Resend);
         }
         let staged = self
@@ -260,7 +261,11 @@ impl Receiving {
                 }
                 books.ledger.moved(file, bytes.len() as u64);
                 let sealed = staged.seal(&inline.meta, bytes.len() as u64);
-                self.commit(file, sealed, None, receiver, books);
+                let mtime = inline.meta.mtime;
+                // Whoever keeps an index need not read it again, nor take a later edit for what came.
+                let is_noted = self.plan.place.notices.borrow().is_some();
+                let committed = is_noted.then_some(Committed { id, mtime });
+                self.commit(file, sealed, committed, receiver, books);
             }
             Err(code) => self.fail(file, code, receiver, books.ledger),
         }

@@ -6,8 +6,8 @@ use super::options::Durability;
 use super::resumes::Resumes;
 use crate::model::{ContentId, DeviceId, RelPath, Timestamp};
 use crate::store::{
-    Author, FileError, Identity, Journal, JournalError, Keeping, LockError, Root, ShareLock, Staging, Sweep, Versions,
-    recover,
+    Author, FileError, FoundKind, Identity, Journal, JournalError, Keeping, LockError, Root, ShareLock, Staging, Sweep,
+    Versions, recover,
 };
 use std::cell::RefCell;
 use std::collections::HashSet;
@@ -161,15 +161,15 @@ impl Place {
         self.versions.as_ref().map(|versions| Keeping { versions, author })
     }
 
-    /// `path` has a new state: `published`, with this time, if it is a file. What stands there already is another
-    /// one when the time differs: then whoever keeps the index reads it.
+    /// `path` has a new state: `published`, with this time, if it is a file. What stands there already may be another
+    /// one: that was made of it, and is found to differ from what is noted.
     pub(crate) fn note(&self, path: &RelPath, published: Option<(ContentId, Timestamp)>, author: Option<DeviceId>) {
         let mut notices = self.notices.borrow_mut();
         let Some(notices) = notices.as_mut() else { return };
         let content = published.and_then(|(id, mtime)| {
             let found = self.root.probe(path).ok().flatten()?;
-            let is_it = found.meta.mtime == mtime && found.identity.size() == id.length;
-            is_it.then_some((found.identity, id))
+            let is_file = matches!(found.kind, FoundKind::File { .. });
+            is_file.then(|| (found.identity.as_published(id.length, mtime), id))
         });
         let path = path.clone();
         notices.push(Notice { path, content, author });

@@ -48,6 +48,11 @@ impl Identity {
     /// Bytes of its form on disk.
     pub(super) const BYTES: usize = 48;
 
+    /// The state in which the file was given its name, whatever was written to it since.
+    pub(crate) fn as_published(self, size: u64, mtime: Timestamp) -> Identity {
+        Identity { size, mtime, ..self }
+    }
+
     /// Another state, of so many bytes.
     #[cfg(test)]
     pub(crate) fn with_size(self, size: u64) -> Identity {

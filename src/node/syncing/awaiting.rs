@@ -63,7 +63,8 @@ impl Syncing {
 
     /// The server has told all that it has. What it should have told of and did not is as before.
     pub(super) fn revisions_came(&mut self) {
-        if self.awaited.list.is_empty() {
+        // A dry run writes nothing down, and leaves that to the next one.
+        if self.awaited.list.is_empty() || self.options.dry_run {
             return;
         }
         self.awaited.is_changed = true;

@@ -286,7 +286,7 @@ impl Syncing {
     /// The first records of a folder are of the epoch that the server tells first: in another one they would mean
     /// something else.
     pub(super) fn note_epoch(&mut self, told: &Known) {
-        if self.known == Known::default() && told.epoch != Epoch::default() {
+        if self.known == Known::default() && told.epoch != Epoch::default() && !self.options.dry_run {
             self.known.epoch = told.epoch;
             self.batch.set_value(KNOWN, &encode_known(&self.known));
         }
