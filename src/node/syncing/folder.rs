@@ -115,12 +115,7 @@ impl Folder {
             reason: error.to_string(),
         };
         let opened = Index::open(&root, IndexOptions::default()).map_err(|error| base_error(&error))?;
-        if let FoundIndex::Damaged { moved_to, reason } = &opened.found {
-            log::error!(
-                "{shown}: what it remembers of its share could not be read ({reason}); it is synced as for the first time, and \
-                 the old one is kept as .syncline/{moved_to}"
-            );
-        }
+        tell_of(&opened.found, &shown);
         let index = opened.index;
         let snapshot = index.snapshot().map_err(|error| base_error(&error))?;
         let link = link_of(&root, &shown, link, snapshot.live() > 0)?;
@@ -141,8 +136,7 @@ impl Folder {
             if recovered.is_something() {
                 log::info!("{shown}: found after an earlier run: {recovered}");
             }
-            let remembered = without_secret(&link);
-            set_folder_link(&place.root, &remembered).map_err(unusable)?;
+            set_folder_link(&place.root, &without_secret(&link)).map_err(unusable)?;
         }
         let observing = Observing::begin(&place.root, options.watch, Tick(0));
         let state = Opened {
@@ -158,6 +152,15 @@ impl Folder {
         };
         let syncing = Syncing::new(place, state, options, name_part(device));
         Ok(Folder { syncing, link })
+    }
+}
+
+fn tell_of(found: &FoundIndex, shown: &str) {
+    if let FoundIndex::Damaged { moved_to, reason } = found {
+        log::error!(
+            "{shown}: what it remembers of its share could not be read ({reason}); it is synced as for the first time, and \
+             the old one is kept as .syncline/{moved_to}"
+        );
     }
 }
 
