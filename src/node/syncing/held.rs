@@ -128,7 +128,7 @@ impl Syncing {
                 tops.push(path.clone());
             }
             let record = self.snapshot.get(&path).map_err(|error| self.base_error(&error))?;
-            if let Some(record) = record.filter(|record| record.is_live()) {
+            if let Some(record) = record.filter(crate::store::Record::is_live) {
                 self.remote
                     .entry(path.clone())
                     .or_insert((record.state, record.revision));
