@@ -89,7 +89,7 @@ impl Syncing {
                 self.forget(&path);
                 Ok(None)
             }
-            Action::KeepAside { path, copy, expected } => self.keep_aside(&path, copy, expected).map(Some),
+            Action::KeepAside { path, copy, expected } => self.keep_aside(&path, &copy, expected).map(Some),
             Action::Rename {
                 from,
                 to,
@@ -143,7 +143,7 @@ impl Syncing {
         }
     }
 
-    fn keep_aside(&mut self, path: &RelPath, copy: RelPath, expected: Expected) -> Result<Told, ItemCode> {
+    fn keep_aside(&mut self, path: &RelPath, copy: &RelPath, expected: Expected) -> Result<Told, ItemCode> {
         self.check(path, expected)?;
         let mut name = copy.clone();
         let mut tries = 0;
@@ -152,7 +152,7 @@ impl Syncing {
                 Ok(()) => break,
                 Err(error) if error.code() == ItemCode::InTheWay && tries < NAMES_MAX => {
                     tries += 1;
-                    name = another(&copy, tries + 1).ok_or(ItemCode::BadPath)?;
+                    name = another(copy, tries + 1).ok_or(ItemCode::BadPath)?;
                 }
                 Err(error) => return Err(code_of(&error)),
             }
