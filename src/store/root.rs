@@ -203,6 +203,7 @@ impl Root {
     }
 
     /// As [`Root::probe`]; what would be in a file or a link is absent, too.
+    #[cfg(feature = "sync")]
     pub(crate) fn find(&self, path: &RelPath) -> Result<Option<Found>, FileError> {
         match self.probe(path) {
             Err(error) if error.is_beneath_no_directory() => Ok(None),

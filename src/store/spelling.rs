@@ -132,6 +132,7 @@ impl Root {
     }
 
     /// As [`Root::probe_exactly`]; what would be in a file or a link is absent, too.
+    #[cfg(feature = "sync")]
     pub(crate) fn find_exactly(&self, path: &RelPath) -> Result<Option<Found>, FileError> {
         match self.probe_exactly(path) {
             Err(error) if error.is_beneath_no_directory() => Ok(None),
