@@ -1,4 +1,5 @@
-//! Real folders, a real server: random edits, interleavings, drops and restarts, all from a seed.
+//! The seeded simulator with real stores: real folders, a real server and devices polled on one thread, a network that
+//! splits, holds up and cuts; random edits, interleavings, drops and restarts, all from a seed.
 //!
 //! `SYNCLINE_SEEDS=n` plays so many seeds, from `SYNCLINE_SEED_FROM` on; `SYNCLINE_SEED=n` one, with its trace. Threads
 //! of the system take part, so a seed is the same story and not the same run: a failure prints what happened, with
@@ -7,6 +8,8 @@
 #![allow(clippy::unwrap_used)]
 
 mod harness;
+#[path = "sync_random/net.rs"]
+mod net;
 #[allow(dead_code, reason = "shared with tests/sim.rs, which uses more of it")]
 #[path = "sim/rng.rs"]
 mod rng;

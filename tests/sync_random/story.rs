@@ -3,6 +3,7 @@
 use crate::harness::breaks::restart;
 use crate::harness::syncing::{options, tree, watching};
 use crate::harness::{World, WorldOptions};
+use crate::net::Net;
 use crate::rng::Rng;
 use crate::trace;
 use crate::user::{Fresh, contents, edit, paths};
@@ -22,6 +23,7 @@ pub(crate) struct Story {
     is_told: bool,
     rng: Rng,
     world: World,
+    net: Net,
     names: Vec<String>,
     clients: Vec<Option<Client>>,
     fresh: Fresh,
@@ -35,12 +37,14 @@ impl Story {
         let count = 2 + rng.index(4);
         let world = World::in_memory(&WorldOptions::default());
         let names: Vec<String> = (0..count).map(|number| number.to_string()).collect();
+        let net = Net::new(world.address);
         let mut story = Story {
             seed,
             is_told,
             rng,
             clients: names.iter().map(|_| None).collect(),
             world,
+            net,
             names,
             fresh: Fresh::default(),
             alive: BTreeSet::new(),
@@ -136,6 +140,10 @@ impl Story {
             _ => {
                 let wait = Duration::from_micros(self.rng.below(1500));
                 self.world.server.poll(Some(wait)).unwrap();
+                let cut = self.net.pass_some(&mut self.rng);
+                if cut > 0 {
+                    self.tell(|| format!("{cut} connections are cut or over"));
+                }
                 self.step(number);
             }
         }
@@ -145,7 +153,7 @@ impl Story {
     fn step(&mut self, number: usize) {
         if self.clients[number].is_none() {
             let options = if self.rng.once_in(2) { watching() } else { options() };
-            self.clients[number] = Some(self.world.sync_client(&self.names[number], options));
+            self.clients[number] = Some(self.world.sync_by(&self.names[number], self.net.link(), options));
         }
         let wait = Duration::from_micros(self.rng.below(1500));
         let client = self.clients[number].as_mut().expect("it was begun");
@@ -174,7 +182,9 @@ impl Story {
             let before: Vec<Vec<String>> = self.places().iter().map(|place| tree(place)).collect();
             for number in 0..self.names.len() {
                 let name = self.names[number].clone();
-                let run = self.world.sync(&name);
+                let client = self.world.sync_by(&name, self.net.link(), options());
+                let net = &mut self.net;
+                let run = self.world.drive(client, |_, _| net.pass_all());
                 self.tell(|| format!("{name}: {:?} {:?}", run.outcome.result, run.events));
                 assert_eq!(run.outcome.result, Ok(()), "seed {}: {:?}", self.seed, run.events);
             }
