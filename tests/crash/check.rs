@@ -213,17 +213,19 @@ pub fn unfinished(top: &Path) -> Result<Vec<Unfinished>, String> {
 }
 
 /// Everything below `top` with our own files, as far as it must not change from one recovery to the next:
-/// the lock names its holder, and a journal in use may be empty (see [`unfinished`] for what it says).
+/// the lock names its holder, a journal in use may be empty (see [`unfinished`] for what it says), and what happened
+/// is written down.
 pub fn with_ours(top: &Path) -> Tree {
     let mut tree = read_all(top);
     tree.remove(Path::new(".syncline/lock"));
     tree.remove(Path::new(".syncline/journal"));
+    tree.remove(Path::new(".syncline/activity.jsonl"));
     tree.remove(Path::new(".syncline"));
     tree
 }
 
-/// What is left below `.syncline` once all is done, and may not: anything but the lock, indexes, versions
-/// and the journal, each with a name of its form.
+/// What is left below `.syncline` once all is done, and may not: anything but the lock, indexes, versions,
+/// the journal and the log, each with a name of its form.
 pub fn leftovers(top: &Path) -> String {
     let is_hex = |text: &str, digits: usize| {
         text.len() == digits && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
@@ -232,6 +234,7 @@ pub fn leftovers(top: &Path) -> String {
         let parts: Vec<&str> = path.iter().map(|part| part.to_str().unwrap_or_default()).collect();
         match parts[..] {
             ["lock" | "sidecars" | "versions" | "journal"] | ["versions", ..] => true,
+            ["activity.jsonl" | "activity.old.jsonl"] => true,
             // Displaced in a crash: it may be somebody's only copy.
             [name] if name.starts_with("rescued-") => true,
             ["sidecars", name] => name
