@@ -55,7 +55,7 @@ pub(crate) struct Flags {
     /// What becomes of a file that was changed on both sides
     #[arg(long, value_name = "MODE", default_value = "two-way-safe")]
     mode: PeerMode,
-    /// One round: end when both are the same, on both devices
+    /// One round: end when both are the same; for both devices, since a listening one ends when the other has left
     #[arg(long)]
     once: bool,
     /// Not at once, but again and again, so often; the device that connects decides
