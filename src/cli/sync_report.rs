@@ -323,6 +323,7 @@ impl<'a> SyncReport<'a> {
         }
         let mut parts = match self.in_sync {
             Some(entries) => vec![format!("{mark} {} in sync", quantity::counted(entries, "entry"))],
+            None if summary.failed > 0 => vec![format!("{mark} not in sync yet")],
             None => vec![format!("{mark} not in sync yet: something kept changing")],
         };
         if summary.failed > 0 {

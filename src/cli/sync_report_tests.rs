@@ -57,6 +57,17 @@ fn the_command_of_a_peer_is_named() {
     assert!(err.text().ends_with(again), "{}", err.text());
 }
 
+// Protects whoever looks for the cause: what failed is no change of somebody else.
+#[test]
+fn a_run_in_which_something_failed_says_so_and_no_more() {
+    let (console, _, err) = capture::console(Format::Text, Verbosity::Normal);
+    let mut report = SyncReport::new(&console, parties(false), Instant::now());
+    let mut outcome = ended(Ok(()));
+    outcome.summary.failed = 1;
+    assert_eq!(report.finish(outcome).unwrap().exit.code(), 3);
+    assert!(err.text().contains("not in sync yet · 1 failed"), "{}", err.text());
+}
+
 // Protects whoever reads the log of a watch: one line for each change set, none for looks that found nothing.
 #[test]
 fn a_watch_says_one_line_for_what_was_carried_over_together() {
