@@ -8,7 +8,7 @@
 //!
 //! Invariant: no byte reaches a final name before the root of its file was checked.
 
-use super::activity::Done::Made;
+use super::activity::Done as Change;
 use super::activity::Thing;
 use super::agreement::Agreement;
 use super::arriving::{Arrival, Ended};
@@ -505,7 +505,7 @@ impl Receiving {
         }
         for made in self.plan.place.root.make_parents(path)? {
             self.plan.place.note(&made, None, self.plan.peer);
-            books.ledger.did(&made, Made, None);
+            books.ledger.did(&made, Change::Made, None);
             books.committer.made_directory(&self.plan.place, made);
         }
         self.parent = parent;

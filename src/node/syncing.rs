@@ -18,6 +18,7 @@ mod failing;
 mod folder;
 mod held;
 mod left_behind;
+mod pages;
 mod pending;
 mod planning;
 mod rehearsing;

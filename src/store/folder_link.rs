@@ -3,19 +3,15 @@
 //!
 //! Invariant: a file holds the whole line or is not there; a link in its place is not followed.
 
-use super::error::{FileError, Operation};
-use super::private::{enter_private, open_private};
+use super::error::FileError;
+use super::ours::{read_text, write_file};
 use super::root::Root;
-use rustix::fd::AsFd;
-use rustix::fs::{Mode, OFlags, openat, renameat};
-use rustix::io::Errno;
-use std::fs::File;
-use std::io::{Read, Write};
+use super::undo::Flush;
 
 /// The files, beside the base.
 const LINK: &str = "link";
 pub(super) const PEER: &str = "peer";
-const BYTES_MAX: u64 = 8 * 1024;
+const BYTES_MAX: usize = 8 * 1024;
 
 /// The link that `root` is synced by; `None` when it never was.
 ///
@@ -50,36 +46,12 @@ pub fn set_peer_note(root: &Root, note: &str) -> Result<(), FileError> {
 }
 
 fn read_line(root: &Root, name: &str) -> Result<Option<String>, FileError> {
-    let shown = format!(".syncline/{name}");
-    let failed = |errno| FileError::at(Operation::Read, shown.as_bytes(), errno);
-    let private = match enter_private(root.directory().as_fd()) {
-        Err(Errno::NOENT) => return Ok(None),
-        other => other.map_err(failed)?,
-    };
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let file = match openat(&private, name, flags, Mode::empty()) {
-        Err(Errno::NOENT) => return Ok(None),
-        other => File::from(other.map_err(failed)?),
-    };
-    let mut text = String::new();
-    let read = file.take(BYTES_MAX).read_to_string(&mut text);
-    read.map_err(|error| FileError::at_path(Operation::Read, &root.path().join(&shown), error))?;
-    Ok(Some(text.trim().to_owned()))
+    let text = read_text(root, name, BYTES_MAX)?;
+    Ok(text.map(|text| text.trim().to_owned()))
 }
 
 fn write_line(root: &Root, name: &str, line: &str) -> Result<(), FileError> {
-    let shown = format!(".syncline/{name}");
-    let written_as = format!("{name}.new");
-    let failed = |errno| FileError::at(Operation::Write, shown.as_bytes(), errno);
-    let private = open_private(root.directory().as_fd()).map_err(failed)?;
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let mut file = File::from(openat(&private, written_as.as_str(), flags, Mode::RUSR | Mode::WUSR).map_err(failed)?);
-    let written = file
-        .write_all(line.as_bytes())
-        .and_then(|()| file.write_all(b"\n"))
-        .and_then(|()| file.sync_all());
-    written.map_err(|error| FileError::at_path(Operation::Write, &root.path().join(&shown), error))?;
-    renameat(&private, written_as.as_str(), &private, name).map_err(failed)
+    write_file(root, name, format!("{line}\n").as_bytes(), Flush::Disk)
 }
 
 #[cfg(test)]

@@ -4,16 +4,14 @@
 //! Small files in `.syncline/` beside the base; nothing of the sync itself depends on them. Invariant: a note is
 //! there as a whole or not at all, and no link in its place is followed.
 
-use super::error::{FileError, Operation};
+use super::error::FileError;
 use super::folder_link::PEER;
-use super::private::{enter_private, open_private, remove_private_if_empty};
+use super::ours::{has_file, read_file, remove_file, write_file};
+use super::private::remove_private_if_empty;
 use super::root::Root;
+use super::undo::Flush;
 use crate::model::RelPath;
 use rustix::fd::AsFd;
-use rustix::fs::{AtFlags, Mode, OFlags, fsync, openat, renameat, unlinkat};
-use rustix::io::Errno;
-use std::fs::File;
-use std::io::{Read, Write};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// How a run of sync ended, or, while it goes on, when both sides were the same last.
@@ -66,7 +64,7 @@ pub fn pause_folder(root: &Root, paused: bool) -> Result<bool, FileError> {
     }
     match paused {
         true => write(root, PAUSED, b"paused by a user; `syncline resume` removes this\n")?,
-        false => remove(root, PAUSED)?,
+        false => remove_file(root, PAUSED)?,
     }
     Ok(true)
 }
@@ -94,7 +92,7 @@ pub fn note_run(root: &Root, exit_code: u8, entries: Option<u64>) -> Result<(), 
 /// # Errors
 /// When it is there and cannot be read.
 pub fn collisions(root: &Root) -> Result<Vec<NotedCollision>, FileError> {
-    let bytes = read_bytes(root, COLLISIONS, COLLISIONS_BYTES_MAX)?.unwrap_or_default();
+    let bytes = read_file(root, COLLISIONS, COLLISIONS_BYTES_MAX)?.unwrap_or_default();
     let fields: Vec<&[u8]> = bytes.split(|&byte| byte == 0).collect();
     let noted = fields.chunks_exact(3).filter_map(|fields| {
         Some(NotedCollision {
@@ -122,7 +120,7 @@ pub fn note_collisions(root: &Root, list: &[NotedCollision]) -> Result<(), FileE
         bytes.extend(line);
     }
     match bytes.is_empty() {
-        true => remove(root, COLLISIONS),
+        true => remove_file(root, COLLISIONS),
         false => write(root, COLLISIONS, &bytes),
     }
 }
@@ -151,7 +149,7 @@ pub fn note_tidied(root: &Root) -> Result<(), FileError> {
 /// When something cannot be removed; then it is forgotten in part, and the next call goes on.
 pub fn forget_sync(root: &Root) -> Result<(), FileError> {
     for name in [BASE, LAST_RUN, TIDIED, COLLISIONS, PAUSED, PEER, LINK] {
-        remove(root, name)?;
+        remove_file(root, name)?;
     }
     remove_private_if_empty(root.directory().as_fd());
     Ok(())
@@ -162,7 +160,7 @@ pub fn forget_sync(root: &Root) -> Result<(), FileError> {
 /// # Errors
 /// When that cannot be looked at.
 pub fn is_index_of_a_share(root: &Root) -> Result<bool, FileError> {
-    Ok(exists(root, BASE)? && !exists(root, LINK)?)
+    Ok(has_file(root, BASE)? && !has_file(root, LINK)?)
 }
 
 /// Seconds since 1970.
@@ -180,62 +178,14 @@ fn parse(text: &str) -> Option<LastRun> {
     })
 }
 
-fn failed(operation: Operation, name: &str) -> impl FnOnce(Errno) -> FileError {
-    move |errno| FileError::at(operation, format!(".syncline/{name}").as_bytes(), errno)
-}
-
-fn exists(root: &Root, name: &str) -> Result<bool, FileError> {
-    let found = enter_private(root.directory().as_fd())
-        .and_then(|private| rustix::fs::statat(&private, name, AtFlags::SYMLINK_NOFOLLOW));
-    match found {
-        Ok(_) => Ok(true),
-        Err(Errno::NOENT) => Ok(false),
-        Err(errno) => Err(failed(Operation::Examine, name)(errno)),
-    }
-}
-
 fn read(root: &Root, name: &str) -> Result<Option<String>, FileError> {
-    let bytes = read_bytes(root, name, BYTES_MAX)?;
+    let bytes = read_file(root, name, BYTES_MAX)?;
     Ok(bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
 }
 
-fn read_bytes(root: &Root, name: &str, max: usize) -> Result<Option<Vec<u8>>, FileError> {
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let opened =
-        enter_private(root.directory().as_fd()).and_then(|private| openat(&private, name, flags, Mode::empty()));
-    let file = match opened {
-        Err(Errno::NOENT) => return Ok(None),
-        other => File::from(other.map_err(failed(Operation::Read, name))?),
-    };
-    let mut bytes = Vec::new();
-    let read = file.take(max as u64).read_to_end(&mut bytes);
-    read.map_err(|error| FileError::at(Operation::Read, format!(".syncline/{name}").as_bytes(), error))?;
-    Ok(Some(bytes))
-}
-
 fn write(root: &Root, name: &str, text: &[u8]) -> Result<(), FileError> {
-    let private = open_private(root.directory().as_fd()).map_err(failed(Operation::Write, name))?;
-    let fresh = format!("{name}.new");
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let opened = openat(&private, fresh.as_str(), flags, Mode::RUSR | Mode::WUSR);
-    let mut file = File::from(opened.map_err(failed(Operation::Write, name))?);
-    file.write_all(text)
-        .map_err(|error| FileError::at(Operation::Write, format!(".syncline/{name}").as_bytes(), error))?;
     // A cut leaves the note of an earlier time, or none: neither is worth waiting for the disk.
-    renameat(&private, fresh.as_str(), &private, name).map_err(failed(Operation::Write, name))
-}
-
-fn remove(root: &Root, name: &str) -> Result<(), FileError> {
-    let removed = enter_private(root.directory().as_fd()).and_then(|private| {
-        unlinkat(&private, name, AtFlags::empty())?;
-        // `.syncline` is opened by its path only, and cannot be flushed so.
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        fsync(openat(&private, ".", flags, Mode::empty())?)
-    });
-    match removed {
-        Ok(()) | Err(Errno::NOENT) => Ok(()),
-        Err(errno) => Err(failed(Operation::Remove, name)(errno)),
-    }
+    write_file(root, name, text, Flush::Nothing)
 }
 
 #[cfg(test)]

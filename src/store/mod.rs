@@ -31,6 +31,7 @@ mod marks;
 mod meta;
 mod names;
 mod new_file;
+mod ours;
 mod owner;
 mod patched;
 mod private;

@@ -5,41 +5,28 @@
 //! outside leads to it, and a link in its place is not followed.
 
 use super::error::{FileError, Operation};
-use super::private::{enter_private, open_private};
+use super::ours::{flush_names, read_text, write_file};
 use super::root::Root;
+use super::undo::Flush;
 use crate::model::{DeviceId, RelPath};
-use rustix::fd::AsFd;
-use rustix::fs::{Dir, FileType, Mode, OFlags, fsync, openat, renameat};
-use rustix::io::Errno;
-use std::fs::File;
-use std::io::{Read, Write};
+use rustix::fs::{Dir, FileType, Mode, OFlags, fsync, openat};
+use std::io;
 
 const NAME: &str = "owner";
-/// Its name while it is written.
-const WRITTEN: &str = "owner.new";
-const BYTES_MAX: u64 = 256;
+const BYTES_MAX: usize = 256;
 
 /// Whose `root` is; `None` when nobody's.
 ///
 /// # Errors
 /// When that cannot be read, or is no device's id.
 pub fn owner_of(root: &Root) -> Result<Option<DeviceId>, FileError> {
-    let failed = |errno| FileError::at(Operation::Read, b".syncline/owner", errno);
-    let private = match enter_private(root.directory().as_fd()) {
-        Err(Errno::NOENT) => return Ok(None),
-        other => other.map_err(failed)?,
+    let Some(text) = read_text(root, NAME, BYTES_MAX)? else {
+        return Ok(None);
     };
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let file = match openat(&private, NAME, flags, Mode::empty()) {
-        Err(Errno::NOENT) => return Ok(None),
-        other => File::from(other.map_err(failed)?),
-    };
-    let broken = |error| FileError::at_path(Operation::Read, &root.path().join(".syncline/owner"), error);
-    let mut text = String::new();
-    file.take(BYTES_MAX).read_to_string(&mut text).map_err(broken)?;
-    let id = text.trim().parse();
-    id.map(Some)
-        .map_err(|_| broken(std::io::Error::other("it holds no device's id")))
+    text.trim().parse().map(Some).map_err(|_| {
+        let error = io::Error::other("it holds no device's id");
+        FileError::at(Operation::Read, b".syncline/owner", error)
+    })
 }
 
 /// Makes `root`, a directory in `share`, the place of `device`. Blocks for the disk.
@@ -47,20 +34,11 @@ pub fn owner_of(root: &Root) -> Result<Option<DeviceId>, FileError> {
 /// # Errors
 /// When it cannot be written.
 pub fn set_owner(share: &Root, root: &Root, device: &DeviceId) -> Result<(), FileError> {
-    let failed = |errno| FileError::at(Operation::Write, b".syncline/owner", errno);
-    let private = open_private(root.directory().as_fd()).map_err(failed)?;
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let mut file = File::from(openat(&private, WRITTEN, flags, Mode::RUSR | Mode::WUSR).map_err(failed)?);
-    let written = writeln!(file, "{device}").and_then(|()| file.sync_all());
-    written.map_err(|error| FileError::at_path(Operation::Write, &root.path().join(".syncline/owner"), error))?;
-    renameat(&private, WRITTEN, &private, NAME).map_err(failed)?;
-    // `.syncline` is opened by its path only, and cannot be flushed so.
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let private = openat(&private, ".", flags, Mode::empty()).map_err(failed)?;
-    fsync(private)
+    write_file(root, NAME, format!("{device}\n").as_bytes(), Flush::Disk)?;
+    flush_names(root)
         .and_then(|()| fsync(root.directory()))
         .and_then(|()| fsync(share.directory()))
-        .map_err(failed)
+        .map_err(|errno| FileError::at(Operation::Write, b".syncline/owner", errno))
 }
 
 /// Whether nothing is in `root` but what is ours.

@@ -267,7 +267,7 @@ impl Running {
 fn happened(deed: &Deed, side: Option<Side>) -> Happened<'_> {
     match deed {
         Deed::Done { path, what, size } => Happened::Item {
-            change: what.change(),
+            change: *what,
             path,
             size: *size,
             side,

@@ -24,16 +24,8 @@ pub(crate) enum Deed {
     Failed { path: String, code: ItemCode },
 }
 
-/// How an entry changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Done {
-    Created,
-    Made,
-    Replaced,
-    ChangedInPlace,
-    Touched,
-    Deleted,
-}
+/// How an entry changed, other than by getting another name.
+pub(crate) type Done = Change<'static>;
 
 impl Deed {
     /// Where; of what failed, escaped.
@@ -43,19 +35,6 @@ impl Deed {
             #[cfg(feature = "sync")]
             Deed::Moved { to, .. } => to.as_bytes(),
             Deed::Failed { path, .. } => path.as_bytes(),
-        }
-    }
-}
-
-impl Done {
-    pub(super) fn change(self) -> Change<'static> {
-        match self {
-            Done::Created => Change::Created,
-            Done::Made => Change::Made,
-            Done::Replaced => Change::Replaced,
-            Done::ChangedInPlace => Change::ChangedInPlace,
-            Done::Touched => Change::Touched,
-            Done::Deleted => Change::Deleted,
         }
     }
 }

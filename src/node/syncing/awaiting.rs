@@ -7,9 +7,9 @@
 //! lost only by a whole answer that was asked for after the server's yes.
 
 use super::Syncing;
+use super::pages::{self, Row};
 use crate::model::{RelPath, Revision, State};
 use crate::store::{Record, Snapshot};
-use crate::wire::{ChangesHead, ChangesReader, ChangesWriter, FRAME_HEADER_BYTES, Known};
 use std::collections::HashMap;
 
 /// Its name among the values of the base.
@@ -104,69 +104,24 @@ impl Syncing {
     }
 }
 
-/// Pages of changes, as on the wire, whose entries are numbered; behind each page, for each of its entries, the two
-/// revisions.
 fn encode(list: &HashMap<RelPath, Former>) -> Vec<u8> {
-    let mut sorted: Vec<(&RelPath, &Former)> = list.iter().collect();
-    sorted.sort_by_key(|(path, _)| *path);
-    let mut out = Vec::new();
-    for page in sorted.chunks(PAGE_ENTRIES) {
-        let mut writer = ChangesWriter::default();
-        let mut last = Revision::NONE;
-        for (path, former) in page {
-            last = last.next();
-            writer.push(path, last, former.state.as_ref());
-        }
-        let known = Known {
-            revision: last,
-            ..Known::default()
-        };
-        let (more, anew) = (false, false);
-        let head = ChangesHead {
-            known,
-            more,
-            anew,
-            folds: false,
-        };
-        writer.finish(&head, &mut out);
-        for (_, former) in page {
-            out.extend(former.revision.0.to_le_bytes());
-            out.extend(former.since.0.to_le_bytes());
-        }
-    }
-    out
+    let rows = list.iter().map(|(path, former)| Row {
+        path,
+        state: former.state.as_ref(),
+        is_odd: false,
+        numbers: [former.revision.0, former.since.0],
+    });
+    pages::encode(rows.collect())
 }
 
-fn decode(mut bytes: &[u8]) -> HashMap<RelPath, Former> {
-    let mut list = HashMap::new();
-    while let Some((page, rest)) = page_of(bytes) {
-        bytes = rest;
-        let Ok(mut page) = ChangesReader::new(page) else { break };
-        while let Ok(Some(change)) = page.next_change() {
-            let Some((numbers, rest)) = bytes.split_at_checked(16) else {
-                return list;
-            };
-            bytes = rest;
-            let number = |bytes: &[u8]| Revision(bytes.try_into().map_or(0, u64::from_le_bytes));
-            let former = Former {
-                state: change.state,
-                revision: number(&numbers[..8]),
-                since: number(&numbers[8..]),
-            };
-            list.insert(change.path, former);
-        }
-    }
-    list
+fn decode(bytes: &[u8]) -> HashMap<RelPath, Former> {
+    let former = |row: Row<RelPath, State, 2>| {
+        let [revision, since] = row.numbers.map(Revision);
+        let state = row.state;
+        (row.path, Former { state, revision, since })
+    };
+    pages::decode(bytes).into_iter().map(former).collect()
 }
-
-/// The payload of the first frame, and what is behind it.
-fn page_of(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
-    let (header, rest) = bytes.split_at_checked(FRAME_HEADER_BYTES)?;
-    let length = header[..4].try_into().map_or(0, u32::from_le_bytes);
-    rest.split_at_checked(length as usize)
-}
-
-const PAGE_ENTRIES: usize = 1024;
 
 #[cfg(test)]
 mod tests {

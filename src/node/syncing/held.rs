@@ -4,13 +4,13 @@
 //! later that is. Invariant: what is not found here under its own spelling while something else has its place was
 //! not deleted by anybody.
 
+use super::pages::{self, Row};
 use super::{Around, Here, Syncing};
 use crate::model::{ItemCode, Kind, RelPath, Revision, State};
 use crate::node::events::{Action as Told, ClientEvent, JobError};
 use crate::node::source_tree::without_prefix;
 use crate::store::{NotedCollision, Record, note_collisions};
 use crate::sync::{Agreed, Collision, Expected, HeldReason, Local, Remote, Side, Taken};
-use crate::wire::{ChangesHead, ChangesReader, ChangesWriter, FRAME_HEADER_BYTES, Known};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Its name among the values of the base.
@@ -216,53 +216,20 @@ impl Syncing {
     }
 }
 
-/// Pages of changes as on the wire, numbered from 1, and behind each the revisions of its changes.
 fn encode(list: &Remotes) -> Vec<u8> {
-    let list: Vec<_> = list.iter().collect();
-    let mut out = Vec::new();
-    for page in list.chunks(PAGE_ENTRIES) {
-        let mut writer = ChangesWriter::default();
-        for (number, (path, (state, _))) in (1..).zip(page) {
-            writer.push(path, Revision(number), state.as_ref());
-        }
-        let head = ChangesHead {
-            known: Known {
-                revision: Revision(u64::MAX),
-                ..Known::default()
-            },
-            more: false,
-            anew: false,
-            folds: false,
-        };
-        writer.finish(&head, &mut out);
-        let revisions = page.iter().flat_map(|(_, (_, revision))| revision.0.to_le_bytes());
-        out.extend(revisions);
-    }
-    out
+    let rows = list.iter().map(|(path, (state, revision))| Row {
+        path,
+        state: state.as_ref(),
+        is_odd: false,
+        numbers: [revision.0],
+    });
+    pages::encode(rows.collect())
 }
 
-pub(super) fn decode(mut bytes: &[u8]) -> Remotes {
-    let mut list = Remotes::new();
-    while let Some(header) = bytes.get(..FRAME_HEADER_BYTES) {
-        let length = header[..4].try_into().map_or(0, u32::from_le_bytes) as usize;
-        let Some(page) = bytes.get(FRAME_HEADER_BYTES..FRAME_HEADER_BYTES + length) else {
-            break;
-        };
-        bytes = &bytes[FRAME_HEADER_BYTES + length..];
-        let Ok(mut page) = ChangesReader::new(page) else { break };
-        while let Ok(Some(change)) = page.next_change() {
-            let Some((revision, rest)) = bytes.split_first_chunk() else {
-                break;
-            };
-            bytes = rest;
-            let revision = Revision(u64::from_le_bytes(*revision));
-            list.insert(change.path, (change.state, revision));
-        }
-    }
-    list
+pub(super) fn decode(bytes: &[u8]) -> Remotes {
+    let told = |row: Row<RelPath, State, 1>| (row.path, (row.state, Revision(row.numbers[0])));
+    pages::decode(bytes).into_iter().map(told).collect()
 }
-
-const PAGE_ENTRIES: usize = 1024;
 
 #[cfg(test)]
 mod tests {

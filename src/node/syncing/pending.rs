@@ -4,9 +4,9 @@
 //! from that of others. Invariant: what cannot be read is as good as nothing, and never an error.
 
 use super::Syncing;
-use crate::model::{RelPath, Revision, State};
+use super::pages::{self, Row};
+use crate::model::{RelPath, State};
 use crate::sync::{Action, Pending};
-use crate::wire::{ChangesHead, ChangesReader, ChangesWriter, FRAME_HEADER_BYTES, Known};
 use std::collections::HashMap;
 
 /// Its name among the values of the base.
@@ -62,59 +62,34 @@ impl Syncing {
     }
 }
 
-/// Pages of changes, as on the wire; an odd number is of something that was sent.
 fn encode(list: &HashMap<RelPath, Pending>) -> Vec<u8> {
-    let mut sorted: Vec<(&RelPath, &Pending)> = list.iter().collect();
-    sorted.sort_by_key(|(path, _)| *path);
-    let mut out = Vec::new();
-    for page in sorted.chunks(PAGE_ENTRIES) {
-        let mut writer = ChangesWriter::default();
-        for (number, (path, pending)) in page.iter().enumerate() {
-            let (tag, state) = match pending {
-                Pending::Taken(state) => (2, state),
-                Pending::Sent(state) => (3, state),
-            };
-            writer.push(path, Revision(2 * number as u64 + tag), Some(state));
-        }
-        let head = ChangesHead {
-            known: Known {
-                revision: Revision(u64::MAX),
-                ..Known::default()
-            },
-            more: false,
-            anew: false,
-            folds: false,
+    let rows = list.iter().map(|(path, pending)| {
+        let (state, is_odd) = match pending {
+            Pending::Taken(state) => (state, false),
+            Pending::Sent(state) => (state, true),
         };
-        writer.finish(&head, &mut out);
-    }
-    out
-}
-
-pub(super) fn decode(mut bytes: &[u8]) -> HashMap<RelPath, Pending> {
-    let mut list = HashMap::new();
-    while let Some(header) = bytes.get(..FRAME_HEADER_BYTES) {
-        let length = header[..4].try_into().map_or(0, u32::from_le_bytes) as usize;
-        let Some(page) = bytes.get(FRAME_HEADER_BYTES..FRAME_HEADER_BYTES + length) else {
-            break;
-        };
-        bytes = &bytes[FRAME_HEADER_BYTES + length..];
-        let Ok(mut page) = ChangesReader::new(page) else { break };
-        while let Ok(Some(change)) = page.next_change() {
-            let Some(state) = change.state else { continue };
-            list.insert(change.path, tagged(change.revision, state));
+        Row {
+            path,
+            state: Some(state),
+            is_odd,
+            numbers: [],
         }
-    }
-    list
+    });
+    pages::encode(rows.collect())
 }
 
-fn tagged(number: Revision, state: State) -> Pending {
-    match number.0 % 2 {
-        1 => Pending::Sent(state),
-        _ => Pending::Taken(state),
-    }
+pub(super) fn decode(bytes: &[u8]) -> HashMap<RelPath, Pending> {
+    let rows: Vec<Row<RelPath, State, 0>> = pages::decode(bytes);
+    let pending = rows.into_iter().filter_map(|row| {
+        let state = row.state?;
+        let pending = match row.is_odd {
+            true => Pending::Sent(state),
+            false => Pending::Taken(state),
+        };
+        Some((row.path, pending))
+    });
+    pending.collect()
 }
-
-const PAGE_ENTRIES: usize = 1024;
 
 #[cfg(test)]
 mod tests {
