@@ -294,7 +294,11 @@ fn a_sync_is_with_the_own_place() {
     fs::write(bert.join("new"), "made on the server").unwrap();
     fs::remove_file(world.folder("bert").join("b")).unwrap();
     world.sync_all(&["anna", "bert"]);
-    assert!(world.folder("bert").join("new").exists() && !bert.join("b").exists());
+    assert!(
+        world.folder("bert").join("new").exists(),
+        "what was made on the server came"
+    );
+    assert!(!bert.join("b").exists(), "what was removed here is removed there");
     assert!(!world.folder("anna").join("new").exists());
 }
 

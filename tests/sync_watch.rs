@@ -227,3 +227,19 @@ fn a_file_that_is_edited_as_it_arrives_is_no_conflict() {
     same(&mut world, &mut a, &mut b);
     assert_eq!(copies(&at_b), [""; 0]);
 }
+
+// Who edits on the server and then syncs gets that edit, however fast the one follows the other.
+#[test]
+fn an_edit_of_the_share_is_in_the_sync_that_follows() {
+    let mut world = World::new();
+    let folder = world.make("a", &[("first", "1")]);
+    world.sync_all(&["a"]);
+    for round in 0..20 {
+        let name = format!("edit-{round}");
+        fs::write(world.share().join(&name), "made on the server").unwrap();
+        fs::write(world.share().join("first"), &name).unwrap();
+        world.sync_all(&["a"]);
+        assert_eq!(fs::read_to_string(folder.join("first")).unwrap(), name);
+        assert!(folder.join(&name).exists());
+    }
+}

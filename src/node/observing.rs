@@ -125,14 +125,21 @@ impl Observing {
         self.is_walking
     }
 
+    /// Has everything looked at that changed before now, quiet or not; only a file that somebody writes still waits.
+    /// Where that is not known from a watch, all is looked at.
+    pub(crate) fn catch_up(&mut self, root: &Root, now: Tick, looks: &mut Looks) {
+        let is_behind = self.read(root, now);
+        self.settle.take_closed().into_iter().for_each(|dirt| look(dirt, looks));
+        let is_watched = self.watch.as_ref().is_some_and(|watch| watch.unwatched().is_none());
+        if is_behind || !self.is_settled || !is_watched {
+            look(Dirt::All, looks);
+        }
+    }
+
     /// Has everything looked at that is quiet, and all of it when that is due. Returns when to ask again.
     pub(crate) fn ripe(&mut self, now: Tick, looks: &mut Looks) -> Tick {
         while let Some(dirt) = self.settle.poll_ripe(now) {
-            match dirt {
-                Dirt::Path(path) => looks.path(&path),
-                Dirt::Tree(path) => looks.tree(Some(path)),
-                Dirt::All => looks.tree(None),
-            }
+            look(dirt, looks);
         }
         if now >= self.rescan {
             let is_watched = self.watch.as_ref().is_some_and(|watch| watch.unwatched().is_none());
@@ -159,6 +166,14 @@ impl Observing {
         for problem in self.ignore.take_problems() {
             log::warn!("{problem}");
         }
+    }
+}
+
+fn look(dirt: Dirt, looks: &mut Looks) {
+    match dirt {
+        Dirt::Path(path) => looks.path(&path),
+        Dirt::Tree(path) => looks.tree(Some(path)),
+        Dirt::All => looks.tree(None),
     }
 }
 

@@ -473,11 +473,22 @@ impl Sequencer {
     /// Something changed in the folder. Returns whether there is more to read at once.
     pub(crate) fn observe(&mut self, place: &Place, now: Tick) -> bool {
         let more = self.observing.read(&place.root, now);
+        self.observed(place);
+        more
+    }
+
+    fn observed(&mut self, place: &Place) {
         self.observing.tell_problems();
         if self.observing.is_gone() {
             self.lost(place);
         }
-        more
+    }
+
+    /// Somebody wants to know what is there: what changed a moment ago is not waited with.
+    pub(crate) fn catch_up(&mut self, place: &Place, now: Tick) {
+        self.observing.catch_up(&place.root, now, &mut self.looks);
+        self.observed(place);
+        self.asked += u64::from(self.looks.is_waiting());
     }
 
     /// Whether the folder is no longer the one that the index is of. What is missing there is not deleted then.

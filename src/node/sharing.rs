@@ -83,6 +83,9 @@ impl ServerNode {
         let mut sequencer = place.sequencer.borrow_mut();
         let sequencer = sequencer.as_mut().expect("it has begun");
         sequencer.listen(cx.id());
+        if session.following.is_none() {
+            sequencer.catch_up(&place, cx.now());
+        }
         if let (None, Some(index)) = (&session.following, session.share) {
             self.events.push(ServerEvent::SyncBegun {
                 device: session.device,

@@ -132,14 +132,20 @@ impl Settle {
                 self.queue.insert((due, path));
                 continue;
             }
-            let removed = self.remove(&path)?;
-            return Some(if removed.is_tree {
-                Dirt::Tree(path)
-            } else {
-                Dirt::Path(path)
-            });
+            return self.take(path);
         }
         None
+    }
+
+    /// Everything that was dirty before, but files that somebody still writes; it is dirty no more, however short
+    /// ago it was told. For who must know what is there now.
+    pub fn take_closed(&mut self) -> Vec<Dirt> {
+        if self.all.take().is_some() {
+            return vec![Dirt::All];
+        }
+        let closed = self.pending.iter().filter(|(_, pending)| !pending.is_open);
+        let closed: Vec<RelPath> = closed.map(|(path, _)| path.clone()).collect();
+        closed.into_iter().filter_map(|path| self.take(path)).collect()
     }
 
     /// When to ask again, if nothing is told until then. It may be early, never late.
@@ -209,6 +215,15 @@ impl Settle {
         };
         let from_first = self.pending.range(first..).map(|(path, _)| path);
         from_first.take_while(|path| is_beneath(path)).cloned().collect()
+    }
+
+    fn take(&mut self, path: RelPath) -> Option<Dirt> {
+        let removed = self.remove(&path)?;
+        Some(if removed.is_tree {
+            Dirt::Tree(path)
+        } else {
+            Dirt::Path(path)
+        })
     }
 
     fn remove(&mut self, path: &RelPath) -> Option<Pending> {

@@ -47,6 +47,23 @@ fn a_path_is_ripe_when_it_is_quiet() {
     );
 }
 
+// Protects who asks what is there now from an answer that is a moment old.
+#[test]
+fn what_is_not_written_any_more_can_be_had_at_once() {
+    let mut settle = Settle::new();
+    settle.note(Tick(100), changed("a"));
+    settle.note(Tick(100), written("open"));
+    settle.note(Tick(100), tree("dir"));
+    assert_eq!(settle.take_closed(), [Dirt::Path(path("a")), Dirt::Tree(path("dir"))]);
+    assert!(settle.take_closed().is_empty(), "it is taken once");
+    assert_eq!(
+        drain(&mut settle),
+        [(100 + SETTLE_OPEN_QUIET_MS, Dirt::Path(path("open")))]
+    );
+    settle.note(Tick(200), Notice::Changed(Dirt::All));
+    assert_eq!((settle.take_closed(), settle.is_empty()), (vec![Dirt::All], true));
+}
+
 // Protects files that never rest from never being looked at, and others from being read half written.
 #[test]
 fn continuous_events_delay_for_a_bounded_time() {
