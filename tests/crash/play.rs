@@ -16,9 +16,10 @@ use crate::power::Mounted;
 use crate::site::{Process, Server, Site, Template, Trace, Version};
 use crate::tracer::{PATIENCE, Tracer};
 use crate::tree::{differences, read_tree};
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus};
+use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
 /// What playing a point came to.
@@ -229,17 +230,20 @@ fn limit_until_reached(site: &Site<'_>, id: u32, client: &mut Process, beyond: u
     };
     wait_for(&|| size() > 0);
     let limit = size() + beyond;
-    limit_file_size(id, &limit.to_string());
+    limit_file_size(id, Some(limit));
     wait_for(&|| size() >= limit);
-    limit_file_size(id, "unlimited");
+    limit_file_size(id, None);
 }
 
-/// The soft limit only, so that it can be lifted again. The process may have ended.
-fn limit_file_size(id: u32, bytes: &str) {
-    let limit = format!("--fsize={bytes}:");
-    let _ = Command::new("prlimit")
-        .args(["--pid", &id.to_string(), &limit])
-        .output();
+/// The soft limit only, so that it can be lifted again; by a call and not a command, which may take longer to start
+/// than the next write. The process may have ended.
+fn limit_file_size(id: u32, bytes: Option<u64>) {
+    let maximum = getrlimit(Resource::Fsize).maximum;
+    let limit = Rlimit {
+        current: bytes.or(maximum),
+        maximum,
+    };
+    let _ = prlimit(Pid::from_raw(id.cast_signed()), Resource::Fsize, limit);
 }
 
 /// A client that is connected and waits: the server stands still, and its kernel answers for it.
