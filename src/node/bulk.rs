@@ -9,6 +9,7 @@
 //! Never publishes. Invariant: a flush that failed fails its file; it is not tried again.
 
 use super::commit::{Commit, Done, Ready, Report};
+use super::job::Finished;
 use super::options::Durability;
 use super::place::Place;
 use super::verifying::{CheckedChunk, ChunkCheck, ChunkPlace};
@@ -123,14 +124,12 @@ impl Bulk {
             let (ticket, sender) = (self.ticket(), sender.clone());
             let (place, flushes) = (check.place, check.flushes());
             let job: Job = Box::new(move || {
-                let done = vec![(owner, Done::Checked(Box::new(check.run())))];
+                let finished = Finished {
+                    done: vec![(owner, Done::Checked(Box::new(check.run())))],
+                    ..Finished::default()
+                };
                 // The receiver is gone only when the whole node is.
-                let leftovers = Vec::new();
-                let _ = sender.send(Report {
-                    ticket,
-                    done,
-                    leftovers,
-                });
+                let _ = sender.send(Report { ticket, finished });
                 Ok(())
             });
             match shared.submit_bulk(ticket, job) {

@@ -11,14 +11,14 @@
 //! Invariant: a result says `Ok` only after everything before it in the commit order is done.
 
 use super::bulk::{Bulk, Ended, run_here};
-use super::job::Work;
+use super::job::{Carried, Finished, Work};
 use super::options::Durability;
 use super::place::Place;
 use super::status::CommitFigures;
 use super::verifying::{CheckedChunk, ChunkCheck};
 use crate::model::{ItemCode, Meta, RelPath, Tick};
 use crate::reactor::{ConnId, Job, Shared};
-use crate::store::{Author, Beside, Expected, InPlace, Published, Sealed, SourceFile, Versions};
+use crate::store::{Author, Beside, Expected, InPlace, Published, Sealed, Versions};
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
@@ -96,6 +96,8 @@ struct Queue {
     closings: Vec<(ConnId, Closing)>,
     /// Directories made since the last job: they must be durable before anything in them is.
     made: Vec<RelPath>,
+    /// What the last job left to the next one.
+    carried: Option<Carried>,
     running: Option<Running>,
 }
 
@@ -103,6 +105,8 @@ struct Queue {
 #[derive(Debug)]
 struct Running {
     ticket: u64,
+    /// Files that it publishes.
+    files: usize,
     /// Who waits for what, should the job not come to its end.
     commits: Vec<(ConnId, u32)>,
     closings: Vec<ConnId>,
@@ -111,9 +115,7 @@ struct Running {
 /// A job's results, in the order of its work.
 pub(super) struct Report {
     pub(super) ticket: u64,
-    pub(super) done: Vec<(ConnId, Done)>,
-    /// Large files that have lost their names.
-    pub(super) leftovers: Vec<SourceFile>,
+    pub(super) finished: Finished,
 }
 
 /// The timer that ends a rest, in whichever node.
@@ -121,7 +123,7 @@ pub(crate) const COMMIT_TIMER: u64 = 5;
 /// A group of so many files is a sign of load. Each flush costs a commit of the file system's journal; so the
 /// helper rests before the next one, and more come together. A file waits a little longer for that, and all of
 /// them are done sooner.
-const LOAD_FILES: usize = 4;
+pub(super) const LOAD_FILES: usize = 4;
 /// Milliseconds of rest; ended early by so many files.
 const REST_MS: u64 = 20;
 const GATHERED_FILES: usize = 512;
@@ -190,7 +192,7 @@ impl Committer {
         let now = shared.now();
         let rest_until = self.rest_until.filter(|until| now < *until);
         for queue in &mut self.queues {
-            if queue.running.is_some() || (queue.commits.is_empty() && queue.closings.is_empty()) {
+            if queue.running.is_some() || !queue.has_work() {
                 continue;
             }
             if let Some(until) = rest_until.filter(|_| queue.may_gather()) {
@@ -201,24 +203,18 @@ impl Committer {
             let work = queue.take_work(beside);
             let running = Running::of(&work, ticket);
             self.jobs += 1;
-            self.files += running.commits.len() as u64;
+            self.files += running.files as u64;
             let sender = self.sender.clone();
             let job: Job = Box::new(move || {
-                let (done, leftovers) = work.run();
+                let finished = work.run();
                 // The receiver is gone only when the whole node is.
-                let _ = sender.send(Report {
-                    ticket,
-                    done,
-                    leftovers,
-                });
+                let _ = sender.send(Report { ticket, finished });
                 Ok(())
             });
-            match shared.submit(ticket, job) {
-                Ok(()) => {
-                    self.next_ticket += 1;
-                    queue.running = Some(running);
-                }
-                Err(job) => run_here(job),
+            self.next_ticket += 1;
+            queue.running = Some(running);
+            if let Err(job) = shared.submit(ticket, job) {
+                run_here(job);
             }
         }
         self.collect(shared);
@@ -226,16 +222,8 @@ impl Committer {
 
     /// A job is done: its results wait for their owners, which are woken, and the next job goes.
     pub(crate) fn completed(&mut self, shared: &mut Shared, ticket: u64, result: &io::Result<()>) {
-        let is_large = |running: &Running| running.ticket == ticket && running.commits.len() >= LOAD_FILES;
-        if self
-            .queues
-            .iter()
-            .any(|queue| queue.running.as_ref().is_some_and(is_large))
-        {
-            self.rest_until = Some(shared.now() + REST_MS);
-        }
-        let lost = self.end_of(ticket, result);
         self.collect(shared);
+        let lost = self.end_of(ticket, result);
         self.deliver(shared, lost);
         self.pump(shared);
         self.drop_idle();
@@ -299,9 +287,11 @@ impl Committer {
 
     /// Bytes of memory that all files take which wait or are with the helper thread, about.
     pub(crate) fn held_bytes(&self) -> usize {
-        let files =
-            |queue: &Queue| queue.commits.len() + queue.running.as_ref().map_or(0, |running| running.commits.len());
-        let files: usize = self.queues.iter().map(files).sum();
+        let files: usize = self
+            .queues
+            .iter()
+            .map(|queue| queue.commits.len() + queue.begun())
+            .sum();
         files * COMMIT_BYTES
     }
 
@@ -313,11 +303,10 @@ impl Committer {
 
     /// What waits, what runs, and what was begun.
     pub(crate) fn figures(&self) -> CommitFigures {
-        let running = |queue: &Queue| queue.running.as_ref().map_or(0, |running| running.commits.len());
         CommitFigures {
             queued: self.bulk.commits() as u64
                 + self.queues.iter().map(|queue| queue.commits.len() as u64).sum::<u64>(),
-            running: self.queues.iter().map(|queue| running(queue) as u64).sum(),
+            running: self.queues.iter().map(|queue| queue.begun() as u64).sum(),
             jobs: self.jobs,
             files: self.files,
         }
@@ -335,10 +324,19 @@ impl Committer {
     }
 
     fn collect(&mut self, shared: &mut Shared) {
-        while let Ok(report) = self.receiver.try_recv() {
-            log::trace!("commit job {} done: {} results", report.ticket, report.done.len());
-            self.bulk.close(report.leftovers);
-            self.deliver(shared, report.done);
+        while let Ok(Report { ticket, finished }) = self.receiver.try_recv() {
+            log::trace!("commit job {ticket} done: {} results", finished.done.len());
+            let mut queues = self.queues.iter_mut();
+            let is_of = |running: &mut Running| running.ticket == ticket;
+            let ended = queues.find_map(|queue| Some((queue.running.take_if(is_of)?, queue)));
+            if let Some((running, queue)) = ended {
+                queue.carried = finished.carried;
+                if running.files >= LOAD_FILES {
+                    self.rest_until = Some(shared.now() + REST_MS);
+                }
+            }
+            self.bulk.close(finished.leftovers);
+            self.deliver(shared, finished.done);
         }
     }
 
@@ -368,18 +366,30 @@ impl Queue {
             commits: Vec::new(),
             closings: Vec::new(),
             made: Vec::new(),
+            carried: None,
             running: None,
         }
     }
 
-    fn is_idle(&self) -> bool {
-        self.running.is_none() && self.commits.is_empty() && self.closings.is_empty()
+    /// Whether a job has something to do. Directories that were made wait for the next one.
+    fn has_work(&self) -> bool {
+        !self.commits.is_empty() || !self.closings.is_empty() || self.carried.is_some()
     }
 
-    /// Whether it can wait for more files.
+    fn is_idle(&self) -> bool {
+        self.running.is_none() && !self.has_work()
+    }
+
+    /// Files that are published, or about to be, and not told yet.
+    fn begun(&self) -> usize {
+        let running = self.running.as_ref().map_or(0, |running| running.commits.len());
+        running + self.carried.as_ref().map_or(0, Carried::len)
+    }
+
+    /// Whether it can wait for more files. What is carried waits only with others.
     fn may_gather(&self) -> bool {
         let is_flushed = self.place.durability == Durability::Barrier;
-        is_flushed && self.closings.is_empty() && self.commits.len() < GATHERED_FILES
+        is_flushed && self.closings.is_empty() && (1..GATHERED_FILES).contains(&self.commits.len())
     }
 
     fn take_work(&mut self, beside: Beside) -> Work {
@@ -404,17 +414,20 @@ impl Queue {
                 .as_ref()
                 .map_or_else(Vec::new, Versions::take_changed),
             beside,
+            carried: self.carried.take(),
         }
     }
 }
 
 impl Running {
     fn of(work: &Work, ticket: u64) -> Running {
+        let carried = work.carried.iter().flat_map(Carried::files);
         let commits = work.commits.iter().map(|commit| (commit.owner, commit.file));
         let closings = work.closings.iter().map(|(owner, _)| *owner);
         Running {
             ticket,
-            commits: commits.collect(),
+            files: work.commits.len(),
+            commits: carried.chain(commits).collect(),
             closings: closings.collect(),
         }
     }
@@ -468,6 +481,7 @@ mod tests {
         let mut run = |result: io::Result<()>| {
             committer.queue(&place).running = Some(Running {
                 ticket: 7,
+                files: 1,
                 commits: vec![(owner, 5)],
                 closings: vec![owner],
             });

@@ -79,6 +79,13 @@ impl Barrier {
         self.private.insert(path.into());
     }
 
+    /// Takes over what `other` has, a group below the same root.
+    pub fn join(&mut self, other: Barrier) {
+        self.files.extend(other.files);
+        self.directories.extend(other.directories);
+        self.private.extend(other.private);
+    }
+
     /// Items to flush.
     #[must_use]
     pub fn len(&self) -> usize {
