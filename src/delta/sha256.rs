@@ -185,6 +185,14 @@ pub(super) fn hash_run(bytes: &[u8], piece_bytes: usize) -> Option<Vec<[u8; 32]>
     None
 }
 
+/// Whether [`hash_run`] is of use on this processor.
+pub(super) fn has_runs() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return Wide::detect().is_some();
+    #[cfg(not(target_arch = "x86_64"))]
+    false
+}
+
 /// Pieces from which sixteen lanes beat two: 3.1 against 1.9 GB/s, measured on Sapphire Rapids.
 pub(super) const RUN_PIECES_MIN: usize = 11;
 /// Pieces that advance at once.

@@ -17,7 +17,7 @@
 
 use std::sync::LazyLock;
 
-use super::sha256::{Message, RUN_PIECES_MAX, RUN_PIECES_MIN, digest, hash_run};
+use super::sha256::{Message, RUN_PIECES_MAX, RUN_PIECES_MIN, digest, has_runs, hash_run};
 use crate::model::ContentId;
 use crate::model::limits::LEAF_BYTES;
 
@@ -91,6 +91,13 @@ impl TreeHasher {
             done.into_iter().flatten().for_each(|leaf| self.push_subtree(0, leaf));
             self.update_in_pairs(&run[taken..]);
         }
+    }
+
+    /// Bytes from which [`update`](Self::update) is much faster with that many at once than with pieces of them;
+    /// `None` where the processor has no use for more than two leaves.
+    #[must_use]
+    pub fn run_bytes() -> Option<usize> {
+        has_runs().then_some(RUN_PIECES_MAX * LEAF_BYTES)
     }
 
     fn update_in_pairs(&mut self, bytes: &[u8]) {

@@ -7,7 +7,7 @@
 use super::commit::Committer;
 use super::options::Durability;
 use super::resumes::Lease;
-use super::verifying::{BESIDE_BYTES_MIN, CheckedChunk, Verifying};
+use super::verifying::{BESIDE_BYTES_MIN, CheckedChunk, Verifying, read_and};
 use crate::delta::TreeHasher;
 use crate::model::{ContentId, ItemCode, Meta};
 use crate::reactor::ConnId;
@@ -28,10 +28,23 @@ pub(super) struct Arrival {
 
 /// How the content is checked.
 enum Check {
-    /// As it comes, on the loop.
-    Inline(Box<TreeHasher>),
+    /// On the loop.
+    Inline(Box<Inline>),
     /// Chunk by chunk, on the helper thread.
     Beside(Box<Verifying>),
+}
+
+/// The check of a file of which little comes at a time.
+///
+/// Why by runs: of a thousand files that arrive at once there are a few leaves in each read, and sixteen at once take
+/// half the time, with reading them again. What is checked then is what lies in the file.
+#[derive(Default)]
+struct Inline {
+    hasher: TreeHasher,
+    /// What has come is hashed when it is so many bytes; `None` is at once.
+    run: Option<usize>,
+    /// What had come could not be read.
+    failed: bool,
 }
 
 /// A file that has ended; perhaps not all checks have come back.
@@ -71,7 +84,7 @@ impl Arrival {
             .then(shared)
             .flatten()
             .map(|file| Box::new(Verifying::new(file, serial, sidecar)));
-        let check = beside.map_or_else(|| Check::Inline(Box::default()), Check::Beside);
+        let check = beside.map_or_else(|| Inline::of(TreeHasher::new(), start), Check::Beside);
         let (file, meta) = (start.file, start.meta);
         Arrival {
             file,
@@ -95,7 +108,7 @@ impl Arrival {
         let shared = || staged.file().try_clone().ok().map(Arc::new);
         let check = match large.then(shared).flatten() {
             Some(file) => Check::Beside(Box::new(Verifying::behind(hasher, file, serial))),
-            None => Check::Inline(Box::new(hasher)),
+            None => Inline::of(hasher, start),
         };
         Arrival {
             file: start.file,
@@ -148,7 +161,7 @@ impl Arrival {
         })?;
         self.offset += bytes.len() as u64;
         match &mut self.check {
-            Check::Inline(hasher) => hasher.update(bytes),
+            Check::Inline(inline) => inline.came(bytes, &self.staged, self.offset),
             Check::Beside(verifying) => {
                 let task = verifying.task();
                 while let Some(check) = verifying.next_check(self.offset, || task.clone()) {
@@ -160,7 +173,7 @@ impl Arrival {
         }
         if let Some(lease) = &mut self.lease {
             lease.moved(match &self.check {
-                Check::Inline(hasher) => hasher,
+                Check::Inline(inline) => &inline.hasher,
                 Check::Beside(verifying) => verifying.checked_so_far(),
             });
         }
@@ -170,8 +183,8 @@ impl Arrival {
     /// The next `length` bytes are a hole. Only files that are announced as sparse have any.
     pub(super) fn hole(&mut self, length: u64) {
         debug_assert!(matches!(self.check, Check::Inline(_)));
-        if let Check::Inline(hasher) = &mut self.check {
-            hasher.update_zeros(length);
+        if let Check::Inline(inline) = &mut self.check {
+            inline.hasher.update_zeros(length);
         }
         self.offset += length;
     }
@@ -186,11 +199,14 @@ impl Arrival {
         let Arrival {
             file,
             staged,
-            check,
+            mut check,
             offset,
             meta,
             lease,
         } = self;
+        if let Check::Inline(inline) = &mut check {
+            inline.catch_up(&staged, offset);
+        }
         if let Some(lease) = &lease {
             lease.complete();
         }
@@ -223,11 +239,46 @@ impl Ended {
                 let task = verifying.task();
                 verifying.finish(self.length, task)
             }
-            Check::Inline(hasher) => Some((hasher.finish(), None)),
+            Check::Inline(inline) if inline.failed => None,
+            Check::Inline(inline) => Some((inline.hasher.finish(), None)),
         };
         match own {
             Some((id, sidecar)) if id.root == self.root => Finding::Genuine(id, sidecar),
             other => Finding::Damaged(other),
+        }
+    }
+}
+
+impl Inline {
+    fn of(hasher: TreeHasher, start: &Start) -> Check {
+        let is_worth_it = |run: &usize| !start.sparse && start.size >= *run as u64;
+        Check::Inline(Box::new(Inline {
+            hasher,
+            run: TreeHasher::run_bytes().filter(is_worth_it),
+            failed: false,
+        }))
+    }
+
+    /// `bytes` came, and are in the file, which ends at `end` now.
+    fn came(&mut self, bytes: &[u8], staged: &StagedFile, end: u64) {
+        let Some(run) = self.run else {
+            return self.hasher.update(bytes);
+        };
+        let (run, start) = (run as u64, self.hasher.length());
+        self.catch_up(staged, start + (end - start) / run * run);
+    }
+
+    /// Hashes what is in the file up to `end`.
+    fn catch_up(&mut self, staged: &StagedFile, end: u64) {
+        let start = self.hasher.length();
+        let length = usize::try_from(end - start).expect("a run or two");
+        if length == 0 || self.failed {
+            return;
+        }
+        let read = read_and(staged.file(), start, length, |bytes| self.hasher.update(bytes));
+        if let Err(error) = read {
+            log::warn!("{}: cannot be read: {error}", staged.path());
+            self.failed = true;
         }
     }
 }

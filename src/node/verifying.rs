@@ -196,7 +196,7 @@ const READ_BYTES_MAX: usize = 64 << 10;
 
 /// Maps a part of a file, or reads it where it is small or there are no mappings left. A part that the file
 /// does not have any more is an error.
-fn read_and<T>(file: &File, offset: u64, length: usize, use_it: impl FnOnce(&[u8]) -> T) -> io::Result<T> {
+pub(super) fn read_and<T>(file: &File, offset: u64, length: usize, use_it: impl FnOnce(&[u8]) -> T) -> io::Result<T> {
     if length == 0 {
         return Ok(use_it(&[]));
     }
