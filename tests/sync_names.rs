@@ -258,6 +258,38 @@ fn a_share_that_folds_has_the_first_and_the_device_keeps_both() {
     });
 }
 
+// Row 8: what is new in a directory that another device made anew in another spelling: it would take the directory
+// along, which has no place there any more. Both stay here, and that is told.
+#[test]
+fn a_directory_that_cannot_come_back_to_a_share_that_folds_is_told() {
+    in_child(
+        "a_directory_that_cannot_come_back_to_a_share_that_folds_is_told",
+        || {
+            let (mut world, _mounted) = folding_share();
+            let a = world.make("a", &[("d/e/old", "old")]);
+            clean(&mut world, "a");
+            let c = world.folder("c");
+            clean(&mut world, "c");
+            fs::remove_dir_all(c.join("d")).unwrap();
+            clean(&mut world, "c");
+            put(&c, "D/x", "x of c");
+            clean(&mut world, "c");
+            put(&a, "d/e/new", "new");
+            for _ in 0..2 {
+                let run = clean(&mut world, "a");
+                assert_eq!(collisions(&run), ["d > ?"]);
+                assert_eq!(shown(&a), ["D/x: x of c", "d/e/new: new"]);
+                assert_eq!(shown(&world.share()), ["D/x: x of c"]);
+            }
+            fs::rename(a.join("d"), a.join("other")).unwrap();
+            clean(&mut world, "a");
+            clean(&mut world, "c");
+            world.assert_same(&["a", "c"]);
+            assert_eq!(shown(&c), ["D/x: x of c", "other/e/new: new"]);
+        },
+    );
+}
+
 /// Renames `from` to `to` by way of another name, as it works anywhere.
 fn respell(root: &Path, from: &str, to: &str) {
     let between = root.join("between");

@@ -10,7 +10,8 @@
 //! 3. Of several that are to come with names that differ in case alone, the first comes.
 //! 4. A directory that was respelled here is respelled on a server that folds as a whole: there it cannot be made
 //!    anew while the other is there.
-//! 5. What the server refused for its name is held; and so is what it came from, if it is a rename.
+//! 5. What the server refused for its name is held; and so is what it came from, if it is a rename. A directory that
+//!    was deleted there, and would come back for what stays in it, can be refused as well.
 
 use super::sameness::{Content, content, is_directory, same_kind};
 use super::tree::Rows;
@@ -168,15 +169,33 @@ fn directory_way(table: &mut Rows<'_>, at: usize, there: usize) -> Way {
     Way::Later
 }
 
+/// What is to come to the server: also directories that were deleted there, and come back for what stays in them.
+fn goes(table: &Rows<'_>) -> Vec<bool> {
+    let mut goes = vec![false; table.rows.len()];
+    for at in (0..table.rows.len()).rev() {
+        let row = &table.rows[at];
+        // What goes into it was met before.
+        goes[at] |= row.verdict == Verdict::Push && row.remote.is_none() && row.local().is_some();
+        if let Some(above) = table.parent(at)
+            && (goes[at] || row.blocked)
+        {
+            let directory = &table.rows[above];
+            goes[above] |= directory.remote.is_none() && is_directory(directory.local());
+        }
+    }
+    goes
+}
+
 /// Holds what the server refused, with what is in it and what it was before a rename.
 fn refused_there(table: &mut Rows<'_>, collided: &mut Collided) {
     let mut is_held = vec![false; table.rows.len()];
     let mut files = HashSet::new();
+    let goes = goes(table);
     for at in 0..table.rows.len() {
         let is_in_held = table.parent(at).is_some_and(|above| is_held[above]);
         let row = &mut table.rows[at];
         let is_refused = row.taken == Some(&Taken::There);
-        if row.verdict != Verdict::Push || row.remote.is_some() || !(is_refused || is_in_held) {
+        if !goes[at] || !(is_refused || is_in_held) {
             continue;
         }
         row.verdict = HELD;

@@ -179,3 +179,31 @@ fn a_directory_that_has_to_come_back_takes_the_place_of_its_other_spelling() {
     assert_eq!(trial.short(), ["respell D d"]);
     assert!(trial.plan().collisions.is_empty());
 }
+
+// The server deleted a directory and has another spelling of it now: the one here would come back for what is new in
+// it, and has no place. That is told, and what was deleted in it goes.
+#[test]
+fn a_directory_that_has_to_go_back_and_is_refused_is_held() {
+    let trial = Trial::default()
+        .agreed("d", directory())
+        .agreed("d/e", directory())
+        .agreed("d/old", file(1))
+        .there("d", None)
+        .there("d/e", None)
+        .there("d/old", None)
+        .here("d/e/new", Some(unread(2)));
+    assert_eq!(
+        trial.short(),
+        ["remove d/old", "send d on 100", "send d/e on 101", "send d/e/new on 0"]
+    );
+    let trial = trial.refused("d");
+    let plan = trial.plan();
+    assert_eq!(short(&plan), ["remove d/old"]);
+    assert_eq!(
+        (collisions(&plan), held(&plan)),
+        (vec!["Remote d ?".to_owned()], vec!["d".to_owned(), "d/e".to_owned()])
+    );
+    // What is new in it goes: then so does the directory.
+    let trial = trial.here("d/e/new", None);
+    assert_eq!(trial.short(), ["remove d/e", "remove d/old", "remove d"]);
+}
