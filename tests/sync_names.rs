@@ -290,6 +290,28 @@ fn a_directory_that_cannot_come_back_to_a_share_that_folds_is_told() {
     );
 }
 
+// A directory that was deleted and made anew between two runs, and then respelled: that is a rename like any other.
+#[test]
+fn a_directory_that_was_made_anew_is_respelled_as_well() {
+    in_child("a_directory_that_was_made_anew_is_respelled_as_well", || {
+        let (mut world, _mounted) = folding_share();
+        let a = world.make("a", &[("docs/x", "x"), ("docs/in/y", "y")]);
+        clean(&mut world, "a");
+        fs::rename(a.join("docs"), a.join("old")).unwrap();
+        fs::create_dir_all(a.join("docs/in")).unwrap();
+        for file in ["x", "in/y"] {
+            fs::rename(a.join("old").join(file), a.join("docs").join(file)).unwrap();
+        }
+        fs::remove_dir_all(a.join("old")).unwrap();
+        let run = clean(&mut world, "a");
+        assert_eq!(run.items(), [] as [&str; 0]);
+        fs::rename(a.join("docs"), a.join("Docs")).unwrap();
+        let run = clean(&mut world, "a");
+        assert_eq!((moved(&run), collisions(&run)), (vec!["Docs".to_owned()], vec![]));
+        assert_eq!(shown(&world.share()), ["Docs/in/y: y", "Docs/x: x"]);
+    });
+}
+
 /// Renames `from` to `to` by way of another name, as it works anywhere.
 fn respell(root: &Path, from: &str, to: &str) {
     let between = root.join("between");

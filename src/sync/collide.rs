@@ -210,9 +210,16 @@ fn refused_there(table: &mut Rows<'_>, collided: &mut Collided) {
         }
     }
     let was = |row: &Row<'_>| row.agreed.is_some_and(|agreed| files.contains(&agreed.file));
-    for row in &mut table.rows {
-        if row.verdict == Verdict::Push && row.local().is_none() && was(row) {
-            row.verdict = HELD;
+    let leaves = |row: &Row<'_>| row.verdict == Verdict::Push && row.local().is_none() && row.remote.is_some();
+    // The directories that it was in stay there with it.
+    let mut stays = vec![false; table.rows.len()];
+    for at in (0..table.rows.len()).rev() {
+        let row = &table.rows[at];
+        if leaves(row) && (stays[at] || was(row)) {
+            table.rows[at].verdict = HELD;
+            if let Some(above) = table.parent(at) {
+                stays[above] = true;
+            }
         }
     }
 }

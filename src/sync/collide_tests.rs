@@ -207,3 +207,23 @@ fn a_directory_that_has_to_go_back_and_is_refused_is_held() {
     let trial = trial.here("d/e/new", None);
     assert_eq!(trial.short(), ["remove d/e", "remove d/old", "remove d"]);
 }
+
+// What was moved into a directory that the server refuses stays in the old one there: so that one stays, too.
+#[test]
+fn the_directory_of_what_is_held_for_a_rename_is_not_removed() {
+    let trial = Trial::default()
+        .agreed("docs", directory())
+        .agreed("docs/in", directory())
+        .agreed("docs/in/x", file(1))
+        .agreed("docs/y", file(2))
+        .here("docs", None)
+        .here("docs/in", None)
+        .here("docs/in/x", None)
+        .here("docs/y", None)
+        .here_as("Docs", Some(directory()), 77)
+        .refused("Docs")
+        .here_as("Docs/x", Some(unread(1)), 3);
+    let plan = trial.plan();
+    assert_eq!(short(&plan), ["send-remove docs/y"]);
+    assert_eq!(collisions(&plan), ["Remote Docs ?"]);
+}
