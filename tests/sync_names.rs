@@ -14,7 +14,7 @@ mod story;
 
 use binary::Sandbox;
 use folding::Folding;
-use harness::syncing::{put, texts, watching};
+use harness::syncing::{options, put, texts, watching};
 use harness::{Run, World, WorldOptions, child};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -309,6 +309,46 @@ fn a_directory_that_was_made_anew_is_respelled_as_well() {
         let run = clean(&mut world, "a");
         assert_eq!((moved(&run), collisions(&run)), (vec!["Docs".to_owned()], vec![]));
         assert_eq!(shown(&world.share()), ["Docs/in/y: y", "Docs/x: x"]);
+    });
+}
+
+// Row 8: what a replica could never have is not missing in it.
+#[test]
+fn a_replica_that_folds_leaves_the_second_on_the_share() {
+    in_child("a_replica_that_folds_leaves_the_second_on_the_share", || {
+        let mut world = World::new();
+        let all = pairs(&world);
+        let (b, _mounted) = folding(&world, "b");
+        for path in ["Report.txt", "plain", "Docs/a", "Docs/both", E_PARTS] {
+            put(&b, path, &texts(&world.share())[path]);
+        }
+        put(&b, "Report.txt", "one, of b");
+        let replica = || syncline::node::SyncOptions {
+            mode: syncline::sync::Mode::OneWayReplica,
+            ..options()
+        };
+        for _ in 0..3 {
+            let run = world.sync_with("b", replica());
+            run.assert_clean();
+            assert_eq!(collisions(&run).len(), 3, "{:?}", collisions(&run));
+            let share = texts(&world.share());
+            assert_eq!((share.len(), &*share["Report.txt"]), (all.len(), "one, of b"));
+        }
+        assert_eq!(texts(&b).len(), 5);
+        fs::remove_dir_all(b.join("Docs")).unwrap();
+        fs::rename(b.join("Report.txt"), b.join("other")).unwrap();
+        world.sync_with("b", replica()).assert_clean();
+        let run = world.sync_with("b", replica());
+        assert_eq!(collisions(&run), [format!("{E_WHOLE} < {E_PARTS}")]);
+        let wanted = [
+            "caf\u{e9}: whole",
+            "cafe\u{301}: parts",
+            "other: one, of b",
+            "plain: plain",
+        ];
+        let mut found = shown(&world.share());
+        found.sort_by_key(|line| wanted.iter().position(|one| one == line));
+        assert_eq!(found, wanted);
     });
 }
 

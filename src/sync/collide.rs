@@ -7,6 +7,7 @@
 //!    If it has only the new name, the one here is spelled so: a rename that changes nothing but case or marks.
 //! 2. That one was agreed on, and its content is another: then it goes first, as a deletion, and the new one comes
 //!    a round later. Of a directory, what has no counterpart under the new name goes first.
+//!    A replica takes nothing from the server; what stands there only, and had no place here, is not taken away.
 //! 3. Of several that are to come with names that differ in case alone, the first comes.
 //! 4. A directory that was respelled here is respelled on a server that folds as a whole: there it cannot be made
 //!    anew while the other is there.
@@ -47,6 +48,19 @@ fn arrives(row: &Row<'_>) -> bool {
     matches!(row.verdict, Verdict::Pull | Verdict::Clash) && row.remote.is_some() && row.local().is_none()
 }
 
+/// What the server is to lose since it is not here, where it never had a place.
+fn is_foreign(table: &Rows<'_>, at: usize, is_in_held: bool) -> bool {
+    let row = &table.rows[at];
+    let goes = row.verdict == Verdict::Push && row.remote.is_some() && row.local().is_none();
+    let stands_there = |other: &RelPath| {
+        let other = table.find(other.as_bytes());
+        // Else it is the same, under the name that it had.
+        other.is_none_or(|other| table.rows[other].remote.is_some())
+    };
+    let is_second = matches!(row.taken, Some(Taken::Here(other)) if stands_there(other));
+    goes && row.agreed.is_none() && (is_in_held || is_second)
+}
+
 /// Directories that are gone here, and come back for what is to come in them, while something has their place.
 fn needed(table: &Rows<'_>) -> Vec<bool> {
     let mut is_above = vec![false; table.rows.len()];
@@ -79,12 +93,14 @@ fn keep_apart_here(table: &mut Rows<'_>, collided: &mut Collided) {
     for at in 0..table.rows.len() {
         let is_in_held = table.parent(at).is_some_and(|above| is_held[above]);
         let (path, taken) = (table.rows[at].path, table.rows[at].taken);
-        if !arrives(&table.rows[at]) && !is_needed[at] {
+        let is_foreign = is_foreign(table, at, is_in_held);
+        if !arrives(&table.rows[at]) && !is_needed[at] && !is_foreign {
             is_held[at] = is_in_held;
             continue;
         }
         let (way, with) = match taken {
             _ if is_in_held => (Way::Later, None),
+            Some(Taken::Here(other)) if is_foreign => (Way::Held, Some(other.clone())),
             Some(Taken::Here(other)) => (way(table, at, other), Some(other.clone())),
             _ => match comes.entry(folded(path.as_bytes())) {
                 std::collections::hash_map::Entry::Vacant(free) => {

@@ -227,3 +227,31 @@ fn the_directory_of_what_is_held_for_a_rename_is_not_removed() {
     assert_eq!(short(&plan), ["send-remove docs/y"]);
     assert_eq!(collisions(&plan), ["Remote Docs ?"]);
 }
+
+// Row 8: the share becomes what a replica is, but for what could never be in it.
+#[test]
+fn a_replica_that_folds_takes_nothing_away_that_had_no_place_in_it() {
+    let trial = Trial::default()
+        .agreed("Docs", directory())
+        .here("Report.txt", Some(unread(1)))
+        .there("Report.txt", Some(file(9)))
+        .there("docs", Some(directory()))
+        .taken("docs", "Docs")
+        .there("docs/x", Some(file(2)))
+        .there("other", Some(file(3)))
+        .there("report.txt", Some(file(4)))
+        .taken("report.txt", "Report.txt");
+    let replica = |trial: &Trial| trial.plan_as(Mode::OneWayReplica, Standing::Whole);
+    let plan = replica(&trial);
+    assert_eq!(short(&plan), ["send Report.txt on 100", "send-remove other"]);
+    assert_eq!(collisions(&plan), ["Local docs Docs", "Local report.txt Report.txt"]);
+    assert_eq!(held(&plan), ["docs", "docs/x", "report.txt"]);
+    // What the server has only in another spelling is what stands here.
+    let trial = Trial::default()
+        .here("Report.txt", Some(unread(1)))
+        .there("report.txt", Some(file(4)))
+        .taken("report.txt", "Report.txt");
+    let plan = replica(&trial);
+    assert_eq!(short(&plan), ["send-remove report.txt", "send Report.txt on 0"]);
+    assert!(plan.collisions.is_empty());
+}
