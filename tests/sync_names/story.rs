@@ -117,34 +117,39 @@ pub fn tell(seed: u64) {
         }
     }
     for name in names {
-        let run = world.sync_with(name, options());
-        assert_eq!(
-            (run.items(), run.failures()),
-            (vec![], vec![]),
-            "seed {seed}: {name} does not come to rest"
+        is_settled(&mut world, name, seed);
+    }
+}
+
+/// Nothing is left to be done, and what is not the same on both sides is told.
+fn is_settled(world: &mut World, name: &str, seed: u64) {
+    let run = world.sync_with(name, options());
+    assert_eq!(
+        (run.items(), run.failures()),
+        (vec![], vec![]),
+        "seed {seed}: {name} does not come to rest"
+    );
+    // What is not the same on both sides is told.
+    let told = collisions(&run);
+    let (share, folder) = (texts(&world.share()), texts(&world.folder(name)));
+    for path in share.keys().filter(|path| folder.get(*path) != share.get(*path)) {
+        let is_told = |line: &String| path.starts_with(line.split(" < ").next().unwrap());
+        // What became something without a place by a rename keeps its old name there.
+        let is_source = |line: &String| {
+            let (now, _) = line.split_once(" > ").unwrap_or_default();
+            let is_in = |at: &str| at == now || at.strip_prefix(now).is_some_and(|rest| rest.starts_with('/'));
+            folder.iter().any(|(at, text)| is_in(at) && *text == share[path])
+        };
+        assert!(
+            told.iter().any(|line| is_told(line) || is_source(line)),
+            "seed {seed}: {path} is missing on {name}: {told:?}"
         );
-        // What is not the same on both sides is told.
-        let told = collisions(&run);
-        let (share, folder) = (texts(&world.share()), texts(&world.folder(name)));
-        for path in share.keys().filter(|path| folder.get(*path) != share.get(*path)) {
-            let is_told = |line: &String| path.starts_with(line.split(" < ").next().unwrap());
-            // What became something without a place by a rename keeps its old name there.
-            let is_source = |line: &String| {
-                let (now, _) = line.split_once(" > ").unwrap_or_default();
-                let is_in = |at: &str| at == now || at.strip_prefix(now).is_some_and(|rest| rest.starts_with('/'));
-                folder.iter().any(|(at, text)| is_in(at) && *text == share[path])
-            };
-            assert!(
-                told.iter().any(|line| is_told(line) || is_source(line)),
-                "seed {seed}: {path} is missing on {name}: {told:?}"
-            );
-        }
-        for path in folder.keys().filter(|path| folder.get(*path) != share.get(*path)) {
-            let is_told = |line: &String| path.starts_with(line.split(" > ").next().unwrap());
-            assert!(
-                told.iter().any(is_told),
-                "seed {seed}: {path} is only on {name}: {told:?}"
-            );
-        }
+    }
+    for path in folder.keys().filter(|path| folder.get(*path) != share.get(*path)) {
+        let is_told = |line: &String| path.starts_with(line.split(" > ").next().unwrap());
+        assert!(
+            told.iter().any(is_told),
+            "seed {seed}: {path} is only on {name}: {told:?}"
+        );
     }
 }

@@ -145,7 +145,7 @@ impl Syncing {
         loop {
             match self.place.root.rename_new(path, &name) {
                 Ok(()) => break,
-                Err(error) if error.code() == ItemCode::InTheWay && tries < NAMES_MAX => {
+                Err(error) if is_taken(&error) && tries < NAMES_MAX => {
                     tries += 1;
                     name = another(copy, tries + 1).ok_or(ItemCode::BadPath)?;
                 }
@@ -304,6 +304,11 @@ pub(super) fn keeping(place: &Place) -> Option<Keeping<'_>> {
 fn code_of(error: &FileError) -> ItemCode {
     log::info!("{error}");
     error.code()
+}
+
+/// Whether something has a name, maybe in a spelling that the file system takes for the same.
+fn is_taken(error: &FileError) -> bool {
+    matches!(error.code(), ItemCode::InTheWay | ItemCode::Collides)
 }
 
 /// The name of a copy when others of that second have theirs.

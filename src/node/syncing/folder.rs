@@ -102,9 +102,7 @@ impl Folder {
         let root = root.map_err(unusable)?;
         let lock = lock_of(&root, &shown)?;
         root.learn_folding();
-        // A folder that was made for a link that leads nowhere is of no use to anybody.
-        let is_passing = options.dry_run || !missing.is_empty();
-        let traces = is_passing.then(|| Traces::of(&root, missing));
+        let traces = Traces::of(&root, missing, options.dry_run);
         if is_index_of_a_share(&root).map_err(unusable)? {
             return Err(FolderError::Served { path: shown });
         }

@@ -36,14 +36,16 @@ impl Traces {
         missing
     }
 
-    /// Of a folder that was opened and is not changed yet.
-    pub(super) fn of(root: &Root, made: Vec<PathBuf>) -> Traces {
-        Traces {
+    /// Of a folder that was opened and is not changed yet. One that was made for a link that leads nowhere is of no use
+    /// to anybody.
+    pub(super) fn of(root: &Root, made: Vec<PathBuf>, is_dry: bool) -> Option<Traces> {
+        let is_passing = is_dry || !made.is_empty();
+        is_passing.then(|| Traces {
             root: root.share(),
             is_new: matches!(folder_link(root), Ok(None)),
             is_kept: false,
             made,
-        }
+        })
     }
 
     /// They are what a folder in sync has.
