@@ -325,6 +325,30 @@ fn a_folder_in_the_wrong_place_is_refused() {
     assert!(!sandbox.path("here/not").exists(), "nothing was made");
 }
 
+// Protects from litter: a first run that leads to nothing leaves no folder that nobody asked for. One that was there
+// stays, and so does one that something came of.
+#[test]
+fn a_folder_that_was_made_for_a_wrong_link_goes_again() {
+    let sandbox = Sandbox::new();
+    let served = sandbox.serve(&[]);
+    let wrong = served.invite().replace("/Share", "/Other");
+    for link in [&wrong, &served.link(""), &"syncline://127.0.0.1:1/Share".to_owned()] {
+        let run = sandbox.run(&["sync", "new/deep", link, "--retries", "0"]);
+        assert_ne!(run.code, 0, "{link}");
+        assert!(!sandbox.path("new").exists(), "{link}: {}", run.err);
+    }
+    fs::create_dir(sandbox.path("there")).unwrap();
+    let run = sandbox.run(&["sync", "there", &wrong]);
+    assert_ne!(run.code, 0);
+    assert!(sandbox.path("there").exists());
+    sandbox.run(&["sync", "new/deep", &served.invite()]).expect(0);
+    sandbox.run(&["sync", "new/deep"]).expect(0);
+    drop(served);
+    let run = sandbox.run(&["sync", "new/deep", "--retries", "0"]);
+    assert_ne!(run.code, 0);
+    assert!(sandbox.path("new/deep/.syncline").exists());
+}
+
 // Protects whoever asks before syncing: what would go, by kind; and what never does, by rule.
 #[test]
 fn diff_and_ls_say_what_goes_and_what_does_not() {

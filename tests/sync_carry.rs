@@ -4,7 +4,7 @@
 
 mod harness;
 
-use harness::breaks::broken_off;
+use harness::breaks::{broken_off, restart};
 use harness::edits::noise;
 use harness::syncing::{copies, counting_relay, is_kept, options, put, put_noise, texts, tree};
 use harness::{World, push_job};
@@ -475,4 +475,50 @@ fn a_pull_beside_a_sync_is_what_it_was() {
     let run = world.run(job, TransferOptions::default());
     run.assert_clean();
     assert_eq!(fs::read(target.join("large")).unwrap(), noise(3 << 20, 3));
+}
+
+// The same on the server's disk: what is ignored there holds its directory there, and nobody else hears of that.
+#[test]
+fn a_deleted_directory_stays_on_the_server_for_what_is_ignored_in_it() {
+    let mut world = pair(&[
+        (".synclineignore", "*.tmp\n"),
+        ("d/sub/1", "1"),
+        ("d/2", "2"),
+        ("e/3", "3"),
+    ]);
+    let (a, b, share) = (world.folder("a"), world.folder("b"), world.share());
+    world.sync_all(&["a", "b"]);
+    put(&share, "d/sub/own.tmp", "of the server alone");
+    put(&share, "e/.DS_Store", "litter");
+    for top in ["d", "e"] {
+        fs::remove_dir_all(a.join(top)).unwrap();
+    }
+    world.sync_all(&["a"]);
+    for name in ["a", "b", "a", "b"] {
+        let run = world.sync(name);
+        run.assert_clean();
+        let is_deletion = |item: &String| item.ends_with("Deleted");
+        assert!(run.items().iter().all(is_deletion), "{name}: {:?}", run.items());
+        assert!(!a.join("d").exists() && !share.join("e").exists());
+    }
+    assert!(!b.join("d").exists() && !b.join("e").exists());
+    let there: Vec<String> = texts(&share).into_keys().collect();
+    assert_eq!(there, [".synclineignore", "d/sub/own.tmp"]);
+    // Also when the server looks through everything anew.
+    restart(&mut world);
+    for name in ["a", "b"] {
+        assert_eq!(world.sync(name).items(), [] as [&str; 0], "{name}");
+    }
+    assert!(!a.join("d").exists() && !b.join("d").exists());
+    // It comes back with whatever takes part in it, from any side: an empty directory, too.
+    fs::create_dir(a.join("d")).unwrap();
+    world.sync_all(&["a", "b", "a"]);
+    assert!(b.join("d").exists() && !b.join("d/sub").exists());
+    put(&share, "d/sub/4", "4");
+    world.sync_all(&["a", "b"]);
+    assert_eq!((&*texts(&a)["d/sub/4"], &*texts(&b)["d/sub/4"]), ("4", "4"));
+    fs::remove_dir_all(b.join("d")).unwrap();
+    world.sync_all(&["b", "a"]);
+    assert!(!a.join("d").exists());
+    assert_eq!(texts(&share)["d/sub/own.tmp"], "of the server alone");
 }

@@ -5,6 +5,7 @@
 
 use super::activity::Done;
 use super::commit::{Closing, Done as Ended};
+use super::leftover::Removed;
 use super::place::Place;
 use super::receiving::Books;
 use super::sharing::Currency;
@@ -98,12 +99,9 @@ impl Altering {
                     self.place.note(path, None, self.peer);
                     return Ok(());
                 }
-                let removed = match self.place.keeping(self.peer) {
-                    Some(keeping) => self.place.root.remove_keeping(path, &keeping),
-                    None => self.place.root.remove(path),
-                };
-                match removed.map_err(|error| code_of(&error)) {
-                    Ok(()) => books.ledger.did(path, Done::Deleted, None),
+                match self.place.take_away(path, self.peer).map_err(|error| code_of(&error)) {
+                    Ok(Removed::Gone) => books.ledger.did(path, Done::Deleted, None),
+                    Ok(Removed::Stays) => return Ok(()),
                     // It went by itself.
                     Err(ItemCode::Vanished) => {}
                     Err(code) => return Err(code),

@@ -204,7 +204,7 @@ fn keep_both(root: &Root, copy: &ConflictCopy) -> Result<Settled, SettleError> {
             return Err(SettleError::Shortened(copy.copy.clone()));
         };
         match root.rename_new(&copy.copy, &name) {
-            Err(error) if error.code() == ItemCode::InTheWay => {}
+            Err(error) if matches!(error.code(), ItemCode::InTheWay | ItemCode::Collides) => {}
             other => return Ok(other.map(|()| Settled::Renamed(name))?),
         }
     }

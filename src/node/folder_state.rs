@@ -294,6 +294,8 @@ fn told(differences: Vec<Difference>, tell: &mut dyn FnMut(LocalChange)) {
                 }
                 let record = record.filter(|record| record.state.is_some());
                 tell(match record {
+                    // It was made anew.
+                    Some(record) if is_same_directory(&entry, &record) => continue,
                     None => LocalChange::Added(entry),
                     Some(record) if is_same_content(&entry, &identity, &record) => LocalChange::Touched(entry),
                     Some(_) => LocalChange::Changed(entry),
@@ -305,6 +307,11 @@ fn told(differences: Vec<Difference>, tell: &mut dyn FnMut(LocalChange)) {
             Difference::Failed(error) => tell(LocalChange::Unread(escape(error.path()), error.reason())),
         }
     }
+}
+
+fn is_same_directory(entry: &Entry, record: &crate::store::Record) -> bool {
+    let state = record.state.as_ref();
+    entry.kind == Kind::Directory && state.is_some_and(|was| was.kind == entry.kind && was.meta.mode == entry.meta.mode)
 }
 
 fn is_same_content(entry: &Entry, identity: &Identity, record: &crate::store::Record) -> bool {

@@ -42,6 +42,8 @@ mod job;
 mod judging;
 mod ledger;
 mod left_out;
+#[cfg(feature = "sync")]
+mod leftover;
 mod liveness;
 mod local;
 #[cfg(feature = "sync")]

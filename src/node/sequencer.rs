@@ -11,6 +11,7 @@
 
 mod answering;
 mod hashing;
+mod left_behind;
 mod looking;
 mod retrying;
 mod witness;
@@ -19,6 +20,7 @@ use hashing::Hashes;
 use looking::{Fresh, of_difference};
 use retrying::Retries;
 
+use super::leftover;
 use super::looking::Looks;
 use super::observing::Observing;
 use super::place::Place;
@@ -106,6 +108,8 @@ pub(crate) struct Hint {
     author: Option<DeviceId>,
     /// It is of a commit, and not of a doubt.
     is_commit: bool,
+    /// A directory that was deleted, and stays for what is left out in it.
+    leaves: bool,
 }
 
 /// What the index says of a path, for somebody who wants to change it.
@@ -160,11 +164,11 @@ impl Sequencer {
     /// `path` may have changed: a commit of `author` gave it a new state. `content` is what the file of that
     /// identity contains.
     pub(crate) fn note(&mut self, path: &RelPath, content: Option<(Identity, ContentId)>, author: Option<DeviceId>) {
-        let is_commit = true;
         let hint = Hint {
             content,
             author,
-            is_commit,
+            is_commit: true,
+            leaves: false,
         };
         self.witness
             .retract(path, content.as_ref().map(|(identity, _)| identity));
@@ -255,6 +259,7 @@ impl Sequencer {
         self.fresh.reverse();
         self.fresh.sort_by(|a, b| a.path.cmp(&b.path));
         self.fresh.dedup_by(|a, b| a.path == b.path);
+        self.pass_over_left()?;
         for fresh in &self.fresh {
             self.unsettled.insert(fresh.path.clone());
         }
@@ -346,7 +351,11 @@ impl Sequencer {
     /// Who committed something hears of it, also when somebody undid it before it was looked at: each commit gets
     /// a revision, of what stands there now.
     fn confirm(&mut self, place: &Place, fresh: &mut Vec<Fresh>) -> Result<(), IndexError> {
+        let leaving = self.leaving(&place.root, fresh)?;
         for one in fresh.iter_mut() {
+            if let Some(identity) = leaving.get(&one.path) {
+                one.leave(*identity);
+            }
             let hint = self.round_hints.remove(&one.path);
             one.is_told = hint.is_some_and(|hint| hint.is_commit);
             one.is_new |= one.is_told;
@@ -362,7 +371,9 @@ impl Sequencer {
             if record.is_none() && !matches!(place.root.find(&path), Ok(None)) {
                 continue;
             }
+            let identity = leaving.get(&path);
             let mut confirmed = Fresh::confirmed(path, record, hint.author);
+            identity.into_iter().for_each(|identity| confirmed.leave(*identity));
             // A watch may be quicker than the note: then the very file that was published has its revision.
             confirmed.is_new = !hint.content.is_some_and(|content| confirmed.is_of(content));
             fresh.push(confirmed);
@@ -429,6 +440,11 @@ impl Sequencer {
         let Standing::Settled(record) = standing else {
             return None;
         };
+        if found.is_some_and(|found| leftover::is_left(record.as_deref(), found)) {
+            // Somebody makes it anew: from now on it takes part.
+            self.note(path, None, None);
+            return Some(None);
+        }
         let record = record.filter(|record| record.is_live());
         let is_it = match (&record, found) {
             (None, None) => true,

@@ -6,14 +6,15 @@
 use super::altering::Altering;
 use super::events::ServerEvent;
 use super::ledger::{Audience, Ledger};
+use super::leftover::Removed;
 use super::peer::{Session, Transfer};
 use super::place::Place;
 use super::sequencer::{GATHER_MS, OBSERVE_TIMER, SEQUENCE_TIMER, Sequencer};
 use super::server_node::ServerNode;
 use super::slice::Slice;
-use crate::model::{CloseCode, Fault, RelPath, Revision, Right, Tick};
+use crate::model::{CloseCode, DeviceId, Fault, RelPath, Revision, Right, Tick};
 use crate::reactor::{Activity, Context, Shared};
-use crate::store::{Found, RunKind};
+use crate::store::{FileError, Found, RunKind};
 use crate::wire::{Alter, News, Since};
 use std::rc::Rc;
 
@@ -59,6 +60,15 @@ impl Place {
             let above = std::iter::successors(Some(path.clone()), RelPath::parent);
             above.for_each(|path| sequencer.doubt(&path));
         }
+    }
+
+    /// Removes what stands at `path` for `peer`, unless it is a directory that stays for what takes no part in it.
+    pub(crate) fn take_away(&self, path: &RelPath, peer: Option<DeviceId>) -> Result<Removed, FileError> {
+        self.take_notices();
+        let keeping = self.keeping(peer);
+        let mut sequencer = self.sequencer.borrow_mut();
+        let sequencer = sequencer.as_mut().expect("who has something altered has begun it");
+        sequencer.take_away(&self.root, path, keeping.as_ref(), peer)
     }
 
     /// Tells the sequencer what was done here.

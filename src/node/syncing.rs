@@ -119,8 +119,8 @@ pub(crate) struct Syncing {
     /// Why a look at the folder or the index failed.
     failure: Option<JobError>,
     telling: telling::Telling,
-    /// Of a dry run; the last to go.
-    _traces: Option<rehearsing::Traces>,
+    /// Of a dry run, or a folder that was made for this one; the last to go.
+    traces: Option<rehearsing::Traces>,
 }
 
 /// What stands at a path of the folder that is not what was agreed.

@@ -313,7 +313,7 @@ const ITEMS_MAX: usize = 256;
 
 /// Whether an entry is what its record says, as far as can be told without reading it. The time of
 /// change does not count: a rename of a directory above, or a hard link, touches it. Nor does the
-/// modification time of a directory, which any change in it touches.
+/// modification time of a directory, which any change in it touches; but one that was made anew is another one.
 pub(crate) fn agrees(entry: &Entry, identity: &Identity, record: &Record) -> bool {
     let Some(State { kind, meta, .. }) = &record.state else {
         return false;
@@ -327,7 +327,10 @@ pub(crate) fn agrees(entry: &Entry, identity: &Identity, record: &Record) -> boo
             let same = record.identity.as_ref().is_some_and(|was| was.same_content(identity));
             same && entry.meta.mode == meta.mode
         }
-        Kind::Directory => entry.meta.mode == meta.mode,
+        Kind::Directory => {
+            let is_it = |was: &Identity| was.inode() == identity.inode();
+            entry.meta.mode == meta.mode && record.identity.as_ref().is_none_or(is_it)
+        }
         // A link has no mode of its own.
         Kind::Symlink { .. } => {
             let was = record.identity.as_ref().map_or(meta.mtime, Identity::mtime);

@@ -391,6 +391,7 @@ enum Plain {
     },
     Directory {
         mode: u32,
+        inode: u64,
     },
     Link {
         target: PathBuf,
@@ -415,7 +416,8 @@ fn list(top: &Path, below: &str, listing: &mut Listing) {
         let mode = found.mode() & 0o777;
         let plain = if found.is_dir() {
             list(top, &path, listing);
-            Plain::Directory { mode }
+            let inode = found.ino();
+            Plain::Directory { mode, inode }
         } else if found.is_symlink() {
             let target = fs::read_link(top.join(&path)).unwrap();
             let times = (found.mtime(), found.mtime_nsec());

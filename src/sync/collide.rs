@@ -7,10 +7,12 @@
 //!    If it has only the new name, the one here is spelled so: a rename that changes nothing but case or marks.
 //! 2. That one was agreed on, and its content is another: then it goes first, as a deletion, and the new one comes
 //!    a round later. Of a directory, what has no counterpart under the new name goes first.
+//!    A replica takes nothing from the server; what stands there only, and had no place here, is not taken away.
 //! 3. Of several that are to come with names that differ in case alone, the first comes.
 //! 4. A directory that was respelled here is respelled on a server that folds as a whole: there it cannot be made
 //!    anew while the other is there.
-//! 5. What the server refused for its name is held; and so is what it came from, if it is a rename.
+//! 5. What the server refused for its name is held; and so is what it came from, if it is a rename. A directory that
+//!    was deleted there, and would come back for what stays in it, can be refused as well.
 
 use super::sameness::{Content, content, is_directory, same_kind};
 use super::tree::Rows;
@@ -46,6 +48,19 @@ fn arrives(row: &Row<'_>) -> bool {
     matches!(row.verdict, Verdict::Pull | Verdict::Clash) && row.remote.is_some() && row.local().is_none()
 }
 
+/// What the server is to lose since it is not here, where it never had a place.
+fn is_foreign(table: &Rows<'_>, at: usize, is_in_held: bool) -> bool {
+    let row = &table.rows[at];
+    let goes = row.verdict == Verdict::Push && row.remote.is_some() && row.local().is_none();
+    let stands_there = |other: &RelPath| {
+        let other = table.find(other.as_bytes());
+        // Else it is the same, under the name that it had.
+        other.is_none_or(|other| table.rows[other].remote.is_some())
+    };
+    let is_second = matches!(row.taken, Some(Taken::Here(other)) if stands_there(other));
+    goes && row.agreed.is_none() && (is_in_held || is_second)
+}
+
 /// Directories that are gone here, and come back for what is to come in them, while something has their place.
 fn needed(table: &Rows<'_>) -> Vec<bool> {
     let mut is_above = vec![false; table.rows.len()];
@@ -78,12 +93,14 @@ fn keep_apart_here(table: &mut Rows<'_>, collided: &mut Collided) {
     for at in 0..table.rows.len() {
         let is_in_held = table.parent(at).is_some_and(|above| is_held[above]);
         let (path, taken) = (table.rows[at].path, table.rows[at].taken);
-        if !arrives(&table.rows[at]) && !is_needed[at] {
+        let is_foreign = is_foreign(table, at, is_in_held);
+        if !arrives(&table.rows[at]) && !is_needed[at] && !is_foreign {
             is_held[at] = is_in_held;
             continue;
         }
         let (way, with) = match taken {
             _ if is_in_held => (Way::Later, None),
+            Some(Taken::Here(other)) if is_foreign => (Way::Held, Some(other.clone())),
             Some(Taken::Here(other)) => (way(table, at, other), Some(other.clone())),
             _ => match comes.entry(folded(path.as_bytes())) {
                 std::collections::hash_map::Entry::Vacant(free) => {
@@ -168,15 +185,33 @@ fn directory_way(table: &mut Rows<'_>, at: usize, there: usize) -> Way {
     Way::Later
 }
 
+/// What is to come to the server: also directories that were deleted there, and come back for what stays in them.
+fn goes(table: &Rows<'_>) -> Vec<bool> {
+    let mut goes = vec![false; table.rows.len()];
+    for at in (0..table.rows.len()).rev() {
+        let row = &table.rows[at];
+        // What goes into it was met before.
+        goes[at] |= row.verdict == Verdict::Push && row.remote.is_none() && row.local().is_some();
+        if let Some(above) = table.parent(at)
+            && (goes[at] || row.blocked)
+        {
+            let directory = &table.rows[above];
+            goes[above] |= directory.remote.is_none() && is_directory(directory.local());
+        }
+    }
+    goes
+}
+
 /// Holds what the server refused, with what is in it and what it was before a rename.
 fn refused_there(table: &mut Rows<'_>, collided: &mut Collided) {
     let mut is_held = vec![false; table.rows.len()];
     let mut files = HashSet::new();
+    let goes = goes(table);
     for at in 0..table.rows.len() {
         let is_in_held = table.parent(at).is_some_and(|above| is_held[above]);
         let row = &mut table.rows[at];
         let is_refused = row.taken == Some(&Taken::There);
-        if row.verdict != Verdict::Push || row.remote.is_some() || !(is_refused || is_in_held) {
+        if !goes[at] || !(is_refused || is_in_held) {
             continue;
         }
         row.verdict = HELD;
@@ -191,9 +226,16 @@ fn refused_there(table: &mut Rows<'_>, collided: &mut Collided) {
         }
     }
     let was = |row: &Row<'_>| row.agreed.is_some_and(|agreed| files.contains(&agreed.file));
-    for row in &mut table.rows {
-        if row.verdict == Verdict::Push && row.local().is_none() && was(row) {
-            row.verdict = HELD;
+    let leaves = |row: &Row<'_>| row.verdict == Verdict::Push && row.local().is_none() && row.remote.is_some();
+    // The directories that it was in stay there with it.
+    let mut stays = vec![false; table.rows.len()];
+    for at in (0..table.rows.len()).rev() {
+        let row = &table.rows[at];
+        if leaves(row) && (stays[at] || was(row)) {
+            table.rows[at].verdict = HELD;
+            if let Some(above) = table.parent(at) {
+                stays[above] = true;
+            }
         }
     }
 }

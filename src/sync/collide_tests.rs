@@ -179,3 +179,79 @@ fn a_directory_that_has_to_come_back_takes_the_place_of_its_other_spelling() {
     assert_eq!(trial.short(), ["respell D d"]);
     assert!(trial.plan().collisions.is_empty());
 }
+
+// The server deleted a directory and has another spelling of it now: the one here would come back for what is new in
+// it, and has no place. That is told, and what was deleted in it goes.
+#[test]
+fn a_directory_that_has_to_go_back_and_is_refused_is_held() {
+    let trial = Trial::default()
+        .agreed("d", directory())
+        .agreed("d/e", directory())
+        .agreed("d/old", file(1))
+        .there("d", None)
+        .there("d/e", None)
+        .there("d/old", None)
+        .here("d/e/new", Some(unread(2)));
+    assert_eq!(
+        trial.short(),
+        ["remove d/old", "send d on 100", "send d/e on 101", "send d/e/new on 0"]
+    );
+    let trial = trial.refused("d");
+    let plan = trial.plan();
+    assert_eq!(short(&plan), ["remove d/old"]);
+    assert_eq!(
+        (collisions(&plan), held(&plan)),
+        (vec!["Remote d ?".to_owned()], vec!["d".to_owned(), "d/e".to_owned()])
+    );
+    // What is new in it goes: then so does the directory.
+    let trial = trial.here("d/e/new", None);
+    assert_eq!(trial.short(), ["remove d/e", "remove d/old", "remove d"]);
+}
+
+// What was moved into a directory that the server refuses stays in the old one there: so that one stays, too.
+#[test]
+fn the_directory_of_what_is_held_for_a_rename_is_not_removed() {
+    let trial = Trial::default()
+        .agreed("docs", directory())
+        .agreed("docs/in", directory())
+        .agreed("docs/in/x", file(1))
+        .agreed("docs/y", file(2))
+        .here("docs", None)
+        .here("docs/in", None)
+        .here("docs/in/x", None)
+        .here("docs/y", None)
+        .here_as("Docs", Some(directory()), 77)
+        .refused("Docs")
+        .here_as("Docs/x", Some(unread(1)), 3);
+    let plan = trial.plan();
+    assert_eq!(short(&plan), ["send-remove docs/y"]);
+    assert_eq!(collisions(&plan), ["Remote Docs ?"]);
+}
+
+// Row 8: the share becomes what a replica is, but for what could never be in it.
+#[test]
+fn a_replica_that_folds_takes_nothing_away_that_had_no_place_in_it() {
+    let trial = Trial::default()
+        .agreed("Docs", directory())
+        .here("Report.txt", Some(unread(1)))
+        .there("Report.txt", Some(file(9)))
+        .there("docs", Some(directory()))
+        .taken("docs", "Docs")
+        .there("docs/x", Some(file(2)))
+        .there("other", Some(file(3)))
+        .there("report.txt", Some(file(4)))
+        .taken("report.txt", "Report.txt");
+    let replica = |trial: &Trial| trial.plan_as(Mode::OneWayReplica, Standing::Whole);
+    let plan = replica(&trial);
+    assert_eq!(short(&plan), ["send Report.txt on 101", "send-remove other"]);
+    assert_eq!(collisions(&plan), ["Local docs Docs", "Local report.txt Report.txt"]);
+    assert_eq!(held(&plan), ["docs", "docs/x", "report.txt"]);
+    // What the server has only in another spelling is what stands here.
+    let trial = Trial::default()
+        .here("Report.txt", Some(unread(1)))
+        .there("report.txt", Some(file(4)))
+        .taken("report.txt", "Report.txt");
+    let plan = replica(&trial);
+    assert_eq!(short(&plan), ["send Report.txt on 0", "send-remove report.txt"]);
+    assert!(plan.collisions.is_empty());
+}

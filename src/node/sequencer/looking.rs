@@ -45,6 +45,11 @@ impl Fresh {
         }
     }
 
+    /// It is a directory that is gone for everybody else, and stays here: the one of that identity.
+    pub(super) fn leave(&mut self, identity: Identity) {
+        (self.state, self.identity) = (None, Some(identity));
+    }
+
     /// Whether it is the file of that identity, with that content.
     pub(super) fn is_of(&self, (identity, id): (Identity, ContentId)) -> bool {
         let root = self.state.as_ref().and_then(|state| state.root);

@@ -7,8 +7,10 @@ use super::exchanging::Exchange;
 use super::{Around, Here, Stage, Syncing};
 use crate::model::{ItemCode, Kind, Meta, RelPath, Revision, State, conflict_names, conflict_path};
 use crate::node::events::{Action as Told, ClientEvent, Figures, JobError};
+use crate::node::leftover::Removed;
 use crate::node::looking::found_at;
 use crate::node::peer::Session;
+use crate::node::place::Place;
 use crate::node::slice::Slice;
 use crate::reactor::{Activity, Context};
 use crate::store::{self, Author, FileError, Identity, Keeping, publish};
@@ -116,16 +118,9 @@ impl Syncing {
             }
             Action::Remove { path, expected } => {
                 let identity = self.check(&path, expected)?;
-                let removed = match self.keeping() {
-                    Some(keeping) => self.place.root.remove_keeping(&path, &keeping),
-                    None => self.place.root.remove(&path),
-                };
-                match removed.map_err(|error| code_of(&error)) {
-                    Err(ItemCode::InTheWay) if self.holds_only_ignored(&path) => {
-                        self.leave_behind(&path, identity);
-                        return Ok(None);
-                    }
-                    removed => removed?,
+                if self.take_away(&path).map_err(|error| code_of(&error))? == Removed::Stays {
+                    self.leave_behind(&path, identity);
+                    return Ok(None);
                 }
                 self.changed.insert(path.parent());
                 self.forget(&path);
@@ -150,7 +145,7 @@ impl Syncing {
         loop {
             match self.place.root.rename_new(path, &name) {
                 Ok(()) => break,
-                Err(error) if error.code() == ItemCode::InTheWay && tries < NAMES_MAX => {
+                Err(error) if is_taken(&error) && tries < NAMES_MAX => {
                     tries += 1;
                     name = another(copy, tries + 1).ok_or(ItemCode::BadPath)?;
                 }
@@ -245,17 +240,11 @@ impl Syncing {
             .staging
             .symlink(path, target, &state.meta)
             .map_err(|error| code_of(&error))?;
-        publish(&self.place.root, staged, &expected, self.keeping().as_ref()).map_err(|error| code_of(&error))?;
+        publish(&self.place.root, staged, &expected, keeping(&self.place).as_ref()).map_err(|error| code_of(&error))?;
         self.changed.insert(path.parent());
         let made = self.identity_at(path)?;
         self.agree(path, state, revision, made);
         Ok(told)
-    }
-
-    fn keeping(&self) -> Option<Keeping<'_>> {
-        let author = Author::Local;
-        let versions = self.place.versions.as_ref();
-        versions.map(|versions| Keeping { versions, author })
     }
 
     fn identity_at(&self, path: &RelPath) -> Result<Option<Identity>, ItemCode> {
@@ -305,9 +294,21 @@ pub(super) const OWNER: u32 = 0o700;
 /// Names of a conflict copy that are tried.
 const NAMES_MAX: u32 = 99;
 
+/// How something gives way here.
+pub(super) fn keeping(place: &Place) -> Option<Keeping<'_>> {
+    let author = Author::Local;
+    let versions = place.versions.as_ref();
+    versions.map(|versions| Keeping { versions, author })
+}
+
 fn code_of(error: &FileError) -> ItemCode {
     log::info!("{error}");
     error.code()
+}
+
+/// Whether something has a name, maybe in a spelling that the file system takes for the same.
+fn is_taken(error: &FileError) -> bool {
+    matches!(error.code(), ItemCode::InTheWay | ItemCode::Collides)
 }
 
 /// The name of a copy when others of that second have theirs.

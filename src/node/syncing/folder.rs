@@ -102,7 +102,7 @@ impl Folder {
         let root = root.map_err(unusable)?;
         let lock = lock_of(&root, &shown)?;
         root.learn_folding();
-        let traces = options.dry_run.then(|| Traces::of(&root, missing));
+        let traces = Traces::of(&root, missing, options.dry_run);
         if is_index_of_a_share(&root).map_err(unusable)? {
             return Err(FolderError::Served { path: shown });
         }
@@ -279,7 +279,7 @@ impl Syncing {
             news: false,
             failure: None,
             telling: super::telling::Telling::default(),
-            _traces: state.traces,
+            traces: state.traces,
         }
     }
 
@@ -289,6 +289,7 @@ impl Syncing {
         if self.known == Known::default() && told.epoch != Epoch::default() && !self.options.dry_run {
             self.known.epoch = told.epoch;
             self.batch.set_value(KNOWN, &encode_known(&self.known));
+            self.traces.iter_mut().for_each(Traces::keep);
         }
     }
 

@@ -4,35 +4,21 @@
 //! once and for all, and becomes the folder's own affair until something that takes part is in it. Invariant: the base
 //! has a tombstone of it, with the identity of the directory; no other records of a base are tombstones.
 
+use super::acting::keeping;
 use super::{Here, Syncing};
 use crate::model::{Kind, RelPath, Revision, Timestamp};
+use crate::node::leftover::{self, Removed};
 use crate::node::source_tree::without_prefix;
-use crate::store::{Identity, Record, ScanItem};
-
-/// Entries of such a directory that are looked at: one with more of them is looked at in the next round again.
-const ENTRIES_MAX: usize = 4096;
+use crate::store::{FileError, Identity, Record, Snapshot};
+use std::rc::Rc;
 
 impl Syncing {
-    /// Whether all that is in a directory is left out.
-    pub(super) fn holds_only_ignored(&mut self, path: &RelPath) -> bool {
-        let root = &self.place.root;
-        let mut scan = root.scan(Some(path));
-        let mut items = Vec::new();
-        let mut keep = |path: &RelPath, shape| self.observing.keep(root, path, shape);
-        let more = scan.step(root, &mut keep, ENTRIES_MAX, &mut items);
-        let takes_part = |item: &ScanItem| match item {
-            // One that was left behind before is no reason.
-            ScanItem::Entry(entry, _) => entry.path != *path && !self.has_tombstone(&entry.path),
-            ScanItem::Special(_) => false,
-            ScanItem::Failed(_) => true,
-        };
-        !more && scan.complete() && !items.iter().any(takes_part)
-    }
-
-    fn has_tombstone(&self, path: &RelPath) -> bool {
-        // A base that cannot be read is told by whoever reads it next for itself.
-        let record = self.snapshot.get(path).ok().flatten();
-        record.is_some_and(|record| !record.is_live())
+    /// Removes what stands at a path, unless it is a directory that stays for what is left out in it.
+    pub(super) fn take_away(&mut self, path: &RelPath) -> Result<Removed, FileError> {
+        let (place, snapshot) = (Rc::clone(&self.place), &self.snapshot);
+        let was_left = |path: &RelPath| has_tombstone(snapshot, path);
+        let keeping = keeping(&place);
+        leftover::remove(&place.root, path, keeping.as_ref(), &mut self.observing, &was_left)
     }
 
     /// The directory stays, and nothing of it is agreed.
@@ -51,19 +37,11 @@ impl Syncing {
 
     /// Whether what stands at a path is such a directory still: nothing in it takes part.
     pub(super) fn is_left_behind(&self, path: &RelPath, record: Option<&Record>) -> bool {
-        let Some(Record {
-            state: None,
-            identity: Some(was),
-            ..
-        }) = record
-        else {
-            return false;
-        };
         match self.local.get(path) {
-            Some(Here::Found(state, now)) if state.kind == Kind::Directory && was.inode() == now.inode() => {
+            Some(Here::Found(state, now)) if state.kind == Kind::Directory && leftover::tells_of(record, now) => {
                 let beneath = |other: &RelPath| other != path && without_prefix(other, Some(path)).is_some();
                 let takes_part = |other: &RelPath, here: &Here| match here {
-                    Here::Found(state, _) => state.kind != Kind::Directory || !self.has_tombstone(other),
+                    Here::Found(state, _) => state.kind != Kind::Directory || !has_tombstone(&self.snapshot, other),
                     Here::Gone | Here::Blocked => false,
                 };
                 !self
@@ -74,4 +52,10 @@ impl Syncing {
             _ => false,
         }
     }
+}
+
+fn has_tombstone(snapshot: &Snapshot, path: &RelPath) -> bool {
+    // A base that cannot be read is told by whoever reads it next for itself.
+    let record = snapshot.get(path).ok().flatten();
+    record.is_some_and(|record| !record.is_live())
 }

@@ -1,7 +1,7 @@
 //! A dry run: what a sync would do is told, and nothing is done.
 //!
 //! Invariant: neither side nor the base is changed, and a folder that was never synced, or was not even there, is
-//! left as if nobody had looked.
+//! left as if nobody had looked. The latter also when a first run ends before the server told anything.
 
 use super::acting::path_of;
 use super::{Around, Stage, Syncing};
@@ -12,12 +12,15 @@ use crate::store::{Root, folder_link, forget_sync};
 use crate::sync::{Action, Expected, Plan, Side};
 use std::path::{Path, PathBuf};
 
-/// What is taken away again when a dry run is over. Comes after all that has files open in it.
+/// What is taken away again when a dry run is over, or a first run that led to nothing. Comes after all that has files
+/// open in it.
 #[derive(Debug)]
 pub(super) struct Traces {
     root: Root,
     /// It never was a synced folder.
     is_new: bool,
+    /// It has become one.
+    is_kept: bool,
     /// Directories that were not there, the outermost first.
     made: Vec<PathBuf>,
 }
@@ -33,18 +36,29 @@ impl Traces {
         missing
     }
 
-    /// Of a folder that was opened and is not changed yet.
-    pub(super) fn of(root: &Root, made: Vec<PathBuf>) -> Traces {
-        Traces {
+    /// Of a folder that was opened and is not changed yet. One that was made for a link that leads nowhere is of no use
+    /// to anybody.
+    pub(super) fn of(root: &Root, made: Vec<PathBuf>, is_dry: bool) -> Option<Traces> {
+        let is_passing = is_dry || !made.is_empty();
+        is_passing.then(|| Traces {
             root: root.share(),
             is_new: matches!(folder_link(root), Ok(None)),
+            is_kept: false,
             made,
-        }
+        })
+    }
+
+    /// They are what a folder in sync has.
+    pub(super) fn keep(&mut self) {
+        self.is_kept = true;
     }
 }
 
 impl Drop for Traces {
     fn drop(&mut self) {
+        if self.is_kept {
+            return;
+        }
         if self.is_new
             && let Err(error) = forget_sync(&self.root)
         {

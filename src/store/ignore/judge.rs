@@ -10,7 +10,7 @@
 //! [`Ignore::forget`]. Never follows a link. Invariant: an answer costs bounded work, and where rules cannot be
 //! known the answer is to leave out.
 
-use super::litter::LITTER;
+use super::litter::{DISPOSABLE, LITTER};
 use super::rules::{CompiledRule, Fault, IgnoreProblem, Reason, RuleFile};
 use crate::model::limits::{
     IGNORE_ACTIVE_BYTES_MAX, IGNORE_CACHED_BYTES_MAX, IGNORE_CACHED_MAX, IGNORE_FILE_BYTES_MAX, IGNORE_PROBLEMS_MAX,
@@ -111,6 +111,13 @@ impl Ignore {
     #[must_use]
     pub fn is_rules(path: &RelPath) -> bool {
         path.name() == Ignore::FILE_NAME.as_bytes()
+    }
+
+    /// Whether a system makes a file of that name by itself wherever it looks, so that nobody misses it with its
+    /// directory. What else is litter may be somebody's: a trash, a lock, the swap file of an editor.
+    #[must_use]
+    pub fn is_disposable(path: &RelPath) -> bool {
+        DISPOSABLE.iter().any(|name| path.name().eq_ignore_ascii_case(name))
     }
 
     /// Reads all rules again when they are needed next: before a scan, and after one of their files changed or

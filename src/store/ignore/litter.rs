@@ -36,3 +36,6 @@ pub(super) const LITTER: &[&str] = &[
     ".syncthing.*.tmp",
     "~syncthing~*.tmp",
 ];
+
+/// Of these the files that go with a directory that is deleted, whatever the case of their letters.
+pub(super) const DISPOSABLE: &[&[u8]] = &[b".DS_Store", b"Thumbs.db", b"ehthumbs.db", b"desktop.ini"];
