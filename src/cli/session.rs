@@ -10,8 +10,8 @@ use super::console::{Console, Format, LIVE_BYTES_MAX, Paint, Verbosity, is_writa
 use super::exit::Exit;
 use super::flags::{self, Cli, Color, Shared, Verb};
 use super::{
-    completions, conflicts, delta, demo, devices, doctor, id, invite, journal, log, ls, pull, push, report, restore,
-    revoke, serve, status, trash, versions,
+    absent, conflicts, devices, doctor, id, invite, journal, log, pull, push, report, restore, revoke, serve, status,
+    trash, versions,
 };
 use clap::FromArgMatches;
 use std::ffi::OsString;
@@ -152,7 +152,8 @@ fn dispatch(session: &Session, verb: Verb) -> Result<Ending, Complaint> {
         Verb::Resume(flags) => super::folder::resume(session, &flags),
         #[cfg(feature = "sync")]
         Verb::Unlink(flags) => super::folder::unlink(session, &flags),
-        Verb::Ls(flags) => ls::run(session, &flags),
+        #[cfg(feature = "sync")]
+        Verb::Ls(flags) => super::ls::run(session, &flags),
         Verb::Conflicts(flags) => conflicts::run(session, &flags),
         Verb::Invite(flags) => invite::run(session, &flags),
         Verb::Devices => devices::run(session),
@@ -164,10 +165,13 @@ fn dispatch(session: &Session, verb: Verb) -> Result<Ending, Complaint> {
         Verb::Log(flags) => log::run(session, &flags),
         Verb::Id(flags) => id::run(session, &flags),
         Verb::Journal(flags) => journal::run(session, &flags),
-        Verb::Delta(command) => delta::run(session, &command),
+        #[cfg(feature = "tools")]
+        Verb::Delta(command) => super::delta::run(session, &command),
         Verb::Doctor(flags) => doctor::run(session, &flags),
-        Verb::Completions(flags) => completions::run(session, &flags),
-        Verb::Demo(flags) => demo::run(session, &flags),
+        #[cfg(feature = "tools")]
+        Verb::Completions(flags) => super::completions::run(session, &flags),
+        #[cfg(feature = "tools")]
+        Verb::Demo(flags) => super::demo::run(session, &flags),
     }
 }
 
@@ -207,9 +211,16 @@ fn end_of_parse(error: &clap::Error, args: &[OsString]) -> Exit {
     let exit = if error.use_stderr() { Exit::Usage } else { Exit::Done };
     if exit == Exit::Usage && wants_json(args) {
         let console = Console::of_process(Format::Json, Verbosity::Normal, Paint::Bare);
-        let text = error.render().to_string();
-        let first = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
-        return close(&console, Err(Complaint::usage(first, "see `syncline --help`")));
+        let complaint = absent::complaint(error).unwrap_or_else(|| {
+            let text = error.render().to_string();
+            let first = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
+            Complaint::usage(first, "see `syncline --help`")
+        });
+        return close(&console, Err(complaint));
+    }
+    if let Some(complaint) = absent::complaint(error) {
+        let console = Console::of_process(Format::Text, Verbosity::Normal, Paint::Bare);
+        return close(&console, Err(complaint));
     }
     let _ = error.print();
     exit
