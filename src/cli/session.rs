@@ -76,15 +76,18 @@ pub(crate) fn main() -> ExitCode {
     let args: Vec<OsString> = std::env::args_os().collect();
     match panic::catch_unwind(|| run(&args)) {
         Ok(exit) => ExitCode::from(exit.code()),
-        Err(_) => {
-            // The hook has told already. The console may be in any state, so it is not used.
-            if wants_json(&args) {
-                let object = report::summary_object(&Summary::default(), Exit::Error.code());
-                let _ = writeln!(std::io::stdout(), "{object}");
-            }
-            ExitCode::from(Exit::Error.code())
-        }
+        // The hook has told already.
+        Err(_) => ExitCode::from(end_of_panic(&args)),
     }
+}
+
+/// The summary of a run that panicked, and its exit code. The console may be in any state, so it is not used.
+fn end_of_panic(args: &[OsString]) -> u8 {
+    if wants_json(args) {
+        let object = report::summary_object(&Summary::default(), Exit::Error.code());
+        let _ = writeln!(std::io::stdout(), "{object}");
+    }
+    Exit::Error.code()
 }
 
 fn tell_of_panic(info: &panic::PanicHookInfo<'_>) {
@@ -103,6 +106,11 @@ fn tell_of_panic(info: &panic::PanicHookInfo<'_>) {
         std::io::stderr(),
         "syncline: {line}\n  please report this line; files that were acknowledged are safe"
     );
+    if cfg!(panic = "abort") {
+        // Nothing is unwound in such a build: the run ends here, on whichever thread, and with the same code.
+        let args: Vec<OsString> = std::env::args_os().collect();
+        std::process::exit(i32::from(end_of_panic(&args)));
+    }
 }
 
 fn run(args: &[OsString]) -> Exit {
