@@ -6,9 +6,7 @@
 //! are attached to the finished command tree, in [`command`].
 
 use super::config::Settings;
-use super::{
-    conflicts, doctor, id, invite, journal, log, pull, push, restore, revoke, serve, status, trash, versions,
-};
+use super::{conflicts, doctor, id, invite, journal, log, pull, push, restore, revoke, serve, status, trash, versions};
 use clap::builder::{BoolishValueParser, OsStr};
 use clap::{Arg, ArgAction, Args, Command, CommandFactory, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
