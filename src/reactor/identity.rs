@@ -188,7 +188,7 @@ static SIGNATURES: WebPkiSupportedAlgorithms = WebPkiSupportedAlgorithms {
 };
 
 /// Reads the keys of devices, and takes randomness from the system. In place of ring's defaults, which would
-/// bring RSA and the curves of NIST along: 300 KB of code that nobody reaches.
+/// bring RSA and the curves of NIST along: 250 KB that nobody reaches.
 #[derive(Debug)]
 struct Ed25519Only;
 
