@@ -86,7 +86,8 @@
 //!
 //! # Features
 //! `tls` (on by default): encrypted connections and pairing; without it only `plain` works.
-//! `progress` (on by default): the bar of the command line.
+//! `zstd` (on by default): compression of what travels. `sync` (on by default): folders in sync, and the index
+//! of a share. `progress` and `tools` (on by default) are of the command line: its bar, and some of its commands.
 
 #[cfg(doctest)]
 #[doc = include_str!("../docs/EMBEDDING.md")]

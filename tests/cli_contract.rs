@@ -280,6 +280,7 @@ fn flags_beat_the_environment_and_the_environment_beats_the_file() {
         .complains(2, "line 2: there is no flag called \"plian\"");
 }
 
+#[cfg(feature = "tools")]
 #[test]
 fn completions_parse_in_their_shells() {
     let sandbox = Sandbox::new();
@@ -315,6 +316,7 @@ fn doctor_reports_checks_as_objects() {
 }
 
 /// A small folder of the user's own, so that it takes no time.
+#[cfg(feature = "tools")]
 #[test]
 fn the_demo_passes_and_leaves_nothing() {
     let sandbox = Sandbox::new();
@@ -348,13 +350,37 @@ fn no_arguments_and_help_are_friendly() {
         "status",
         "id",
         "doctor",
-        "demo",
-        "delta",
         "journal",
         "conflicts",
-        "ls",
     ] {
         assert!(!sandbox.run(&[command, "--help"]).expect(0).out.is_empty());
     }
     sandbox.run(&["psuh"]).expect(2);
+}
+
+/// What a small build leaves out is explained in one sentence, also to scripts; what it has is there.
+#[test]
+fn a_command_is_there_or_it_is_said_which_feature_brings_it() {
+    let sandbox = Sandbox::new();
+    for (command, feature, is_here) in [
+        ("sync", "sync", cfg!(feature = "sync")),
+        ("ls", "sync", cfg!(feature = "sync")),
+        ("delta", "tools", cfg!(feature = "tools")),
+        ("demo", "tools", cfg!(feature = "tools")),
+        ("completions", "tools", cfg!(feature = "tools")),
+    ] {
+        let run = sandbox.run(&[command, "--help"]);
+        if is_here {
+            assert!(!run.expect(0).out.is_empty());
+            continue;
+        }
+        run.complains(2, &format!("this syncline was built without `{command}`"));
+        assert!(run.err.contains(&format!("feature `{feature}`")), "{}", run.err);
+        let as_objects = sandbox.run(&["--json", command]);
+        assert_eq!(as_objects.expect(2).summary()["exit_code"], 2);
+        assert_eq!(
+            as_objects.objects()[0]["message"],
+            format!("this syncline was built without `{command}`")
+        );
+    }
 }

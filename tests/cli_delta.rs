@@ -1,5 +1,6 @@
 //! `delta signature`, `diff` and `patch` as a user runs them.
 
+#![cfg(feature = "tools")]
 #![allow(clippy::unwrap_used)]
 
 mod binary;

@@ -6,10 +6,7 @@
 //! are attached to the finished command tree, in [`command`].
 
 use super::config::Settings;
-use super::{
-    completions, conflicts, delta, demo, doctor, id, invite, journal, log, ls, pull, push, restore, revoke, serve,
-    status, trash, versions,
-};
+use super::{conflicts, doctor, id, invite, journal, log, pull, push, restore, revoke, serve, status, trash, versions};
 use clap::builder::{BoolishValueParser, OsStr};
 use clap::{Arg, ArgAction, Args, Command, CommandFactory, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
@@ -68,7 +65,8 @@ pub(crate) enum Verb {
     /// List what was deleted, or remove it for good
     Trash(trash::Flags),
     /// List what takes no part in a sync, and which rule leaves it out
-    Ls(ls::Flags),
+    #[cfg(feature = "sync")]
+    Ls(super::ls::Flags),
     /// Show the servers running here, ask one elsewhere, or look at a synced folder
     Status(status::Flags),
     /// Show what happened in a share or a synced folder: who did what, and when
@@ -78,13 +76,16 @@ pub(crate) enum Verb {
     /// List the transfers that are unfinished
     Journal(journal::Flags),
     /// Make and apply patches of local files
-    Delta(delta::Flags),
+    #[cfg(feature = "tools")]
+    Delta(super::delta::Flags),
     /// Check this machine for what could get in the way, and say the fix
     Doctor(doctor::Flags),
     /// Print the completion script for a shell
-    Completions(completions::Flags),
+    #[cfg(feature = "tools")]
+    Completions(super::completions::Flags),
     /// Try it all on this machine: push, edit, push again, pull, compare
-    Demo(demo::Flags),
+    #[cfg(feature = "tools")]
+    Demo(super::demo::Flags),
 }
 
 /// The flags of every command.

@@ -3,6 +3,7 @@
 //!
 //! | file | owns |
 //! |---|---|
+//! | `absent` | commands that this build leaves out |
 //! | `flags` | the command line as a whole, environment variables |
 //! | `config` | the config file |
 //! | `console` | where output goes |
@@ -17,17 +18,21 @@
 //! | `scratch` | temporary directories that go away |
 //! | the rest | one command each |
 
+mod absent;
 mod address;
 mod bandwidth;
 mod capacity;
 #[cfg(feature = "sync")]
 mod collision;
 mod complaint;
+#[cfg(feature = "tools")]
 mod completions;
 mod config;
 mod conflicts;
 mod console;
+#[cfg(feature = "tools")]
 mod delta;
+#[cfg(feature = "tools")]
 mod demo;
 mod devices;
 mod doctor;
@@ -40,6 +45,7 @@ mod id;
 mod invite;
 mod journal;
 mod log;
+#[cfg(feature = "sync")]
 mod ls;
 #[cfg(feature = "sync")]
 mod meeting;
@@ -53,6 +59,7 @@ mod repeating;
 mod report;
 mod restore;
 mod revoke;
+#[cfg(feature = "tools")]
 mod sample;
 mod scratch;
 mod serve;

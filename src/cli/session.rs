@@ -10,8 +10,8 @@ use super::console::{Console, Format, LIVE_BYTES_MAX, Paint, Verbosity, is_writa
 use super::exit::Exit;
 use super::flags::{self, Cli, Color, Shared, Verb};
 use super::{
-    completions, conflicts, delta, demo, devices, doctor, id, invite, journal, log, ls, pull, push, report, restore,
-    revoke, serve, status, trash, versions,
+    absent, conflicts, devices, doctor, id, invite, journal, log, pull, push, report, restore, revoke, serve, status,
+    trash, versions,
 };
 use clap::FromArgMatches;
 use std::ffi::OsString;
@@ -76,15 +76,18 @@ pub(crate) fn main() -> ExitCode {
     let args: Vec<OsString> = std::env::args_os().collect();
     match panic::catch_unwind(|| run(&args)) {
         Ok(exit) => ExitCode::from(exit.code()),
-        Err(_) => {
-            // The hook has told already. The console may be in any state, so it is not used.
-            if wants_json(&args) {
-                let object = report::summary_object(&Summary::default(), Exit::Error.code());
-                let _ = writeln!(std::io::stdout(), "{object}");
-            }
-            ExitCode::from(Exit::Error.code())
-        }
+        // The hook has told already.
+        Err(_) => ExitCode::from(end_of_panic(&args)),
     }
+}
+
+/// The summary of a run that panicked, and its exit code. The console may be in any state, so it is not used.
+fn end_of_panic(args: &[OsString]) -> u8 {
+    if wants_json(args) {
+        let object = report::summary_object(&Summary::default(), Exit::Error.code());
+        let _ = writeln!(std::io::stdout(), "{object}");
+    }
+    Exit::Error.code()
 }
 
 fn tell_of_panic(info: &panic::PanicHookInfo<'_>) {
@@ -103,6 +106,11 @@ fn tell_of_panic(info: &panic::PanicHookInfo<'_>) {
         std::io::stderr(),
         "syncline: {line}\n  please report this line; files that were acknowledged are safe"
     );
+    if cfg!(panic = "abort") {
+        // Nothing is unwound in such a build: the run ends here, on whichever thread, and with the same code.
+        let args: Vec<OsString> = std::env::args_os().collect();
+        std::process::exit(i32::from(end_of_panic(&args)));
+    }
 }
 
 fn run(args: &[OsString]) -> Exit {
@@ -152,7 +160,8 @@ fn dispatch(session: &Session, verb: Verb) -> Result<Ending, Complaint> {
         Verb::Resume(flags) => super::folder::resume(session, &flags),
         #[cfg(feature = "sync")]
         Verb::Unlink(flags) => super::folder::unlink(session, &flags),
-        Verb::Ls(flags) => ls::run(session, &flags),
+        #[cfg(feature = "sync")]
+        Verb::Ls(flags) => super::ls::run(session, &flags),
         Verb::Conflicts(flags) => conflicts::run(session, &flags),
         Verb::Invite(flags) => invite::run(session, &flags),
         Verb::Devices => devices::run(session),
@@ -164,10 +173,13 @@ fn dispatch(session: &Session, verb: Verb) -> Result<Ending, Complaint> {
         Verb::Log(flags) => log::run(session, &flags),
         Verb::Id(flags) => id::run(session, &flags),
         Verb::Journal(flags) => journal::run(session, &flags),
-        Verb::Delta(command) => delta::run(session, &command),
+        #[cfg(feature = "tools")]
+        Verb::Delta(command) => super::delta::run(session, &command),
         Verb::Doctor(flags) => doctor::run(session, &flags),
-        Verb::Completions(flags) => completions::run(session, &flags),
-        Verb::Demo(flags) => demo::run(session, &flags),
+        #[cfg(feature = "tools")]
+        Verb::Completions(flags) => super::completions::run(session, &flags),
+        #[cfg(feature = "tools")]
+        Verb::Demo(flags) => super::demo::run(session, &flags),
     }
 }
 
@@ -207,9 +219,16 @@ fn end_of_parse(error: &clap::Error, args: &[OsString]) -> Exit {
     let exit = if error.use_stderr() { Exit::Usage } else { Exit::Done };
     if exit == Exit::Usage && wants_json(args) {
         let console = Console::of_process(Format::Json, Verbosity::Normal, Paint::Bare);
-        let text = error.render().to_string();
-        let first = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
-        return close(&console, Err(Complaint::usage(first, "see `syncline --help`")));
+        let complaint = absent::complaint(error).unwrap_or_else(|| {
+            let text = error.render().to_string();
+            let first = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
+            Complaint::usage(first, "see `syncline --help`")
+        });
+        return close(&console, Err(complaint));
+    }
+    if let Some(complaint) = absent::complaint(error) {
+        let console = Console::of_process(Format::Text, Verbosity::Normal, Paint::Bare);
+        return close(&console, Err(complaint));
     }
     let _ = error.print();
     exit

@@ -7,9 +7,12 @@
 use crate::model::DeviceId;
 use rustls::client::Resumption;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, ring, verify_tls13_signature};
+use rustls::crypto::{
+    CryptoProvider, GetRandomFailed, KeyProvider, SecureRandom, WebPkiSupportedAlgorithms, ring, verify_tls13_signature,
+};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::sign::SigningKey;
 use rustls::version::TLS13;
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, OtherError};
 use rustls::{ServerConfig, SignatureScheme};
@@ -152,8 +155,8 @@ fn private_key(pkcs8: &[u8]) -> PrivateKeyDer<'static> {
     PrivatePkcs8KeyDer::from(pkcs8.to_vec()).into()
 }
 
-/// ring, with the cipher first that this processor is fast at: AES-128 where it has instructions
-/// for it (AES-128-GCM), else ChaCha20.
+/// ring, and of it only what two devices need: keys are Ed25519, the exchange X25519. The cipher comes first
+/// that this processor is fast at: AES-128 where it has instructions for it (AES-128-GCM), else ChaCha20.
 fn provider() -> CryptoProvider {
     use ring::cipher_suite::{TLS13_AES_128_GCM_SHA256, TLS13_AES_256_GCM_SHA384, TLS13_CHACHA20_POLY1305_SHA256};
     #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
@@ -171,7 +174,36 @@ fn provider() -> CryptoProvider {
     };
     CryptoProvider {
         cipher_suites,
-        ..ring::default_provider()
+        kx_groups: vec![ring::kx_group::X25519],
+        signature_verification_algorithms: SIGNATURES,
+        secure_random: &Ed25519Only,
+        key_provider: &Ed25519Only,
+    }
+}
+
+/// How a device proves to hold its key.
+static SIGNATURES: WebPkiSupportedAlgorithms = WebPkiSupportedAlgorithms {
+    all: &[webpki::ring::ED25519],
+    mapping: &[(SignatureScheme::ED25519, &[webpki::ring::ED25519])],
+};
+
+/// Reads the keys of devices, and takes randomness from the system. In place of ring's defaults, which would
+/// bring RSA and the curves of NIST along: 250 KB that nobody reaches.
+#[derive(Debug)]
+struct Ed25519Only;
+
+impl KeyProvider for Ed25519Only {
+    fn load_private_key(&self, key: PrivateKeyDer<'static>) -> Result<Arc<dyn SigningKey>, rustls::Error> {
+        match &key {
+            PrivateKeyDer::Pkcs8(pkcs8) => ring::sign::any_eddsa_type(pkcs8),
+            _ => Err(rustls::Error::General("a device's key is in PKCS #8".to_owned())),
+        }
+    }
+}
+
+impl SecureRandom for Ed25519Only {
+    fn fill(&self, bytes: &mut [u8]) -> Result<(), GetRandomFailed> {
+        getrandom::fill(bytes).map_err(|_| GetRandomFailed)
     }
 }
 
