@@ -82,13 +82,6 @@ impl Access {
             .union(owner_rights)
             .union(self.rights(visitor.device, share)?);
         let mut paired = false;
-        if let (Some(secret), Some(_), false) = (&open.secret, &visitor.device, is_owner) {
-            // What will be refused must not cost the invite.
-            let invited = self.home.trust().invited(secret, share, SystemTime::now());
-            if let Some(invited) = invited.map_err(|error| undecided(&error))? {
-                check_wanted(open.wanted, rights.union(invited), visitor)?;
-            }
-        }
         if let (Some(secret), Some(device)) = (&open.secret, &visitor.device)
             && !is_owner
         {

@@ -218,6 +218,10 @@ impl Committer {
             }
         }
         self.collect(shared);
+        if self.queues.iter().any(Queue::is_left_alone) {
+            // A job that was run here has left something, and no result of the helper comes for it.
+            shared.set_timer(COMMIT_TIMER, now);
+        }
     }
 
     /// A job is done: its results wait for their owners, which are woken, and the next job goes.
@@ -378,6 +382,11 @@ impl Queue {
 
     fn is_idle(&self) -> bool {
         self.running.is_none() && !self.has_work()
+    }
+
+    /// Whether there is something to do at once, and nothing does it.
+    fn is_left_alone(&self) -> bool {
+        self.running.is_none() && self.has_work() && !self.may_gather()
     }
 
     /// Files that are published, or about to be, and not told yet.
