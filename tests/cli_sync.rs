@@ -336,6 +336,11 @@ fn a_folder_that_was_made_for_a_wrong_link_goes_again() {
         let run = sandbox.run(&["sync", "new/deep", link, "--retries", "0"]);
         assert_ne!(run.code, 0, "{link}");
         assert!(!sandbox.path("new").exists(), "{link}: {}", run.err);
+        assert!(
+            !run.err.contains("old versions"),
+            "nothing is said of what it never had: {}",
+            run.err
+        );
     }
     fs::create_dir(sandbox.path("there")).unwrap();
     let run = sandbox.run(&["sync", "there", &wrong]);

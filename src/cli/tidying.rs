@@ -57,6 +57,8 @@ impl Tidying {
                     );
                 }
                 Ok(_) => {}
+                // One that was made for a sync that led to nothing goes again.
+                Err(_) if !folder.exists() => {}
                 Err(error) => log::warn!("old versions in {shown} cannot be removed: {error}"),
             }
         };
