@@ -271,10 +271,10 @@ impl Inline {
     /// Hashes what is in the file up to `end`.
     fn catch_up(&mut self, staged: &StagedFile, end: u64) {
         let start = self.hasher.length();
-        let length = usize::try_from(end - start).expect("a run or two");
-        if length == 0 || self.failed {
+        if start == end || self.failed {
             return;
         }
+        let length = usize::try_from(end - start).expect("a run or two");
         let read = read_and(staged.file(), start, length, |bytes| self.hasher.update(bytes));
         if let Err(error) = read {
             log::warn!("{}: cannot be read: {error}", staged.path());

@@ -2,7 +2,8 @@
 //!
 //! 1. A verified, sealed file joins the queue of its place.
 //! 2. When the helper thread is free, everything queued becomes one job: flush the staged files,
-//!    rename each to its final name, flush the directories. One flush serves many files.
+//!    rename each to its final name, flush the directories. One flush serves many files. Of a large
+//!    group the last one is left to the next job, whose first flush it becomes.
 //! 3. The results come back with the job's ticket and are handed to the owners, which are woken.
 //!
 //! While a job runs the next one gathers, so the group grows with the load and a lone file does not

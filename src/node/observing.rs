@@ -130,8 +130,7 @@ impl Observing {
     pub(crate) fn catch_up(&mut self, root: &Root, now: Tick, looks: &mut Looks) {
         let is_behind = self.read(root, now);
         self.settle.take_closed().into_iter().for_each(|dirt| look(dirt, looks));
-        let is_watched = self.watch.as_ref().is_some_and(|watch| watch.unwatched().is_none());
-        if is_behind || !self.is_settled || !is_watched {
+        if is_behind || !self.is_settled || !self.is_watched() {
             look(Dirt::All, looks);
         }
     }
@@ -142,13 +141,22 @@ impl Observing {
             look(dirt, looks);
         }
         if now >= self.rescan {
-            let is_watched = self.watch.as_ref().is_some_and(|watch| watch.unwatched().is_none());
-            self.rescan = now + if is_watched { RESCAN_MS } else { RESCAN_UNWATCHED_MS };
+            self.rescan = now
+                + if self.is_watched() {
+                    RESCAN_MS
+                } else {
+                    RESCAN_UNWATCHED_MS
+                };
             self.ignore.forget();
             looks.tree(None);
         }
         let due = self.settle.poll_timeout();
         due.map_or(self.rescan, |due| due.min(self.rescan))
+    }
+
+    /// Whether a watch tells of all of it.
+    fn is_watched(&self) -> bool {
+        self.watch.as_ref().is_some_and(|watch| watch.unwatched().is_none())
     }
 
     /// Whether a path takes part.

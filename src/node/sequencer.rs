@@ -504,6 +504,11 @@ impl Sequencer {
     pub(crate) fn catch_up(&mut self, place: &Place, now: Tick) {
         self.observing.catch_up(&place.root, now, &mut self.looks);
         self.observed(place);
+        self.ask_for_what_waits();
+    }
+
+    /// Whoever asks from now on has to wait for what is to be looked at.
+    fn ask_for_what_waits(&mut self) {
         self.asked += u64::from(self.looks.is_waiting());
     }
 
@@ -524,9 +529,7 @@ impl Sequencer {
     /// Takes what is quiet by now. Returns when to ask again.
     pub(crate) fn settle(&mut self, now: Tick) -> Tick {
         let due = self.observing.ripe(now, &mut self.looks);
-        if self.looks.is_waiting() {
-            self.asked += 1;
-        }
+        self.ask_for_what_waits();
         due
     }
 
