@@ -5,6 +5,7 @@
 //! a [`Root`]; nothing here follows a symbolic link below one. Nothing here knows about connections.
 
 mod activity;
+mod alike;
 mod barrier;
 mod book;
 mod calendar;

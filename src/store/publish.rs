@@ -4,7 +4,8 @@
 //! 2. Where something is expected, or was found by 1, `renameat2` with EXCHANGE: the name shows the old
 //!    or the new version at every moment, and what was there is now in staging, where it is examined.
 //! 3. If it is the version that was expected, it goes. Anything else is a version that somebody made
-//!    since we looked: it moves back beside the file as a conflict copy.
+//!    since we looked: it moves back beside the file as a conflict copy, unless it has the very content
+//!    that we bring. So who is cut off, and sends a file again before the first one was done, finds no copy.
 //!
 //! Where versions are kept, the staged file moves to the slot of the version that will give way before 2.
 //! So what gives way lies in its place among the versions in the moment in which it gives way, and 3
@@ -14,8 +15,10 @@
 //! `renameat2` gets a check and a plain rename, and what is kept gets a second name first; between EXCHANGE and 3 the displaced version has no
 //! name outside staging, so a failure there exchanges back, and the staged name carries our inode: a
 //! sweep after a crash keeps what is of another. A slot's name carries it, too. Never flushes anything (that is `barrier`).
-//! Invariant: only a version that the caller expected, or an empty directory, ever disappears.
+//! Invariant: only a version that the caller expected, one with the content of ours, or an empty directory, ever
+//! disappears.
 
+use super::alike::are_alike;
 use super::calendar::Moment;
 use super::error::{FileError, Operation};
 use super::facts::{Found, FoundKind, Identity};
@@ -25,7 +28,7 @@ use super::staged::{Sealed, StagedName};
 use super::staging::rescued;
 use super::versions::{Keeping, Reason, Slot, Successor};
 use crate::model::{ItemCode, RelPath, conflict_path};
-use rustix::fd::AsFd;
+use rustix::fd::{AsFd, BorrowedFd};
 use rustix::fs::{AtFlags, RenameFlags, renameat, renameat_with, statat, unlinkat};
 use rustix::io::Errno;
 
@@ -162,6 +165,10 @@ impl Publisher<'_> {
             }
         }
         match self.aside.take() {
+            Some(copy) if self.staged.is_released() && self.is_alike(self.place.parent.as_fd(), copy.name()) => {
+                let _ = unlinkat(&self.place.parent, copy.name(), AtFlags::empty());
+                Ok(Published::Replaced)
+            }
             Some(copy) if self.staged.is_released() => Ok(Published::Displaced(copy)),
             _ => Err(FileError::found(
                 Operation::Publish,
@@ -241,9 +248,11 @@ impl Publisher<'_> {
         let displaced = ask().or_else(|_| ask()).map(|stat| Found::of(&stat));
         match displaced {
             Ok(displaced) if foreseen && displaced.identity.same_content(&found.identity) => {
-                if !self.staged.is_in_slot() {
-                    self.staged.reclaim();
-                }
+                self.reclaim_unless_kept();
+                Ok(Attempt::Done(Published::Replaced))
+            }
+            Ok(_) if self.is_alike(self.staged.directory(), self.staged.as_str().as_bytes()) => {
+                self.reclaim_unless_kept();
                 Ok(Attempt::Done(Published::Replaced))
             }
             _ => match self.keep_aside() {
@@ -254,6 +263,18 @@ impl Publisher<'_> {
                 }
             },
         }
+    }
+
+    /// What gave way goes with the staged name, unless that is its place among the versions.
+    fn reclaim_unless_kept(&mut self) {
+        if !self.staged.is_in_slot() {
+            self.staged.reclaim();
+        }
+    }
+
+    /// Whether what is called so has the content that was published.
+    fn is_alike(&self, directory: BorrowedFd<'_>, name: &[u8]) -> bool {
+        are_alike((directory, name), (self.place.parent.as_fd(), self.place.name))
     }
 
     /// Moves the staged file to where the version that it replaces is going to be.

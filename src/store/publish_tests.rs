@@ -194,6 +194,32 @@ fn a_version_made_since_we_looked_is_kept_beside() {
     }
 }
 
+/// Identical contents are no conflict: who was cut off sends the file again while the first one is being published.
+#[test]
+fn a_surprise_with_the_content_that_comes_leaves_no_copy() {
+    for swap in [Swap::Atomic, Swap::Plain] {
+        for was in [None, Some("old")] {
+            let bench = Bench::new();
+            let versions = Versions::new(&bench.root);
+            let keeping = keeping(&versions);
+            if let Some(was) = was {
+                fs::write(bench.at("f"), was).unwrap();
+            }
+            let expected = bench.expected("f");
+            for _ in 0..2 {
+                let sealed = bench.sealed("f", b"sent twice");
+                let published = publish_by(&bench.root, sealed, &expected, swap, Some(&keeping)).unwrap();
+                assert!(!matches!(published, Published::Displaced(_)), "{swap:?} {published:?}");
+            }
+            assert_eq!(bench.names(), ["f"], "{swap:?}");
+            assert_eq!(read(bench.at("f")), b"sent twice");
+            let kept = versions_of(&bench.root, &rel("f")).unwrap();
+            assert_eq!(kept.len(), usize::from(was.is_some()), "the old one, once");
+            assert_eq!(bench.staged_files(), 0);
+        }
+    }
+}
+
 /// An edit between the last look and the exchange is the case that only the exchange can see.
 #[test]
 fn a_version_made_after_the_last_look_is_kept_too() {
