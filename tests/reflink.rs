@@ -135,7 +135,7 @@ fn finish(dir: &Path, file: PatchedFile, before: u64) -> u64 {
     let sealed = file.seal(&META).unwrap();
     let mut barrier = Barrier::new(&root);
     barrier.add_file(&sealed);
-    barrier.run(syncline::store::Beside::Nothing).unwrap();
+    barrier.run().unwrap();
     // Before the old version goes: what both take together.
     let taken = before.saturating_sub(free(dir));
     assert_eq!(publish(&root, sealed, &expected, None).unwrap(), Published::Replaced);

@@ -164,6 +164,7 @@ impl Arrival {
             Check::Inline(inline) => inline.came(bytes, &self.staged, self.offset),
             Check::Beside(verifying) => {
                 let task = verifying.task();
+                verifying.flush_each(committer.flush_bytes());
                 while let Some(check) = verifying.next_check(self.offset, || task.clone()) {
                     if let Some(checked) = committer.check(owner, check) {
                         verifying.checked(&checked);

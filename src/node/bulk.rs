@@ -4,6 +4,8 @@
 //! 2. Now and then a check also flushes what was written so far, so that the end of a large file has little left
 //!    to flush. When the thread is behind with that, the disk is: nobody hashes in its place, and who sends is
 //!    not read from until it has caught up ([`Bulk::is_behind`]). Else the system would hold up the loop.
+//!    The flush of a small file waits for what the disk was given before it. While there are any, large ones are
+//!    flushed in smaller parts, and less of them is taken ahead of the disk.
 //! 3. A large file that is complete is flushed before it joins a group of commits, which else would wait for it.
 //!
 //! Never publishes. Invariant: a flush that failed fails its file; it is not tried again.
@@ -13,9 +15,10 @@ use super::job::Finished;
 use super::options::Durability;
 use super::place::Place;
 use super::verifying::{CheckedChunk, ChunkCheck, ChunkPlace};
+use crate::delta::index::CHUNK_BYTES;
 use crate::model::ItemCode;
 use crate::reactor::{ConnId, Job, Shared};
-use crate::store::{Beside, SourceFile};
+use crate::store::SourceFile;
 use std::fs::File;
 use std::io;
 use std::rc::Rc;
@@ -32,6 +35,8 @@ pub(super) struct Bulk {
     ahead: Vec<(Rc<Place>, Commit)>,
     flushing: Vec<(u64, Rc<Place>, Commit)>,
     next_ticket: u64,
+    /// Small files are committed beside the large ones.
+    is_shared: bool,
 }
 
 #[derive(Debug)]
@@ -56,6 +61,11 @@ pub(super) enum Ended {
 
 /// Chunks that wait for the thread or are with it: two per transfer that runs at full speed keep it busy.
 const CHECKS_MAX: usize = 8;
+/// The same of those that flush, while small files wait for the disk as well.
+const FLUSHES_SHARED_MAX: usize = 2;
+/// Bytes of a large file after which it is flushed on its way, and the same while small files wait for the disk.
+const FLUSH_BYTES: u64 = 8 << 20;
+const FLUSH_SHARED_BYTES: u64 = CHUNK_BYTES as u64;
 /// Bytes of a file from which on it is flushed before its commit.
 pub(super) const LARGE_BYTES: u64 = 16 << 20;
 /// Marks the tickets of this work.
@@ -73,14 +83,22 @@ impl Bulk {
 
     /// Whether the disk is behind: what comes is not to be taken until a check is back.
     pub(super) fn is_behind(&self) -> bool {
-        self.is_full() && self.running.iter().any(|checking| checking.flushes)
+        let waiting = self.checks.iter().filter(|(_, check)| check.flushes());
+        let running = self.running.iter().filter(|checking| checking.flushes);
+        let flushes = waiting.count() + running.count();
+        flushes > 0 && self.is_full() || self.is_shared && flushes >= FLUSHES_SHARED_MAX
     }
 
-    /// Whether much is being written.
-    pub(super) fn beside(&self) -> Beside {
-        match self.checks.is_empty() && self.running.is_empty() && self.is_idle() {
-            true => Beside::Nothing,
-            false => Beside::Bulk,
+    /// Whether small files are committed for the time being.
+    pub(super) fn share(&mut self, is_shared: bool) {
+        self.is_shared = is_shared;
+    }
+
+    /// After how many bytes a large file is flushed on its way.
+    pub(super) fn flush_bytes(&self) -> u64 {
+        match self.is_shared {
+            true => FLUSH_SHARED_BYTES,
+            false => FLUSH_BYTES,
         }
     }
 
@@ -213,5 +231,63 @@ pub(super) fn code_of(error: &io::Error) -> ItemCode {
 pub(super) fn run_here(job: Job) {
     if let Err(error) = job() {
         log::error!("a job failed: {error}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::RelPath;
+    use crate::node::verifying::{Task, Verifying};
+    use crate::store::{Room, Root, Staging};
+    use std::sync::Arc;
+
+    /// The checks of a file of so many chunks that is flushed on its way.
+    fn checks(bulk: &Bulk, chunks: u64) -> Vec<ChunkCheck> {
+        let dir = tempfile::tempdir().unwrap();
+        let staging = Staging::new(&Root::open(dir.path()).unwrap());
+        let staged = staging.create(&RelPath::parse(b"f").unwrap(), Room::Sparse).unwrap();
+        let mut verifying = Verifying::new(Arc::new(staged.file().try_clone().unwrap()), 7, None);
+        verifying.flush_on_the_way();
+        verifying.flush_each(bulk.flush_bytes());
+        let length = chunks * CHUNK_BYTES as u64;
+        staged.file().set_len(length).unwrap();
+        std::iter::from_fn(|| verifying.next_check(length, || Task::Leaves)).collect()
+    }
+
+    // Protects small files from waiting for all that a large one has ahead of the disk.
+    #[test]
+    fn beside_small_files_less_of_a_large_one_is_ahead_of_the_disk() {
+        let owner = ConnId::invented(1);
+        let behind_after = |is_shared: bool| {
+            let mut bulk = Bulk::default();
+            bulk.share(is_shared);
+            let checks = checks(&bulk, 2 * CHECKS_MAX as u64);
+            let mut taken = 0;
+            for check in checks {
+                if bulk.is_behind() {
+                    break;
+                }
+                assert!(bulk.check(owner, check).is_none(), "nobody hashes in place of the disk");
+                taken += 1;
+            }
+            taken
+        };
+        assert_eq!(behind_after(false), CHECKS_MAX);
+        assert_eq!(behind_after(true), FLUSHES_SHARED_MAX);
+    }
+
+    // What is only read is hashed here when the thread is behind: no disk is waited for.
+    #[test]
+    fn checks_that_flush_nothing_never_hold_anybody_up() {
+        let mut bulk = Bulk::default();
+        bulk.share(true);
+        let mut here = 0;
+        for mut check in checks(&bulk, 2 * CHECKS_MAX as u64) {
+            check = check.without_flush();
+            here += usize::from(bulk.check(ConnId::invented(1), check).is_some());
+            assert!(!bulk.is_behind());
+        }
+        assert_eq!(here, CHECKS_MAX);
     }
 }

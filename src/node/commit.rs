@@ -19,8 +19,8 @@ use super::status::CommitFigures;
 use super::verifying::{CheckedChunk, ChunkCheck};
 use crate::model::{ItemCode, Meta, RelPath, Tick};
 use crate::reactor::{ConnId, Job, Shared};
-use crate::store::{Author, Beside, Expected, InPlace, Published, Sealed, Versions};
-use std::collections::HashMap;
+use crate::store::{Author, Expected, InPlace, Published, Sealed, Versions};
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io;
 use std::rc::Rc;
@@ -85,6 +85,10 @@ pub(crate) struct Committer {
     bulk: Bulk,
     /// Under load, the next group gathers until then.
     rest_until: Option<Tick>,
+    /// Small files are committed, or were a moment ago, until then.
+    shared_until: Tick,
+    /// Who waits until the disk has caught up.
+    held_up: HashSet<ConnId>,
     /// Jobs that were begun, and files in them.
     jobs: u64,
     files: u64,
@@ -128,6 +132,8 @@ pub(super) const LOAD_FILES: usize = 4;
 /// Milliseconds of rest; ended early by so many files.
 const REST_MS: u64 = 20;
 const GATHERED_FILES: usize = 512;
+/// Milliseconds after a commit for which another one is expected.
+const SHARED_MS: u64 = 1_000;
 
 /// Bytes of a file on its way to its name: its work, its result, and the names in them.
 const COMMIT_BYTES: usize = size_of::<Commit>() + size_of::<(ConnId, Done)>() + 512;
@@ -146,6 +152,8 @@ impl Committer {
             next_ticket: 0,
             bulk: Bulk::default(),
             rest_until: None,
+            shared_until: Tick(0),
+            held_up: HashSet::new(),
             jobs: 0,
             files: 0,
         }
@@ -176,9 +184,19 @@ impl Committer {
         self.bulk.check(owner, check)
     }
 
-    /// Whether the disk is behind with large files: their content is not to be taken for now.
-    pub(crate) fn is_behind(&self) -> bool {
-        self.bulk.is_behind()
+    /// Whether the disk is behind with large files: then `id` is not to make more of them, and is woken when it
+    /// may.
+    pub(crate) fn waits_for_disk(&mut self, id: ConnId) -> bool {
+        let is_behind = self.bulk.is_behind();
+        if is_behind {
+            self.held_up.insert(id);
+        }
+        is_behind
+    }
+
+    /// After how many bytes a large file is to be flushed on its way.
+    pub(crate) fn flush_bytes(&self) -> u64 {
+        self.bulk.flush_bytes()
     }
 
     /// Has a file flushed by the helper thread.
@@ -189,7 +207,6 @@ impl Committer {
     /// Gives the helper thread what is queued, one job per place at a time.
     pub(crate) fn pump(&mut self, shared: &mut Shared) {
         self.bulk.pump(shared, &self.sender);
-        let beside = self.bulk.beside();
         let now = shared.now();
         let rest_until = self.rest_until.filter(|until| now < *until);
         for queue in &mut self.queues {
@@ -201,10 +218,13 @@ impl Committer {
                 continue;
             }
             let ticket = self.next_ticket;
-            let work = queue.take_work(beside);
+            let work = queue.take_work();
             let running = Running::of(&work, ticket);
             self.jobs += 1;
             self.files += running.files as u64;
+            if running.files > 0 {
+                self.shared_until = now + SHARED_MS;
+            }
             let sender = self.sender.clone();
             let job: Job = Box::new(move || {
                 let finished = work.run();
@@ -219,6 +239,10 @@ impl Committer {
             }
         }
         self.collect(shared);
+        self.bulk.share(now < self.shared_until);
+        if !self.held_up.is_empty() && !self.bulk.is_behind() {
+            self.held_up.drain().for_each(|id| shared.wake(id));
+        }
         if self.queues.iter().any(Queue::is_left_alone) {
             // A job that was run here has left something, and no result of the helper comes for it.
             shared.set_timer(COMMIT_TIMER, now);
@@ -288,6 +312,7 @@ impl Committer {
     /// only nobody is told.
     pub(crate) fn forget(&mut self, owner: ConnId) {
         self.results.remove(&owner);
+        self.held_up.remove(&owner);
     }
 
     /// Bytes of memory that all files take which wait or are with the helper thread, about.
@@ -402,7 +427,7 @@ impl Queue {
         is_flushed && self.closings.is_empty() && (1..GATHERED_FILES).contains(&self.commits.len())
     }
 
-    fn take_work(&mut self, beside: Beside) -> Work {
+    fn take_work(&mut self) -> Work {
         let rest = self.commits.split_off(self.commits.len().min(JOB_FILES_MAX));
         let commits = std::mem::replace(&mut self.commits, rest);
         // A closing comes after all commits of its transfer, which are settled before it is queued.
@@ -423,7 +448,6 @@ impl Queue {
                 .versions
                 .as_ref()
                 .map_or_else(Vec::new, Versions::take_changed),
-            beside,
             carried: self.carried.take(),
         }
     }

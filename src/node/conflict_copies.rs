@@ -6,9 +6,7 @@
 use super::history::{History, HistoryError};
 use crate::model::limits::NAME_BYTES_MAX;
 use crate::model::{ConflictName, ItemCode, RelPath, conflict_names};
-use crate::store::{
-    Author, Barrier, Beside, FileError, FoundKind, Keep, Keeping, Operation, Root, ScanItem, Shape, Versions,
-};
+use crate::store::{Author, Barrier, FileError, FoundKind, Keep, Keeping, Operation, Root, ScanItem, Shape, Versions};
 
 /// A version that had to give way, and what stands in its place.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -173,7 +171,7 @@ impl History {
         for changed in versions.take_changed() {
             barrier.add_private(&changed);
         }
-        let flushed = barrier.run(Beside::Nothing);
+        let flushed = barrier.run();
         flushed.map_err(|error| FileError::new(Operation::Publish, path, error))?;
         Ok(settled)
     }

@@ -15,7 +15,7 @@ use super::commit::{Closing, Commit, Done, LOAD_FILES, Ready};
 use super::options::Durability;
 use crate::model::{ItemCode, RelPath};
 use crate::reactor::ConnId;
-use crate::store::{Barrier, Beside, Expected, FileError, Keeping, Published, Root, SourceFile, Versions, publish};
+use crate::store::{Barrier, Expected, FileError, Keeping, Published, Root, SourceFile, Versions, publish};
 
 /// One job, on the helper thread.
 pub(super) struct Work {
@@ -27,7 +27,6 @@ pub(super) struct Work {
     pub(super) versions: Option<Versions>,
     /// Directories of versions that came in on the loop.
     pub(super) changed: Vec<Box<[u8]>>,
-    pub(super) beside: Beside,
     /// What the job before left to this one.
     pub(super) carried: Option<Carried>,
 }
@@ -88,7 +87,6 @@ impl Work {
             made,
             versions,
             changed,
-            beside,
             carried,
         } = self;
         let may_carry = durability == Durability::Barrier && commits.len() >= LOAD_FILES && closings.is_empty();
@@ -98,7 +96,7 @@ impl Work {
             after.add_parent_of(path);
         }
         changed.iter().for_each(|path| after.add_private(path));
-        let staged = flush_staged(&root, durability, (&commits, carried), beside, &mut finished.done);
+        let staged = flush_staged(&root, durability, (&commits, carried), &mut finished.done);
         let mut done = Vec::with_capacity(commits.len() + closings.len());
         for Commit {
             owner,
@@ -131,7 +129,7 @@ impl Work {
             .map(|(_, closing)| close(&root, closing, &mut after))
             .collect();
         let flushed = match durability {
-            Durability::Barrier => flush(after, beside),
+            Durability::Barrier => flush(after),
             Durability::None => Ok(()),
         };
         finished.done.extend(unless_failed(flushed, done));
@@ -180,7 +178,6 @@ fn flush_staged(
     root: &Root,
     durability: Durability,
     (commits, carried): (&[Commit], Option<Carried>),
-    beside: Beside,
     done: &mut Vec<(ConnId, Done)>,
 ) -> Result<(), ItemCode> {
     if durability == Durability::None {
@@ -194,10 +191,10 @@ fn flush_staged(
         }
     }
     let Some(Carried { done: carried, after }) = carried else {
-        return flush(barrier, beside);
+        return flush(barrier);
     };
     barrier.join(after);
-    let flushed = flush(barrier, beside);
+    let flushed = flush(barrier);
     done.extend(unless_failed(flushed, carried));
     flushed
 }
@@ -228,8 +225,8 @@ fn close(root: &Root, closing: &Closing, after: &mut Barrier) -> Vec<(RelPath, I
 }
 
 /// A flush that failed is never tried again into success: its files count as failed.
-fn flush(barrier: Barrier, beside: Beside) -> Result<(), ItemCode> {
-    barrier.run(beside).map_err(|error| {
+fn flush(barrier: Barrier) -> Result<(), ItemCode> {
+    barrier.run().map_err(|error| {
         log::error!("cannot make files durable: {error}");
         code_of(&error)
     })
@@ -268,7 +265,6 @@ mod tests {
             made: Vec::new(),
             versions: None,
             changed: Vec::new(),
-            beside: Beside::Nothing,
             carried,
         }
     }

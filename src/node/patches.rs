@@ -205,6 +205,10 @@ impl Patches {
             return Ok(stepped);
         };
         stepped.file = first.patch.file;
+        // Copying is quicker than any disk.
+        if !matches!(first.state, State::Useless) && committer.waits_for_disk(owner) {
+            return Ok(stepped);
+        }
         if let State::Waiting(partial) = &mut first.state {
             let partial = partial.take().map(|partial| *partial);
             match open(&first.patch, partial) {
@@ -300,5 +304,62 @@ impl Patches {
         }
         stepped.more = !self.queue.is_empty();
         stepped
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::delta::PlanEncoder;
+    use crate::model::{Meta, RelPath, Timestamp};
+    use crate::node::options::Durability;
+    use crate::node::verifying::Verifying;
+    use crate::store::Root;
+    use std::sync::Arc;
+
+    const MIB: u64 = 1 << 20;
+
+    // Protects everybody else from a large patch: copying fills the system's memory quicker than a disk takes it,
+    // and the next flush would wait for all of that.
+    #[test]
+    fn a_patch_is_not_copied_far_ahead_of_the_disk() {
+        let dir = tempfile::tempdir().unwrap();
+        let length = 48 * MIB;
+        std::fs::write(dir.path().join("f"), vec![1; length as usize]).unwrap();
+        let place = Place::new(Root::open(dir.path()).unwrap(), Durability::Barrier);
+        let path = RelPath::parse(b"f").unwrap();
+        let mtime = Timestamp { seconds: 1, nanos: 0 };
+        let patch = Patch {
+            file: 0,
+            size: length,
+            meta: Meta { mode: 0o600, mtime },
+            basis: content_id(&[]),
+            form: PatchForm::Plan,
+        };
+        let mut plan = PlanEncoder::new();
+        plan.copy(0, length);
+        plan.finish();
+        let mut patches = Patches::default();
+        patches.push(patch, None);
+        assert!(patches.content(0, &plan.take_output()));
+        let open = |patch: &Patch, _: Option<Parked>| {
+            let basis = place.root.open_file(&path).unwrap();
+            let target = Target::stage(&place, basis, &path, length, None).unwrap();
+            let file = Arc::new(target.file().try_clone().unwrap());
+            let mut verifying = Verifying::new(file, 1, None);
+            verifying.flush_on_the_way();
+            Ok(Patching::new(target, patch, verifying, None, None).ok())
+        };
+        let (owner, mut committer, mut copied) = (ConnId::invented(1), Committer::new(), 0);
+        loop {
+            // No thread takes a check from the committer here: the disk stands still.
+            let stepped = patches.step(owner, &mut committer, &mut Vec::new(), open).unwrap();
+            copied += stepped.matched_bytes;
+            if !stepped.more {
+                break;
+            }
+        }
+        assert!((8 * MIB..40 * MIB).contains(&copied), "{copied} bytes");
+        assert!(committer.waits_for_disk(owner));
     }
 }

@@ -287,6 +287,7 @@ impl Patching {
     /// behind, is enough for a step: `true` when there may be more.
     fn check(&mut self, owner: ConnId, committer: &mut Committer) -> bool {
         let mut is_behind = false;
+        self.verifying.flush_each(committer.flush_bytes());
         while !is_behind {
             let (start, end) = self.verifying.next_range();
             let (target, leaves) = (&self.target, self.leaves.as_ref());

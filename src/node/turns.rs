@@ -14,7 +14,6 @@ use super::sessions::{Sessions, Turn, Visitor};
 use crate::model::{CloseCode, DeviceId, Fault, Tick};
 use crate::reactor::{ConnId, Context, Shared};
 use crate::wire::Begin;
-use std::collections::HashSet;
 use std::time::Duration;
 
 /// The timer that counts the places in the line.
@@ -62,7 +61,6 @@ pub(super) struct Turns {
     /// What files take that are on their way to the disk.
     commit_bytes: usize,
     /// Who is not read from until the disk has caught up.
-    for_disk: HashSet<ConnId>,
     /// Who is not read from until others have given memory back.
     rations: Rations,
     /// Transfers that were told to come again.
@@ -82,7 +80,6 @@ impl Turns {
                 },
             ),
             commit_bytes: 0,
-            for_disk: HashSet::new(),
             rations: Rations::default(),
             refused_busy: 0,
         }
@@ -170,7 +167,6 @@ impl ServerNode {
         }
         self.turns.sessions.end(id, shared.now());
         self.turns.rations.forget(id);
-        self.turns.for_disk.remove(&id);
         self.give_turns(shared);
         if let Some(oldest) = self.turns.sessions.oldest().filter(|_| !self.turns.rations.is_empty()) {
             shared.wake(oldest);
@@ -193,16 +189,11 @@ impl ServerNode {
     pub(super) fn may_go_on(&mut self, shared: &mut Shared, id: ConnId, session: &mut Session) -> bool {
         let runs = session.transfer.is_some();
         let is_bulk = matches!(&session.transfer, Some(Transfer::Receiving(receiving)) if receiving.is_bulk());
-        let waits_for_disk = is_bulk && self.core.committer.is_behind();
+        let waits_for_disk = is_bulk && self.core.committer.waits_for_disk(id);
         let is_tight = runs && self.turns.budget.pressure() >= Pressure::Tight;
         let waits_for_memory = is_tight && !self.turns.rations.favours(id, &self.turns.sessions);
         let goes_on = !waits_for_disk && !waits_for_memory;
         session.starved = !goes_on;
-        if waits_for_disk {
-            self.turns.for_disk.insert(id);
-        } else {
-            self.turns.for_disk.remove(&id);
-        }
         if !waits_for_memory {
             self.turns.rations.let_go(id);
         } else if self.turns.rations.hold_back(id) {
@@ -329,11 +320,6 @@ impl ServerNode {
     /// Files have reached the disk, or failed to.
     pub(super) fn commits_ended(&mut self, shared: &mut Shared) {
         self.account_commits();
-        if !self.core.committer.is_behind() {
-            for id in self.turns.for_disk.drain() {
-                shared.wake(id);
-            }
-        }
         self.let_go_on(shared);
         self.give_turns(shared);
     }
@@ -392,7 +378,8 @@ mod tests {
             assert!((540_000..660_000).contains(&own), "{own}");
         }
         assert_eq!(Schedule::default().after_ms(None, 3), None);
-        let spread: HashSet<_> = (0..100).map(|random| schedule.after_ms(None, random * 977)).collect();
+        let spread: std::collections::HashSet<_> =
+            (0..100).map(|random| schedule.after_ms(None, random * 977)).collect();
         assert!(spread.len() > 90);
     }
 }

@@ -25,9 +25,6 @@ use std::sync::Arc;
 
 /// Files from this size on are checked beside the loop.
 pub(crate) const BESIDE_BYTES_MIN: u64 = 2 * CHUNK_BYTES as u64;
-/// Bytes of a large file after which it is flushed on its way. A small commit waits for what the disk has been
-/// given before it: of 64 MiB at a time, half a second on a slow one.
-const FLUSH_BYTES: u64 = 8 << 20;
 /// Bytes before a chunk that its index depends on.
 const CONTEXT_BYTES: usize = 64;
 
@@ -50,6 +47,8 @@ pub(crate) struct Verifying {
     sidecar: Option<SidecarWriter>,
     /// Bytes since the file was flushed last; `None` when it is not flushed on its way.
     unflushed: Option<u64>,
+    /// So many of them are flushed.
+    flush_bytes: u64,
 }
 
 /// What a check makes of a chunk.
@@ -111,7 +110,12 @@ impl ChunkCheck {
 
     /// Reads and hashes the chunk; on the loop, which waits for no disk.
     pub(crate) fn run_here(self) -> CheckedChunk {
-        ChunkCheck { flush: false, ..self }.run()
+        self.without_flush().run()
+    }
+
+    /// The same, flushing nothing.
+    pub(crate) fn without_flush(self) -> ChunkCheck {
+        ChunkCheck { flush: false, ..self }
     }
 
     /// Reads and hashes the chunk.
@@ -228,12 +232,18 @@ impl Verifying {
             failed: false,
             sidecar,
             unflushed: None,
+            flush_bytes: 0,
         }
     }
 
     /// Has what is written flushed now and then, together with a check.
     pub(crate) fn flush_on_the_way(&mut self) {
         self.unflushed = Some(0);
+    }
+
+    /// After how many bytes that is to be done.
+    pub(crate) fn flush_each(&mut self, bytes: u64) {
+        self.flush_bytes = bytes;
     }
 
     /// The checks of a `file` whose beginning, as far as `hasher` is, was checked before.
@@ -286,7 +296,7 @@ impl Verifying {
         let length = end - self.chunk_start(index);
         let check = self.check(index, length as usize, task());
         Some(match &mut self.unflushed {
-            Some(unflushed) if *unflushed + length >= FLUSH_BYTES => {
+            Some(unflushed) if *unflushed + length >= self.flush_bytes => {
                 *unflushed = 0;
                 check.and_flush()
             }

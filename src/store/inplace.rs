@@ -15,7 +15,7 @@
 //! changing a file in place. Never touches the file before `commit`. Invariant: from the first change
 //! to the last flush a complete record of the old content exists.
 
-use super::barrier::{Barrier, Beside, flush};
+use super::barrier::{Barrier, flush};
 use super::changes::{Changes, PAGE};
 use super::error::{FileError, Operation};
 use super::facts::{Found, Identity};
@@ -524,7 +524,7 @@ impl<'a> Commit<'a> {
         let mut barrier = Barrier::new(&self.work.root);
         let changed = keeping.versions.take_changed();
         changed.iter().for_each(|path| barrier.add_private(path));
-        barrier.run(Beside::Nothing)?;
+        barrier.run()?;
         self.undo.flush()
     }
 

@@ -66,7 +66,7 @@ pub use activity::{
     ActivityEntry, ActivityLine, ActivityPath, ActivityQuery, ActivityReader, ActivityWriter, Change, Happened,
     RunFigures, RunKind, Side, Who,
 };
-pub use barrier::{Barrier, Beside};
+pub use barrier::Barrier;
 pub use calendar::stamp_now;
 pub use error::{FileError, Operation};
 pub use facts::{Found, FoundKind, Identity, inspect};

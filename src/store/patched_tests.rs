@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::model::Timestamp;
-use crate::store::{Barrier, Beside, Expected, Published, Root, publish};
+use crate::store::{Barrier, Expected, Published, Root, publish};
 use std::fs;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
@@ -135,7 +135,7 @@ fn a_patched_file_is_published_with_mode_and_time() {
     let root = Root::open(dir.path()).unwrap();
     let mut barrier = Barrier::new(&root);
     barrier.add_file(&sealed);
-    barrier.run(Beside::Nothing).unwrap();
+    barrier.run().unwrap();
     assert_eq!(publish(&root, sealed, &expected, None).unwrap(), Published::Replaced);
     assert_eq!(fs::read(dir.path().join("f")).unwrap(), b"the new version");
     let found = fs::metadata(dir.path().join("f")).unwrap();

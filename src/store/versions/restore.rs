@@ -13,7 +13,7 @@ use super::name::{Reason, Successor};
 use super::slots::Keeping;
 use super::walk::{Version, open_version, versions_of};
 use crate::model::{Escaped, ItemCode, Meta, RelPath};
-use crate::store::barrier::{Barrier, Beside};
+use crate::store::barrier::Barrier;
 use crate::store::error::{FileError, Operation};
 use crate::store::facts::FoundKind;
 use crate::store::publish::{Expected, Published, publish};
@@ -55,7 +55,7 @@ pub fn restore(root: &Root, version: &Version, to: &RelPath, keeping: &Keeping<'
     let mut before = Barrier::new(root);
     before.add_file(&sealed);
     let flushed = |error: std::io::Error| FileError::new(Operation::Write, to, error);
-    before.run(Beside::Nothing).map_err(flushed)?;
+    before.run().map_err(flushed)?;
     let mut after = Barrier::new(root);
     for made in root.make_parents(to)? {
         after.add_parent_of(&made);
@@ -67,7 +67,7 @@ pub fn restore(root: &Root, version: &Version, to: &RelPath, keeping: &Keeping<'
     for changed in keeping.versions.take_changed() {
         after.add_private(&changed);
     }
-    after.run(Beside::Nothing).map_err(flushed)?;
+    after.run().map_err(flushed)?;
     Ok(published)
 }
 
