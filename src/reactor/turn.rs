@@ -395,7 +395,7 @@ impl<M> Reactor<M> {
         let mut left = ACCEPTS_PER_TURN;
         let slice = Slice::begin();
         for index in 0..self.listeners.len() {
-            while left > 0 && self.listeners.is_ready(index) {
+            while left > 0 && self.listeners.is_ready(index) && !self.is_making_room() {
                 left -= 1;
                 match self.listeners.accept(index, left) {
                     Accepted::Stream(socket, peer) => self.admit(index, socket, peer, handler),
@@ -414,6 +414,12 @@ impl<M> Reactor<M> {
                 }
             }
         }
+    }
+
+    /// Whether there is room for others only when those are gone who are to be closed: until then whoever comes waits
+    /// in the kernel's backlog.
+    fn is_making_room(&self) -> bool {
+        self.slots.len() >= self.connections_max && !self.shared.to_close.is_empty()
     }
 
     fn admit(&mut self, index: usize, socket: TcpStream, peer: SocketAddr, handler: &mut impl Handler<M>) {

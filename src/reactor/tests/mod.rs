@@ -8,7 +8,7 @@ mod tls;
 use super::*;
 use crate::model::limits::{OUTBOUND_BYTES_MAX, TURN_BYTES};
 use crate::model::{DeviceId, SharedBytes, Tick};
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::rc::Rc;
@@ -71,6 +71,9 @@ struct Host {
     flooded: Rc<Vec<u8>>,
     /// How long a timer or a result keeps the loop.
     busy: Duration,
+    /// Of more than so many, the oldest gives way.
+    room: usize,
+    accepted: VecDeque<ConnId>,
 }
 
 impl Host {
@@ -88,6 +91,8 @@ impl Host {
             given_first: HashMap::new(),
             flooded: Rc::new(vec![0x5a; 64 * 1024]),
             busy: Duration::ZERO,
+            room: usize::MAX,
+            accepted: VecDeque::new(),
         }
     }
 
@@ -105,7 +110,14 @@ impl Host {
 }
 
 impl Handler<Machine> for Host {
-    fn accepted(&mut self, _: &mut Shared, _: usize, _: ConnId, _: SocketAddr) -> Option<Machine> {
+    fn accepted(&mut self, shared: &mut Shared, _: usize, id: ConnId, _: SocketAddr) -> Option<Machine> {
+        if self.accepted.len() >= self.room {
+            self.accepted
+                .pop_front()
+                .into_iter()
+                .for_each(|oldest| shared.close(oldest));
+        }
+        self.accepted.push_back(id);
         let machine = Machine {
             is_server: true,
             ..Machine::new(self.server_role, &Rc::default())
@@ -463,6 +475,23 @@ fn peers_over_the_cap_and_refused_ones_are_closed_at_once() {
         reactor.counters().turned_away == 3
     });
     assert!(gone(&mut peer) && reactor.connections() == 0);
+}
+
+// Protects whoever comes in a crowd from being turned away for those who are about to go.
+#[test]
+fn nobody_is_turned_away_while_others_are_being_closed() {
+    let options = ReactorOptions {
+        connections_max: 4,
+        ..ReactorOptions::default()
+    };
+    let (mut reactor, mut host) = (Reactor::new(&options).unwrap(), Host::new(Role::Echo));
+    host.room = 2;
+    let (_, address) = reactor.listen(any_port(), Security::Plain).unwrap();
+    let _peers: Vec<TcpStream> = (0..20).map(|_| TcpStream::connect(address).unwrap()).collect();
+    run(&mut reactor, &mut host, |host, reactor| {
+        host.closed.len() as u64 + reactor.counters().turned_away == 18
+    });
+    assert_eq!((reactor.counters().accepted, reactor.counters().turned_away), (20, 0));
 }
 
 #[test]
