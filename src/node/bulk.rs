@@ -2,8 +2,9 @@
 //!
 //! 1. Chunks that were moved are checked. When the thread is behind with hashing, the loop does one itself.
 //! 2. Now and then a check also flushes what was written so far, so that the end of a large file has little left
-//!    to flush. When the thread is behind with that, the disk is: nobody hashes in its place, and who sends is
-//!    not read from until it has caught up ([`Bulk::is_behind`]). Else the system would hold up the loop.
+//!    to flush. When the thread is behind with that, the disk is: nobody hashes in its place, and who sends, or
+//!    copies, goes on when a part of what it gave has reached the disk ([`Bulk::is_behind`]). Else the system would
+//!    hold up the loop.
 //!    The flush of a small file waits for what the disk was given before it. While there are any, large ones are
 //!    flushed in smaller parts, and less of them is taken ahead of the disk.
 //! 3. A large file that is complete is flushed before it joins a group of commits, which else would wait for it.
@@ -61,8 +62,8 @@ pub(super) enum Ended {
 
 /// Chunks that wait for the thread or are with it: two per transfer that runs at full speed keep it busy.
 const CHECKS_MAX: usize = 8;
-/// The same of those that flush, while small files wait for the disk as well.
-const FLUSHES_SHARED_MAX: usize = 2;
+/// The same of those of one owner that flush, while small files wait for the disk as well.
+const FLUSHES_SHARED_MAX: usize = 1;
 /// Bytes of a large file after which it is flushed on its way, and the same while small files wait for the disk.
 const FLUSH_BYTES: u64 = 8 << 20;
 const FLUSH_SHARED_BYTES: u64 = CHUNK_BYTES as u64;
@@ -74,19 +75,26 @@ const BULK_TICKET: u64 = 1 << 63;
 impl Bulk {
     /// Has a chunk checked. When the thread is behind, it is done at once, and the result is returned.
     pub(super) fn check(&mut self, owner: ConnId, check: ChunkCheck) -> Option<CheckedChunk> {
-        if self.is_full() && !self.is_behind() {
+        if self.is_full() && self.flushes_of(None) == 0 {
             return Some(check.run_here());
         }
         self.checks.push((owner, check));
         None
     }
 
-    /// Whether the disk is behind: what comes is not to be taken until a check is back.
-    pub(super) fn is_behind(&self) -> bool {
-        let waiting = self.checks.iter().filter(|(_, check)| check.flushes());
-        let running = self.running.iter().filter(|checking| checking.flushes);
-        let flushes = waiting.count() + running.count();
+    /// Whether the disk is behind with what came of `owner`: until a check of that is back, and it is told so, no more
+    /// is to be taken. Who has given it nothing may always do that, however much others have: so nobody starves.
+    pub(super) fn is_behind(&self, owner: ConnId) -> bool {
+        let flushes = self.flushes_of(Some(owner));
         flushes > 0 && self.is_full() || self.is_shared && flushes >= FLUSHES_SHARED_MAX
+    }
+
+    /// Checks that flush, of everybody or of one owner.
+    fn flushes_of(&self, owner: Option<ConnId>) -> usize {
+        let is_of = |id: ConnId| owner.is_none_or(|owner| owner == id);
+        let waiting = self.checks.iter().filter(|(id, check)| check.flushes() && is_of(*id));
+        let running = self.running.iter().filter(|one| one.flushes && is_of(one.owner));
+        waiting.count() + running.count()
     }
 
     /// Whether small files are committed for the time being.
@@ -185,6 +193,11 @@ impl Bulk {
         }
     }
 
+    /// The result of a check is there: whoever is woken by it may go on.
+    pub(super) fn reported(&mut self, ticket: u64) {
+        self.running.retain(|checking| checking.ticket != ticket);
+    }
+
     /// The job of `ticket` runs no more.
     pub(super) fn end_of(&mut self, ticket: u64, result: &io::Result<()>) -> Ended {
         if ticket & BULK_TICKET == 0 {
@@ -265,12 +278,13 @@ mod tests {
             let checks = checks(&bulk, 2 * CHECKS_MAX as u64);
             let mut taken = 0;
             for check in checks {
-                if bulk.is_behind() {
+                if bulk.is_behind(owner) {
                     break;
                 }
                 assert!(bulk.check(owner, check).is_none(), "nobody hashes in place of the disk");
                 taken += 1;
             }
+            assert!(!bulk.is_behind(ConnId::invented(2)), "another one starves");
             taken
         };
         assert_eq!(behind_after(false), CHECKS_MAX);
@@ -286,7 +300,7 @@ mod tests {
         for mut check in checks(&bulk, 2 * CHECKS_MAX as u64) {
             check = check.without_flush();
             here += usize::from(bulk.check(ConnId::invented(1), check).is_some());
-            assert!(!bulk.is_behind());
+            assert!(!bulk.is_behind(ConnId::invented(1)));
         }
         assert_eq!(here, CHECKS_MAX);
     }

@@ -20,7 +20,7 @@ use super::verifying::{CheckedChunk, ChunkCheck};
 use crate::model::{ItemCode, Meta, RelPath, Tick};
 use crate::reactor::{ConnId, Job, Shared};
 use crate::store::{Author, Expected, InPlace, Published, Sealed, Versions};
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::rc::Rc;
@@ -87,8 +87,6 @@ pub(crate) struct Committer {
     rest_until: Option<Tick>,
     /// Small files are committed, or were a moment ago, until then.
     shared_until: Tick,
-    /// Who waits until the disk has caught up.
-    held_up: HashSet<ConnId>,
     /// Jobs that were begun, and files in them.
     jobs: u64,
     files: u64,
@@ -153,7 +151,6 @@ impl Committer {
             bulk: Bulk::default(),
             rest_until: None,
             shared_until: Tick(0),
-            held_up: HashSet::new(),
             jobs: 0,
             files: 0,
         }
@@ -184,14 +181,10 @@ impl Committer {
         self.bulk.check(owner, check)
     }
 
-    /// Whether the disk is behind with large files: then `id` is not to make more of them, and is woken when it
-    /// may.
-    pub(crate) fn waits_for_disk(&mut self, id: ConnId) -> bool {
-        let is_behind = self.bulk.is_behind();
-        if is_behind {
-            self.held_up.insert(id);
-        }
-        is_behind
+    /// Whether the disk is behind with what `owner` gave it of large files: then it is not to give it more before the
+    /// next result comes.
+    pub(crate) fn waits_for_disk(&self, owner: ConnId) -> bool {
+        self.bulk.is_behind(owner)
     }
 
     /// After how many bytes a large file is to be flushed on its way.
@@ -240,9 +233,6 @@ impl Committer {
         }
         self.collect(shared);
         self.bulk.share(now < self.shared_until);
-        if !self.held_up.is_empty() && !self.bulk.is_behind() {
-            self.held_up.drain().for_each(|id| shared.wake(id));
-        }
         if self.queues.iter().any(Queue::is_left_alone) {
             // A job that was run here has left something, and no result of the helper comes for it.
             shared.set_timer(COMMIT_TIMER, now);
@@ -312,7 +302,6 @@ impl Committer {
     /// only nobody is told.
     pub(crate) fn forget(&mut self, owner: ConnId) {
         self.results.remove(&owner);
-        self.held_up.remove(&owner);
     }
 
     /// Bytes of memory that all files take which wait or are with the helper thread, about.
@@ -356,6 +345,7 @@ impl Committer {
     fn collect(&mut self, shared: &mut Shared) {
         while let Ok(Report { ticket, finished }) = self.receiver.try_recv() {
             log::trace!("commit job {ticket} done: {} results", finished.done.len());
+            self.bulk.reported(ticket);
             let mut queues = self.queues.iter_mut();
             let is_of = |running: &mut Running| running.ticket == ticket;
             let ended = queues.find_map(|queue| Some((queue.running.take_if(is_of)?, queue)));
