@@ -62,6 +62,8 @@ pub(super) enum Ended {
 
 /// Chunks that wait for the thread or are with it: two per transfer that runs at full speed keep it busy.
 const CHECKS_MAX: usize = 8;
+/// Checks that are with the thread: its queue is longer, and has room for other work.
+const RUNNING_MAX: usize = 32;
 /// The same of those of one owner that flush, while small files wait for the disk as well.
 const FLUSHES_SHARED_MAX: usize = 1;
 /// Bytes of a large file after which it is flushed on its way, and the same while small files wait for the disk.
@@ -73,9 +75,10 @@ pub(super) const LARGE_BYTES: u64 = 16 << 20;
 const BULK_TICKET: u64 = 1 << 63;
 
 impl Bulk {
-    /// Has a chunk checked. When the thread is behind, it is done at once, and the result is returned.
+    /// Has a chunk checked. When the thread is behind, it is done at once, and the result is returned; but one that
+    /// flushes always waits for the thread.
     pub(super) fn check(&mut self, owner: ConnId, check: ChunkCheck) -> Option<CheckedChunk> {
-        if self.is_full() && self.flushes_of(None) == 0 {
+        if self.is_full() && !check.flushes() {
             return Some(check.run_here());
         }
         self.checks.push((owner, check));
@@ -85,15 +88,14 @@ impl Bulk {
     /// Whether the disk is behind with what came of `owner`: until a check of that is back, and it is told so, no more
     /// is to be taken. Who has given it nothing may always do that, however much others have: so nobody starves.
     pub(super) fn is_behind(&self, owner: ConnId) -> bool {
-        let flushes = self.flushes_of(Some(owner));
+        let flushes = self.flushes_of(owner);
         flushes > 0 && self.is_full() || self.is_shared && flushes >= FLUSHES_SHARED_MAX
     }
 
-    /// Checks that flush, of everybody or of one owner.
-    fn flushes_of(&self, owner: Option<ConnId>) -> usize {
-        let is_of = |id: ConnId| owner.is_none_or(|owner| owner == id);
-        let waiting = self.checks.iter().filter(|(id, check)| check.flushes() && is_of(*id));
-        let running = self.running.iter().filter(|one| one.flushes && is_of(one.owner));
+    /// Checks of one owner that flush.
+    fn flushes_of(&self, owner: ConnId) -> usize {
+        let waiting = self.checks.iter().filter(|(id, check)| check.flushes() && *id == owner);
+        let running = self.running.iter().filter(|one| one.flushes && one.owner == owner);
         waiting.count() + running.count()
     }
 
@@ -146,7 +148,10 @@ impl Bulk {
 
     /// Gives the thread what waits.
     pub(super) fn pump(&mut self, shared: &mut Shared, sender: &mpsc::Sender<Report>) {
-        for (owner, check) in std::mem::take(&mut self.checks) {
+        // What finds no room with the thread goes when a result has come.
+        let room = RUNNING_MAX.saturating_sub(self.running.len()).min(self.checks.len());
+        let rest = self.checks.split_off(room);
+        for (owner, check) in std::mem::replace(&mut self.checks, rest) {
             let (ticket, sender) = (self.ticket(), sender.clone());
             let (place, flushes) = (check.place, check.flushes());
             let job: Job = Box::new(move || {

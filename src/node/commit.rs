@@ -11,7 +11,7 @@
 //! milliseconds (evicting what they replace), and because they belong between the two flushes.
 //! Invariant: a result says `Ok` only after everything before it in the commit order is done.
 
-use super::bulk::{Bulk, Ended, run_here};
+use super::bulk::{Bulk, Ended, LARGE_BYTES, run_here};
 use super::job::{Carried, Finished, Work};
 use super::options::Durability;
 use super::place::Place;
@@ -110,6 +110,8 @@ struct Running {
     ticket: u64,
     /// Files that it publishes.
     files: usize,
+    /// There is one among them that waits for the disk with what large files gave it.
+    is_small: bool,
     /// Who waits for what, should the job not come to its end.
     commits: Vec<(ConnId, u32)>,
     closings: Vec<ConnId>,
@@ -215,7 +217,7 @@ impl Committer {
             let running = Running::of(&work, ticket);
             self.jobs += 1;
             self.files += running.files as u64;
-            if running.files > 0 {
+            if running.is_small {
                 self.shared_until = now + SHARED_MS;
             }
             let sender = self.sender.clone();
@@ -232,7 +234,9 @@ impl Committer {
             }
         }
         self.collect(shared);
-        self.bulk.share(now < self.shared_until);
+        let waits = |queue: &Queue| queue.running.as_ref().is_some_and(|running| running.is_small);
+        self.bulk
+            .share(now < self.shared_until || self.queues.iter().any(waits));
         if self.queues.iter().any(Queue::is_left_alone) {
             // A job that was run here has left something, and no result of the helper comes for it.
             shared.set_timer(COMMIT_TIMER, now);
@@ -351,6 +355,9 @@ impl Committer {
             let ended = queues.find_map(|queue| Some((queue.running.take_if(is_of)?, queue)));
             if let Some((running, queue)) = ended {
                 queue.carried = finished.carried;
+                if running.is_small {
+                    self.shared_until = shared.now() + SHARED_MS;
+                }
                 if running.files >= LOAD_FILES {
                     self.rest_until = Some(shared.now() + REST_MS);
                 }
@@ -451,6 +458,8 @@ impl Running {
         Running {
             ticket,
             files: work.commits.len(),
+            is_small: work.durability == Durability::Barrier
+                && work.commits.iter().any(|commit| commit.size < LARGE_BYTES),
             commits: carried.chain(commits).collect(),
             closings: closings.collect(),
         }
@@ -506,6 +515,7 @@ mod tests {
             committer.queue(&place).running = Some(Running {
                 ticket: 7,
                 files: 1,
+                is_small: true,
                 commits: vec![(owner, 5)],
                 closings: vec![owner],
             });

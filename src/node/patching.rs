@@ -225,10 +225,14 @@ impl Patching {
 
     /// What was gathered for a change in place goes on to a staged file.
     fn move_on(&mut self, scratch: &mut Vec<u8>) -> Result<(), PatchError> {
+        let is_flushed = self.target.is_flushed_once_moved();
         let noted = (&mut self.lease, self.verifying.checked_so_far());
         let moved = self.target.move_on(self.done, noted, scratch);
         if let Some(staged) = moved.map_err(|error| failed(&error))? {
             self.verifying.go_on_in(staged);
+            if is_flushed {
+                self.verifying.flush_on_the_way();
+            }
         }
         Ok(())
     }

@@ -2,7 +2,6 @@
 //!
 //! Invariant: a patch is only applied to the very file whose content was named.
 
-use super::options::Durability;
 use super::partial::{Kept, Parked, Partial};
 use super::patches::{Outcome, Sound, Stepped};
 use super::patching::{PatchError, Patching};
@@ -238,7 +237,7 @@ fn open_patch(
             let file = target.file().try_clone().map_err(|_| ItemCode::Other)?;
             let sidecar = place.deltas.begin_patched(&patch.basis, patch.size);
             let mut verifying = Verifying::new(Arc::new(file), serial, sidecar);
-            if place.durability == Durability::Barrier && matches!(target, Target::Staged(_)) {
+            if target.is_flushed(place.durability) {
                 verifying.flush_on_the_way();
             }
             Patching::new(target, patch, verifying, leaves, lease)
@@ -290,7 +289,10 @@ fn resumed(
         Kept::Changes(work) => Target::gathered(place, *work),
     };
     let file = target.file().try_clone().map_err(|_| ItemCode::Other)?;
-    let verifying = Verifying::behind(hasher, Arc::new(file), serial);
+    let mut verifying = Verifying::behind(hasher, Arc::new(file), serial);
+    if target.is_flushed(place.durability) {
+        verifying.flush_on_the_way();
+    }
     Ok(Patching::new(target, patch, verifying, leaves, Some(lease)))
 }
 

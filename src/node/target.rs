@@ -11,6 +11,7 @@
 //! written to here.
 
 use super::commit::Ready;
+use super::options::Durability;
 use super::place::Place;
 use super::resumes::Lease;
 use super::verifying::Task;
@@ -98,6 +99,17 @@ impl Target {
             Target::Staged(staged) => staged.basis(),
             Target::InPlace(gathering) => gathering.work.basis(),
         }
+    }
+
+    /// Whether what is written to it is to be flushed on its way. What gathers beside a file is not: it goes to the
+    /// disk with its commit.
+    pub(super) fn is_flushed(&self, durability: Durability) -> bool {
+        matches!(self, Target::Staged(_)) && durability == Durability::Barrier
+    }
+
+    /// The same of the staged file that what was gathered may move to.
+    pub(super) fn is_flushed_once_moved(&self) -> bool {
+        matches!(self, Target::InPlace(gathering) if gathering.place.durability == Durability::Barrier)
     }
 
     /// Bytes that the result has.

@@ -60,7 +60,6 @@ pub(super) struct Turns {
     pub(super) budget: Budget,
     /// What files take that are on their way to the disk.
     commit_bytes: usize,
-    /// Who is not read from until the disk has caught up.
     /// Who is not read from until others have given memory back.
     rations: Rations,
     /// Transfers that were told to come again.

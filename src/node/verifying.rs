@@ -331,8 +331,11 @@ impl Verifying {
     /// A check came back.
     pub(crate) fn checked(&mut self, checked: &CheckedChunk) {
         let number = checked.place.index;
-        let at = number + self.pieces.len() - self.next;
-        debug_assert!(self.missing > 0 && self.pieces[at].is_none());
+        let at = (number + self.pieces.len()).checked_sub(self.next);
+        let Some(at) = at.filter(|at| matches!(self.pieces.get(*at), Some(None))) else {
+            // Of a file before this one.
+            return;
+        };
         self.missing -= 1;
         let Some(index) = &checked.index else {
             self.failed = true;

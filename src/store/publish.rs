@@ -5,7 +5,8 @@
 //!    or the new version at every moment, and what was there is now in staging, where it is examined.
 //! 3. If it is the version that was expected, it goes. Anything else is a version that somebody made
 //!    since we looked: it moves back beside the file as a conflict copy, unless it has the very content
-//!    that we bring. So who is cut off, and sends a file again before the first one was done, finds no copy.
+//!    and time that we bring. So who is cut off, and sends a file again before the first one was done, finds no
+//!    copy.
 //!
 //! Where versions are kept, the staged file moves to the slot of the version that will give way before 2.
 //! So what gives way lies in its place among the versions in the moment in which it gives way, and 3
@@ -15,7 +16,7 @@
 //! `renameat2` gets a check and a plain rename, and what is kept gets a second name first; between EXCHANGE and 3 the displaced version has no
 //! name outside staging, so a failure there exchanges back, and the staged name carries our inode: a
 //! sweep after a crash keeps what is of another. A slot's name carries it, too. Never flushes anything (that is `barrier`).
-//! Invariant: only a version that the caller expected, one with the content of ours, or an empty directory, ever
+//! Invariant: only a version that the caller expected, one with the content and time of ours, or an empty directory, ever
 //! disappears.
 
 use super::alike::are_alike;
@@ -166,8 +167,10 @@ impl Publisher<'_> {
         }
         match self.aside.take() {
             Some(copy) if self.staged.is_released() && self.is_alike(self.place.parent.as_fd(), copy.name()) => {
-                let _ = unlinkat(&self.place.parent, copy.name(), AtFlags::empty());
-                Ok(Published::Replaced)
+                match unlinkat(&self.place.parent, copy.name(), AtFlags::empty()) {
+                    Ok(()) => Ok(Published::Replaced),
+                    Err(_) => Ok(Published::Displaced(copy)),
+                }
             }
             Some(copy) if self.staged.is_released() => Ok(Published::Displaced(copy)),
             _ => Err(FileError::found(

@@ -27,8 +27,8 @@ pub(super) enum Length {
     Stays,
 }
 
-/// Bytes of a step: in memory some 5 ms.
-const STEP_BYTES: u64 = 32 << 20;
+/// Bytes of a step: in memory 1 to 2 ms.
+const STEP_BYTES: u64 = 8 << 20;
 
 impl Reservation {
     /// Takes the first step for the bytes of a file from `present` on, up to `total`; `None` where the system
