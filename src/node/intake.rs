@@ -217,7 +217,7 @@ impl Receiving {
                 }
                 self.plan.place.deltas.keep(sidecar, &id);
                 let mtime = meta.mtime;
-                let committed = Some(Committed { id, mtime });
+                let committed = Some(Committed { id, mtime, inode: 0 });
                 self.commit(file, staged.seal(&meta, length), committed, receiver, books);
             }
         }
@@ -264,7 +264,7 @@ impl Receiving {
                 let mtime = inline.meta.mtime;
                 // Whoever keeps an index need not read it again, nor take a later edit for what came.
                 let is_noted = self.plan.place.notices.borrow().is_some();
-                let committed = is_noted.then_some(Committed { id, mtime });
+                let committed = is_noted.then_some(Committed { id, mtime, inode: 0 });
                 self.commit(file, sealed, committed, receiver, books);
             }
             Err(code) => self.fail(file, code, receiver, books.ledger),

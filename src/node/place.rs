@@ -3,8 +3,9 @@
 use super::activity::Activity;
 use super::deltas::Deltas;
 use super::options::Durability;
+use super::receiving::Committed;
 use super::resumes::Resumes;
-use crate::model::{ContentId, DeviceId, RelPath, Timestamp};
+use crate::model::{ContentId, DeviceId, RelPath};
 use crate::store::{
     Author, FileError, FoundKind, Identity, Journal, JournalError, Keeping, LockError, Root, ShareLock, Staging, Sweep,
     Versions, recover,
@@ -163,13 +164,14 @@ impl Place {
 
     /// `path` has a new state: `published`, with this time, if it is a file. What stands there already may be another
     /// one: that was made of it, and is found to differ from what is noted.
-    pub(crate) fn note(&self, path: &RelPath, published: Option<(ContentId, Timestamp)>, author: Option<DeviceId>) {
+    pub(crate) fn note(&self, path: &RelPath, published: Option<Committed>, author: Option<DeviceId>) {
         let mut notices = self.notices.borrow_mut();
         let Some(notices) = notices.as_mut() else { return };
-        let content = published.and_then(|(id, mtime)| {
+        let content = published.and_then(|Committed { id, mtime, inode }| {
             let found = self.root.probe(path).ok().flatten()?;
             let is_file = matches!(found.kind, FoundKind::File { .. });
-            is_file.then(|| (found.identity.as_published(id.length, mtime), id))
+            let is_it = is_file && (inode == 0 || found.identity.inode() == inode);
+            is_it.then(|| (found.identity.as_published(id.length, mtime), id))
         });
         let path = path.clone();
         notices.push(Notice { path, content, author });

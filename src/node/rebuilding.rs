@@ -116,7 +116,7 @@ impl Receiving {
                     lease.committing();
                 }
                 match ready {
-                    Ok(ready) => self.commit_ready(patch.file, ready, Some(Committed { id, mtime }), books),
+                    Ok(ready) => self.commit_ready(patch.file, ready, Some(Committed { id, mtime, inode: 0 }), books),
                     Err(error) => {
                         log::warn!("{error}");
                         self.fail(patch.file, error.code(), receiver, books.ledger);
@@ -160,11 +160,12 @@ impl Receiving {
         if let Expected::Present(replaced) = &want.expected {
             self.plan.place.deltas.forget(replaced);
         }
-        if let Some(Committed { id, mtime }) = &want.committed
+        if let Some(Committed { id, mtime, inode }) = &want.committed
             && let Ok(Some(found)) = self.plan.place.root.probe(&want.path)
             // Whoever has written to it since has changed its time.
             && found.kind == (FoundKind::File { size: id.length })
             && found.meta.mtime == *mtime
+            && (*inode == 0 || found.identity.inode() == *inode)
         {
             self.plan.place.deltas.note(id, &found.identity);
         }

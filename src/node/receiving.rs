@@ -155,6 +155,9 @@ impl Want {
 pub(super) struct Committed {
     pub(super) id: ContentId,
     pub(super) mtime: Timestamp,
+    /// The inode that gets it; 0 when that is not known. Another device may have put a file of the same size and time
+    /// in its place before anybody looks.
+    pub(super) inode: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -308,7 +311,11 @@ impl Receiving {
         let Some(want) = self.wants.get_mut(&file) else {
             return;
         };
-        want.committed = committed;
+        let inode = match &ready {
+            Ready::Staged(sealed, _) => sealed.inode(),
+            Ready::InPlace(..) => 0,
+        };
+        want.committed = committed.map(|committed| Committed { inode, ..committed });
         if let Ready::InPlace(..) = ready {
             books.ledger.changes_in_place(file);
         }
@@ -388,8 +395,7 @@ impl Receiving {
                     ledger.displaced(&want.path, copy);
                 }
                 self.plan.place.doubts.settle(&want.path);
-                let published = want.committed.map(|committed| (committed.id, committed.mtime));
-                self.plan.place.note(&want.path, published, self.plan.peer);
+                self.plan.place.note(&want.path, want.committed, self.plan.peer);
                 if let Published::Displaced(copy) = &published_as {
                     self.plan.place.note(copy, None, None);
                 }

@@ -39,6 +39,7 @@ pub struct Sealed {
     name: StagedName,
     path: RelPath,
     form: Form,
+    inode: u64,
 }
 
 /// What is sealed.
@@ -210,10 +211,12 @@ impl StagedFile {
                 .map_err(|error| FileError::new(Operation::Write, &path, error))?;
         }
         meta::apply(file.as_fd(), meta).map_err(|errno| FileError::new(Operation::SetMeta, &path, errno))?;
+        let inode = rustix::fs::fstat(&file).map_err(|errno| FileError::new(Operation::Examine, &path, errno))?;
         Ok(Sealed {
             name,
             path,
             form: Form::File,
+            inode: inode.st_ino,
         })
     }
 }
@@ -224,7 +227,14 @@ impl Sealed {
             name,
             path: path.clone(),
             form: Form::Symlink,
+            inode: 0,
         }
+    }
+
+    /// The file's inode, which it keeps when it gets its name; 0 for a link.
+    #[must_use]
+    pub fn inode(&self) -> u64 {
+        self.inode
     }
 
     /// The path that it is meant for.
