@@ -325,4 +325,27 @@ mod tests {
         assert_eq!(found.to_string(), text);
         assert!(found.is_something() && !Recovered::default().is_something());
     }
+
+    // Protects a share from saying of one device's file what another's contains: both of one size and time, published
+    // one after the other before anybody looks.
+    #[test]
+    fn what_was_published_is_not_said_of_what_took_its_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = Place::new(Root::open(dir.path()).unwrap(), Durability::None);
+        *place.notices.borrow_mut() = Some(Vec::new());
+        let path = RelPath::parse(b"both").unwrap();
+        std::fs::write(dir.path().join("both"), "a edited both").unwrap();
+        let found = place.root.probe(&path).unwrap().unwrap();
+        let mut committed = Committed {
+            id: crate::delta::content_id(b"a edited both"),
+            mtime: found.meta.mtime,
+            inode: found.identity.inode(),
+        };
+        place.note(&path, Some(committed), None);
+        committed.inode += 1;
+        place.note(&path, Some(committed), None);
+        let noted = place.notices.take().unwrap();
+        assert!(noted[0].content.is_some_and(|(_, id)| id == committed.id));
+        assert!(noted[1].content.is_none(), "it is read");
+    }
 }
