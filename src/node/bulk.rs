@@ -64,7 +64,7 @@ pub(super) enum Ended {
 const CHECKS_MAX: usize = 8;
 /// Checks that are with the thread: its queue is longer, and has room for other work.
 const RUNNING_MAX: usize = 32;
-/// The same of those of one owner that flush, while small files wait for the disk as well.
+/// Checks of one owner that flush, while small files wait for the disk as well.
 const FLUSHES_SHARED_MAX: usize = 1;
 /// Bytes of a large file after which it is flushed on its way, and the same while small files wait for the disk.
 const FLUSH_BYTES: u64 = 8 << 20;
@@ -209,12 +209,10 @@ impl Bulk {
             return Ended::Another;
         }
         if let Some(at) = self.running.iter().position(|checking| checking.ticket == ticket) {
+            // It has reported nothing: it failed.
             let Checking { owner, place, .. } = self.running.swap_remove(at);
             let index = None;
-            return match result {
-                Ok(()) => Ended::Quiet,
-                Err(_) => Ended::Told(owner, Done::Checked(Box::new(CheckedChunk { place, index }))),
-            };
+            return Ended::Told(owner, Done::Checked(Box::new(CheckedChunk { place, index })));
         }
         let Some(at) = self.flushing.iter().position(|(running, ..)| *running == ticket) else {
             return Ended::Quiet;

@@ -7,7 +7,7 @@ use super::arriving::{Arrival, Ended, Finding};
 use super::ledger::Ledger;
 use super::partial::{Kept, Partial};
 use super::rebuilding::Staged;
-use super::receiving::{Books, Committed, Receiving};
+use super::receiving::{Books, Receiving};
 use super::resumes::Lease;
 use super::verifying::CheckedChunk;
 use crate::conn::{Machine, Receiver};
@@ -217,8 +217,8 @@ impl Receiving {
                 }
                 self.plan.place.deltas.keep(sidecar, &id);
                 let mtime = meta.mtime;
-                let committed = Some(Committed { id, mtime, inode: 0 });
-                self.commit(file, staged.seal(&meta, length), committed, receiver, books);
+                let content = Some((id, mtime));
+                self.commit(file, staged.seal(&meta, length), content, receiver, books);
             }
         }
     }
@@ -264,8 +264,8 @@ impl Receiving {
                 let mtime = inline.meta.mtime;
                 // Whoever keeps an index need not read it again, nor take a later edit for what came.
                 let is_noted = self.plan.place.notices.borrow().is_some();
-                let committed = is_noted.then_some(Committed { id, mtime, inode: 0 });
-                self.commit(file, sealed, committed, receiver, books);
+                let content = is_noted.then_some((id, mtime));
+                self.commit(file, sealed, content, receiver, books);
             }
             Err(code) => self.fail(file, code, receiver, books.ledger),
         }

@@ -141,12 +141,11 @@ impl Observing {
             look(dirt, looks);
         }
         if now >= self.rescan {
-            self.rescan = now
-                + if self.is_watched() {
-                    RESCAN_MS
-                } else {
-                    RESCAN_UNWATCHED_MS
-                };
+            let wait_ms = match self.is_watched() {
+                true => RESCAN_MS,
+                false => RESCAN_UNWATCHED_MS,
+            };
+            self.rescan = now + wait_ms;
             self.ignore.forget();
             looks.tree(None);
         }

@@ -3,9 +3,8 @@
 use super::activity::Activity;
 use super::deltas::Deltas;
 use super::options::Durability;
-use super::receiving::Committed;
 use super::resumes::Resumes;
-use crate::model::{ContentId, DeviceId, RelPath};
+use crate::model::{ContentId, DeviceId, RelPath, Timestamp};
 use crate::store::{
     Author, FileError, FoundKind, Identity, Journal, JournalError, Keeping, LockError, Root, ShareLock, Staging, Sweep,
     Versions, recover,
@@ -81,6 +80,23 @@ pub(crate) struct Notice {
     pub(crate) content: Option<(Identity, ContentId)>,
     /// Who did it.
     pub(crate) author: Option<DeviceId>,
+}
+
+/// A content that gets a name here, with this time.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Committed {
+    pub(crate) id: ContentId,
+    pub(crate) mtime: Timestamp,
+    /// The inode that gets it; `None` when it is changed in place.
+    pub(crate) inode: Option<u64>,
+}
+
+impl Committed {
+    /// Whether what was found under the name may be it. Another device may have put a file of the same size and time
+    /// in its place before anybody looks.
+    pub(crate) fn may_be(&self, found: &Identity) -> bool {
+        self.inode.is_none_or(|inode| inode == found.inode())
+    }
 }
 
 impl Place {
@@ -167,10 +183,10 @@ impl Place {
     pub(crate) fn note(&self, path: &RelPath, published: Option<Committed>, author: Option<DeviceId>) {
         let mut notices = self.notices.borrow_mut();
         let Some(notices) = notices.as_mut() else { return };
-        let content = published.and_then(|Committed { id, mtime, inode }| {
+        let content = published.and_then(|committed| {
             let found = self.root.probe(path).ok().flatten()?;
-            let is_file = matches!(found.kind, FoundKind::File { .. });
-            let is_it = is_file && (inode == 0 || found.identity.inode() == inode);
+            let is_it = matches!(found.kind, FoundKind::File { .. }) && committed.may_be(&found.identity);
+            let Committed { id, mtime, .. } = committed;
             is_it.then(|| (found.identity.as_published(id.length, mtime), id))
         });
         let path = path.clone();
@@ -339,10 +355,10 @@ mod tests {
         let mut committed = Committed {
             id: crate::delta::content_id(b"a edited both"),
             mtime: found.meta.mtime,
-            inode: found.identity.inode(),
+            inode: Some(found.identity.inode()),
         };
         place.note(&path, Some(committed), None);
-        committed.inode += 1;
+        committed.inode = committed.inode.map(|inode| inode + 1);
         place.note(&path, Some(committed), None);
         let noted = place.notices.take().unwrap();
         assert!(noted[0].content.is_some_and(|(_, id)| id == committed.id));

@@ -7,7 +7,7 @@ use super::patches::{Outcome, Sound, Stepped};
 use super::patching::{PatchError, Patching};
 use super::place::Place;
 use super::questions::Named;
-use super::receiving::{Books, Committed, Receiving, ReceivingPlan, Want};
+use super::receiving::{Books, Receiving, ReceivingPlan, Want};
 use super::resumes::Lease;
 use super::target::Target;
 use super::verifying::Verifying;
@@ -116,7 +116,7 @@ impl Receiving {
                     lease.committing();
                 }
                 match ready {
-                    Ok(ready) => self.commit_ready(patch.file, ready, Some(Committed { id, mtime, inode: 0 }), books),
+                    Ok(ready) => self.commit_ready(patch.file, ready, Some((id, mtime)), books),
                     Err(error) => {
                         log::warn!("{error}");
                         self.fail(patch.file, error.code(), receiver, books.ledger);
@@ -160,14 +160,14 @@ impl Receiving {
         if let Expected::Present(replaced) = &want.expected {
             self.plan.place.deltas.forget(replaced);
         }
-        if let Some(Committed { id, mtime, inode }) = &want.committed
+        if let Some(committed) = &want.committed
             && let Ok(Some(found)) = self.plan.place.root.probe(&want.path)
             // Whoever has written to it since has changed its time.
-            && found.kind == (FoundKind::File { size: id.length })
-            && found.meta.mtime == *mtime
-            && (*inode == 0 || found.identity.inode() == *inode)
+            && found.kind == (FoundKind::File { size: committed.id.length })
+            && found.meta.mtime == committed.mtime
+            && committed.may_be(&found.identity)
         {
-            self.plan.place.deltas.note(id, &found.identity);
+            self.plan.place.deltas.note(&committed.id, &found.identity);
         }
     }
 }

@@ -20,7 +20,7 @@ use super::ledger::Ledger;
 use super::options::MaxDelete;
 use super::partial::{Adopting, Parked};
 use super::patches::Patches;
-use super::place::Place;
+use super::place::{Committed, Place};
 use super::prune::{Offered, Prune, PruneContext, PruneLog, Pruned};
 use super::questions::Questions;
 use super::rebuilding::Repair;
@@ -150,16 +150,6 @@ impl Want {
     }
 }
 
-/// A content that gets a name here, with this time.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Committed {
-    pub(super) id: ContentId,
-    pub(super) mtime: Timestamp,
-    /// The inode that gets it; 0 when that is not known. Another device may have put a file of the same size and time
-    /// in its place before anybody looks.
-    pub(super) inode: u64,
-}
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Touch {
     Untouched,
@@ -285,7 +275,7 @@ impl Receiving {
         &mut self,
         file: u32,
         sealed: Result<Sealed, FileError>,
-        committed: Option<Committed>,
+        content: Option<(ContentId, Timestamp)>,
         receiver: &mut Receiver,
         books: &mut Books<'_>,
     ) {
@@ -293,7 +283,7 @@ impl Receiving {
             return;
         };
         match sealed {
-            Ok(sealed) => self.commit_ready(file, Ready::Staged(sealed, expected), committed, books),
+            Ok(sealed) => self.commit_ready(file, Ready::Staged(sealed, expected), content, books),
             Err(error) => {
                 log::warn!("{error}");
                 self.fail(file, error.code(), receiver, books.ledger);
@@ -305,7 +295,7 @@ impl Receiving {
         &mut self,
         file: u32,
         ready: Ready,
-        committed: Option<Committed>,
+        content: Option<(ContentId, Timestamp)>,
         books: &mut Books<'_>,
     ) {
         let Some(want) = self.wants.get_mut(&file) else {
@@ -313,9 +303,9 @@ impl Receiving {
         };
         let inode = match &ready {
             Ready::Staged(sealed, _) => sealed.inode(),
-            Ready::InPlace(..) => 0,
+            Ready::InPlace(..) => None,
         };
-        want.committed = committed.map(|committed| Committed { inode, ..committed });
+        want.committed = content.map(|(id, mtime)| Committed { id, mtime, inode });
         if let Ready::InPlace(..) = ready {
             books.ledger.changes_in_place(file);
         }

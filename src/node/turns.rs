@@ -362,6 +362,7 @@ impl ServerNode {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::HashSet;
 
     #[test]
     fn a_schedule_spreads_its_clients_and_knows_single_devices() {
@@ -377,8 +378,7 @@ mod tests {
             assert!((540_000..660_000).contains(&own), "{own}");
         }
         assert_eq!(Schedule::default().after_ms(None, 3), None);
-        let spread: std::collections::HashSet<_> =
-            (0..100).map(|random| schedule.after_ms(None, random * 977)).collect();
+        let spread: HashSet<_> = (0..100).map(|random| schedule.after_ms(None, random * 977)).collect();
         assert!(spread.len() > 90);
     }
 }

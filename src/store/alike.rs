@@ -5,9 +5,11 @@
 //! wait for the comparison. Invariant: two are alike only if every byte was compared; what cannot be read is not.
 
 use super::facts::{Found, FoundKind};
-use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fd::BorrowedFd;
 use rustix::fs::{AtFlags, Mode, OFlags, openat, readlinkat, statat};
-use rustix::io::{Errno, pread};
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
 
 /// A name in a directory.
 pub(super) type Named<'a> = (BorrowedFd<'a>, &'a [u8]);
@@ -22,12 +24,12 @@ pub(super) fn are_alike(one: Named<'_>, other: Named<'_>) -> bool {
     compare(one, other).unwrap_or(false)
 }
 
-fn compare(one: Named<'_>, other: Named<'_>) -> Result<bool, Errno> {
+fn compare(one: Named<'_>, other: Named<'_>) -> io::Result<bool> {
     let (first, second) = (found(one)?, found(other)?);
     match (first.kind, second.kind) {
         (FoundKind::File { size }, FoundKind::File { size: there }) => {
             let may_be = size == there && size <= LENGTH_MAX && first.meta.mtime == second.meta.mtime;
-            Ok(may_be && same_bytes(&open(one)?, &open(other)?)?)
+            Ok(may_be && same_bytes(&open(one)?, &open(other)?, size)?)
         }
         (FoundKind::Symlink, FoundKind::Symlink) => {
             Ok(readlinkat(one.0, one.1, Vec::new())? == readlinkat(other.0, other.1, Vec::new())?)
@@ -36,42 +38,28 @@ fn compare(one: Named<'_>, other: Named<'_>) -> Result<bool, Errno> {
     }
 }
 
-fn found((directory, name): Named<'_>) -> Result<Found, Errno> {
-    statat(directory, name, AtFlags::SYMLINK_NOFOLLOW).map(|stat| Found::of(&stat))
+fn found((directory, name): Named<'_>) -> io::Result<Found> {
+    Ok(Found::of(&statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)?))
 }
 
-fn open((directory, name): Named<'_>) -> Result<OwnedFd, Errno> {
+fn open((directory, name): Named<'_>) -> io::Result<File> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    openat(directory, name, flags, Mode::empty())
+    Ok(openat(directory, name, flags, Mode::empty())?.into())
 }
 
-fn same_bytes(one: &OwnedFd, other: &OwnedFd) -> Result<bool, Errno> {
+/// Compares two files of that size; an error when one has become shorter.
+fn same_bytes(one: &File, other: &File, size: u64) -> io::Result<bool> {
     let (mut here, mut there) = (vec![0; PART_BYTES], vec![0; PART_BYTES]);
-    let mut at = 0;
-    loop {
-        let read = read_full(one.as_fd(), &mut here, at)?;
-        if read_full(other.as_fd(), &mut there, at)? != read || here[..read] != there[..read] {
+    for at in (0..size).step_by(PART_BYTES) {
+        let length = (size - at).min(PART_BYTES as u64) as usize;
+        let (here, there) = (&mut here[..length], &mut there[..length]);
+        one.read_exact_at(here, at)?;
+        other.read_exact_at(there, at)?;
+        if here != there {
             return Ok(false);
         }
-        if read < PART_BYTES {
-            return Ok(true);
-        }
-        at += read as u64;
     }
-}
-
-/// Fills the buffer from `at` on; fewer bytes are the end of the file.
-fn read_full(file: BorrowedFd<'_>, buffer: &mut [u8], at: u64) -> Result<usize, Errno> {
-    let mut filled = 0;
-    while filled < buffer.len() {
-        match pread(file, &mut buffer[filled..], at + filled as u64) {
-            Ok(0) => break,
-            Ok(read) => filled += read,
-            Err(Errno::INTR) => {}
-            Err(errno) => return Err(errno),
-        }
-    }
-    Ok(filled)
+    Ok(true)
 }
 
 #[cfg(test)]
@@ -92,7 +80,7 @@ mod tests {
     /// A file of that content and time.
     fn put(path: &Path, bytes: &[u8], seconds: u64) {
         fs::write(path, bytes).unwrap();
-        let file = fs::File::options().write(true).open(path).unwrap();
+        let file = File::options().write(true).open(path).unwrap();
         file.set_modified(UNIX_EPOCH + Duration::from_secs(seconds)).unwrap();
     }
 
@@ -134,7 +122,7 @@ mod tests {
         for (length, wanted) in [(LENGTH_MAX, true), (LENGTH_MAX + 1, false)] {
             for name in ["a", "b"] {
                 let path = dir.path().join(name);
-                let file = fs::File::create(&path).unwrap();
+                let file = File::create(&path).unwrap();
                 file.set_len(length).unwrap();
                 file.set_modified(UNIX_EPOCH).unwrap();
             }

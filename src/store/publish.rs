@@ -165,20 +165,19 @@ impl Publisher<'_> {
                 Attempt::Again => target = self.look()?,
             }
         }
-        match self.aside.take() {
-            Some(copy) if self.staged.is_released() && self.is_alike(self.place.parent.as_fd(), copy.name()) => {
-                match unlinkat(&self.place.parent, copy.name(), AtFlags::empty()) {
-                    Ok(()) => Ok(Published::Replaced),
-                    Err(_) => Ok(Published::Displaced(copy)),
-                }
-            }
-            Some(copy) if self.staged.is_released() => Ok(Published::Displaced(copy)),
-            _ => Err(FileError::found(
+        let Some(copy) = self.aside.take().filter(|_| self.staged.is_released()) else {
+            return Err(FileError::found(
                 Operation::Publish,
                 self.path.as_bytes(),
                 ItemCode::Changing,
-            )),
-        }
+            ));
+        };
+        let is_gone = self.is_alike(self.place.parent.as_fd(), copy.name())
+            && unlinkat(&self.place.parent, copy.name(), AtFlags::empty()).is_ok();
+        Ok(match is_gone {
+            true => Published::Replaced,
+            false => Published::Displaced(copy),
+        })
     }
 
     /// Refuses what the file system takes for something of another name.

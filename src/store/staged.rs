@@ -12,7 +12,7 @@ use super::staging::{RESERVE_BYTES_MIN, Session};
 use super::versions::Slot;
 use crate::model::{Meta, RelPath};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::{AtFlags, Mode, OFlags, openat, renameat, statat, unlinkat};
+use rustix::fs::{AtFlags, Mode, OFlags, fstat, openat, renameat, statat, unlinkat};
 use rustix::io::Errno;
 use std::cell::Cell;
 use std::fs::File;
@@ -39,7 +39,8 @@ pub struct Sealed {
     name: StagedName,
     path: RelPath,
     form: Form,
-    inode: u64,
+    /// Of a file.
+    inode: Option<u64>,
 }
 
 /// What is sealed.
@@ -211,12 +212,12 @@ impl StagedFile {
                 .map_err(|error| FileError::new(Operation::Write, &path, error))?;
         }
         meta::apply(file.as_fd(), meta).map_err(|errno| FileError::new(Operation::SetMeta, &path, errno))?;
-        let inode = rustix::fs::fstat(&file).map_err(|errno| FileError::new(Operation::Examine, &path, errno))?;
+        let stat = fstat(&file).map_err(|errno| FileError::new(Operation::Examine, &path, errno))?;
         Ok(Sealed {
             name,
             path,
             form: Form::File,
-            inode: inode.st_ino,
+            inode: Some(stat.st_ino),
         })
     }
 }
@@ -227,13 +228,13 @@ impl Sealed {
             name,
             path: path.clone(),
             form: Form::Symlink,
-            inode: 0,
+            inode: None,
         }
     }
 
-    /// The file's inode, which it keeps when it gets its name; 0 for a link.
+    /// The file's inode, which it keeps when it gets its name; `None` for a link.
     #[must_use]
-    pub fn inode(&self) -> u64 {
+    pub fn inode(&self) -> Option<u64> {
         self.inode
     }
 

@@ -112,10 +112,7 @@ impl Host {
 impl Handler<Machine> for Host {
     fn accepted(&mut self, shared: &mut Shared, _: usize, id: ConnId, _: SocketAddr) -> Option<Machine> {
         if self.accepted.len() >= self.room {
-            self.accepted
-                .pop_front()
-                .into_iter()
-                .for_each(|oldest| shared.close(oldest));
+            shared.close(self.accepted.pop_front().unwrap());
         }
         self.accepted.push_back(id);
         let machine = Machine {
@@ -452,14 +449,20 @@ fn idle_connections_cost_no_visits_and_leave_the_descriptor_quiet() {
     );
 }
 
-#[test]
-fn peers_over_the_cap_and_refused_ones_are_closed_at_once() {
+/// A loop that listens, with room for so many connections.
+fn listening(connections_max: usize) -> (Reactor<Machine>, Host, SocketAddr) {
     let options = ReactorOptions {
-        connections_max: 4,
+        connections_max,
         ..ReactorOptions::default()
     };
-    let (mut reactor, mut host) = (Reactor::new(&options).unwrap(), Host::new(Role::Echo));
+    let mut reactor = Reactor::new(&options).unwrap();
     let (_, address) = reactor.listen(any_port(), Security::Plain).unwrap();
+    (reactor, Host::new(Role::Echo), address)
+}
+
+#[test]
+fn peers_over_the_cap_and_refused_ones_are_closed_at_once() {
+    let (mut reactor, mut host, address) = listening(4);
     let mut peers: Vec<TcpStream> = (0..6).map(|_| TcpStream::connect(address).unwrap()).collect();
     run(&mut reactor, &mut host, |_, reactor| {
         reactor.counters().turned_away == 2
@@ -480,13 +483,8 @@ fn peers_over_the_cap_and_refused_ones_are_closed_at_once() {
 // Protects whoever comes in a crowd from being turned away for those who are about to go.
 #[test]
 fn nobody_is_turned_away_while_others_are_being_closed() {
-    let options = ReactorOptions {
-        connections_max: 4,
-        ..ReactorOptions::default()
-    };
-    let (mut reactor, mut host) = (Reactor::new(&options).unwrap(), Host::new(Role::Echo));
+    let (mut reactor, mut host, address) = listening(4);
     host.room = 2;
-    let (_, address) = reactor.listen(any_port(), Security::Plain).unwrap();
     let _peers: Vec<TcpStream> = (0..20).map(|_| TcpStream::connect(address).unwrap()).collect();
     run(&mut reactor, &mut host, |host, reactor| {
         host.closed.len() as u64 + reactor.counters().turned_away == 18
