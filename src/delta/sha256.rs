@@ -159,36 +159,40 @@ fn digest_of(state: &[u32; 8]) -> [u8; 32] {
 /// `None` where that is not faster than [`hash_pair`]: on this processor, or for so few pieces.
 /// Takes at most [`RUN_PIECES_MAX`] pieces; the last one is as long as the others.
 pub(super) fn hash_run(bytes: &[u8], piece_bytes: usize) -> Option<Vec<[u8; 32]>> {
+    #[cfg(target_arch = "x86_64")]
+    return run_by(Wide::preferred()?, bytes, piece_bytes);
+    #[cfg(not(target_arch = "x86_64"))]
+    None
+}
+
+#[cfg(target_arch = "x86_64")]
+fn run_by(wide: Wide, bytes: &[u8], piece_bytes: usize) -> Option<Vec<[u8; 32]>> {
     let count = bytes.len() / piece_bytes;
     if !(RUN_PIECES_MIN..=RUN_PIECES_MAX).contains(&count) {
         return None;
     }
-    #[cfg(target_arch = "x86_64")]
-    if let Some(wide) = Wide::detect() {
-        let mut states = [INITIAL_STATE; WIDE_LANES];
-        // Lanes without a piece of their own repeat the last one: a full run costs no more.
-        let pieces = std::array::from_fn(|lane| {
-            let start = lane.min(count - 1) * piece_bytes;
-            &bytes[start..start + piece_bytes]
-        });
-        wide.compress(&mut states, &pieces);
-        let finish = |state: &[u32; 8]| {
-            let message = Message {
-                state: *state,
-                length: piece_bytes as u64,
-                ..Message::new()
-            };
-            message.finish()
+    let mut states = [INITIAL_STATE; WIDE_LANES];
+    // Lanes without a piece of their own repeat the last one: a full run costs no more.
+    let pieces = std::array::from_fn(|lane| {
+        let start = lane.min(count - 1) * piece_bytes;
+        &bytes[start..start + piece_bytes]
+    });
+    wide.compress(&mut states, &pieces);
+    let finish = |state: &[u32; 8]| {
+        let message = Message {
+            state: *state,
+            length: piece_bytes as u64,
+            ..Message::new()
         };
-        return Some(states[..count].iter().map(finish).collect());
-    }
-    None
+        message.finish()
+    };
+    Some(states[..count].iter().map(finish).collect())
 }
 
 /// Whether [`hash_run`] is of use on this processor.
 pub(super) fn has_runs() -> bool {
     #[cfg(target_arch = "x86_64")]
-    return Wide::detect().is_some();
+    return Wide::preferred().is_some();
     #[cfg(not(target_arch = "x86_64"))]
     false
 }
@@ -345,7 +349,12 @@ mod tests {
         let bytes = pattern(16 * 256, 13);
         for count in 0..=RUN_PIECES_MAX {
             let run = &bytes[..count * 256];
-            if let Some(digests) = hash_run(run, 256) {
+            // Also where this processor does not prefer it.
+            #[cfg(target_arch = "x86_64")]
+            let by_force = Wide::detect().and_then(|wide| run_by(wide, run, 256));
+            #[cfg(not(target_arch = "x86_64"))]
+            let by_force = None;
+            for digests in [hash_run(run, 256), by_force].into_iter().flatten() {
                 let expected: Vec<_> = run.chunks(256).map(digest).collect();
                 assert_eq!(digests, expected, "{count}");
             }

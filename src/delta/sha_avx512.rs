@@ -9,13 +9,15 @@
 #![allow(unsafe_code)]
 
 use std::arch::x86_64::{
-    __m512i, _MM_HINT_T0, _mm_prefetch, _mm_set_epi64x, _mm512_add_epi32, _mm512_broadcast_i32x4, _mm512_loadu_si512,
-    _mm512_ror_epi32, _mm512_set1_epi32, _mm512_setzero_si512, _mm512_shuffle_epi8, _mm512_shuffle_i32x4,
-    _mm512_srli_epi32, _mm512_storeu_si512, _mm512_ternarylogic_epi32, _mm512_unpackhi_epi32, _mm512_unpackhi_epi64,
-    _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
+    __cpuid, __m512i, _MM_HINT_T0, _mm_prefetch, _mm_set_epi64x, _mm512_add_epi32, _mm512_broadcast_i32x4,
+    _mm512_loadu_si512, _mm512_ror_epi32, _mm512_set1_epi32, _mm512_setzero_si512, _mm512_shuffle_epi8,
+    _mm512_shuffle_i32x4, _mm512_srli_epi32, _mm512_storeu_si512, _mm512_ternarylogic_epi32, _mm512_unpackhi_epi32,
+    _mm512_unpackhi_epi64, _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
 };
 
+use super::sha_x86::Kernel;
 use super::sha256::{BLOCK_BYTES, ROUND_CONSTANTS};
+use std::sync::OnceLock;
 
 /// Messages that advance at once.
 pub(super) const WIDE_LANES: usize = 16;
@@ -34,6 +36,16 @@ impl Wide {
         present.then_some(Wide(()))
     }
 
+    /// The kernel, where sixteen messages at once are faster than two with the SHA extensions.
+    ///
+    /// They are on Intel: 3.1 against 2.0 GB/s (Sapphire Rapids). AMD's have the same throughput by themselves at
+    /// 3.4 GB/s, and AVX-512 in halves: 2.4 GB/s (Zen 4).
+    pub(super) fn preferred() -> Option<Wide> {
+        // Asking the processor for its vendor takes microseconds in a virtual machine.
+        static PREFERRED: OnceLock<Option<Wide>> = OnceLock::new();
+        *PREFERRED.get_or_init(|| Wide::detect().filter(|_| Kernel::detect().is_none() || !is_amd()))
+    }
+
     /// Feeds each message its own blocks. All `blocks` are as long as the first, a whole number of
     /// 64-byte blocks; anything else is a bug and panics.
     pub(super) fn compress(self, states: &mut [[u32; 8]; WIDE_LANES], blocks: &[&[u8]; WIDE_LANES]) {
@@ -43,6 +55,21 @@ impl Wide {
         unsafe { compress(states, blocks, length / BLOCK_BYTES) }
     }
 }
+
+// Safe in newer compilers.
+#[allow(unused_unsafe)]
+fn is_amd() -> bool {
+    // SAFETY: every 64-bit x86 processor has the instruction, and leaf 0 of it.
+    let vendor = unsafe { __cpuid(0) };
+    [vendor.ebx, vendor.edx, vendor.ecx] == AMD
+}
+
+/// "AuthenticAMD", as `cpuid` says it.
+const AMD: [u32; 3] = [
+    u32::from_le_bytes(*b"Auth"),
+    u32::from_le_bytes(*b"enti"),
+    u32::from_le_bytes(*b"cAMD"),
+];
 
 /// # Safety
 /// Every element of `blocks` holds at least `count` blocks of 64 bytes.

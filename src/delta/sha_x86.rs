@@ -10,12 +10,15 @@
 #![allow(unsafe_code)]
 
 use std::arch::x86_64::{
-    __m128i, _mm_add_epi32, _mm_alignr_epi8, _mm_blend_epi16, _mm_loadu_si128, _mm_set_epi64x, _mm_setzero_si128,
-    _mm_sha256msg1_epu32, _mm_sha256msg2_epu32, _mm_sha256rnds2_epu32, _mm_shuffle_epi8, _mm_shuffle_epi32,
-    _mm_storeu_si128,
+    __m128i, _MM_HINT_T0, _mm_add_epi32, _mm_alignr_epi8, _mm_blend_epi16, _mm_loadu_si128, _mm_prefetch,
+    _mm_set_epi64x, _mm_setzero_si128, _mm_sha256msg1_epu32, _mm_sha256msg2_epu32, _mm_sha256rnds2_epu32,
+    _mm_shuffle_epi8, _mm_shuffle_epi32, _mm_storeu_si128,
 };
 
 use super::sha256::{BLOCK_BYTES, ROUND_CONSTANTS};
+
+/// Blocks that are fetched ahead in each message.
+const AHEAD_BLOCKS: usize = 8;
 
 /// Proof that this processor has the SHA extensions.
 #[derive(Debug, Clone, Copy)]
@@ -54,6 +57,9 @@ unsafe fn compress<const N: usize>(states: &mut [&mut [u32; 8]; N], blocks: [&[u
         let before = (abef, cdgh);
         let mut words = [[_mm_setzero_si128(); 4]; N];
         for (lane, words) in words.iter_mut().enumerate() {
+            // Beyond the end it fetches what may not exist: that is allowed, and comes to nothing.
+            let ahead = blocks[lane].as_ptr().wrapping_add((block + AHEAD_BLOCKS) * BLOCK_BYTES);
+            _mm_prefetch::<_MM_HINT_T0>(ahead.cast());
             for (part, word) in words.iter_mut().enumerate() {
                 let at = block * BLOCK_BYTES + part * 16;
                 // SAFETY: `block < count`, so these 16 bytes are inside by this function's contract.

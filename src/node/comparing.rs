@@ -122,10 +122,7 @@ impl Comparing {
             return Step::Useless(stage.into_file(deltas));
         }
         let stage = match stage {
-            Stage::Begun(file) => match Survey::new(file, deltas, Some(cold.seed())) {
-                Ok(survey) => Stage::Surveying(Box::new(survey)),
-                Err(file) => return Step::Useless(*file),
-            },
+            Stage::Begun(file) => Stage::Surveying(Box::new(Survey::new(file, deltas, Some(cold.seed())))),
             Stage::Surveying(mut survey) => {
                 if survey.index_chunk() {
                     return Step::More(Comparing {

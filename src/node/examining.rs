@@ -10,7 +10,6 @@ use crate::delta::index::Parts;
 use crate::model::ContentId;
 use crate::model::limits::MEDIUM_BYTES_MAX;
 use crate::store::SourceFile;
-use std::sync::Arc;
 
 /// A file that is being read.
 #[derive(Debug)]
@@ -46,9 +45,9 @@ pub(super) enum Examined {
 impl Examining {
     pub(super) fn new(file: SourceFile, purpose: Purpose, deltas: &Deltas) -> Examining {
         let large = file.size() > MEDIUM_BYTES_MAX && purpose == Purpose::Basis;
-        let reading = match large.then(|| Survey::share(&file, deltas, None)).flatten() {
-            Some(verifying) => Reading::Indexing(Box::new(Survey { file, verifying })),
-            None => Reading::Plain(Box::new(Hashing::new(file))),
+        let reading = match large {
+            true => Reading::Indexing(Box::new(Survey::new(file, deltas, None))),
+            false => Reading::Plain(Box::new(Hashing::new(file))),
         };
         Examining { reading, purpose }
     }
@@ -84,21 +83,14 @@ pub(super) struct Survey {
 }
 
 impl Survey {
-    /// Of a large file, with a seed that is given or a new one; `Err` where it cannot be shared.
-    pub(super) fn new(file: SourceFile, deltas: &Deltas, seed: Option<u64>) -> Result<Survey, Box<SourceFile>> {
-        match Survey::share(&file, deltas, seed) {
-            Some(verifying) => Ok(Survey { file, verifying }),
-            None => Err(Box::new(file)),
-        }
-    }
-
-    fn share(file: &SourceFile, deltas: &Deltas, seed: Option<u64>) -> Option<Verifying> {
-        let shared = file.file().try_clone().ok()?;
+    /// Of a large file, with a seed that is given or a new one.
+    pub(super) fn new(file: SourceFile, deltas: &Deltas, seed: Option<u64>) -> Survey {
         let sidecar = match seed {
             Some(seed) => deltas.begin_with(file.size(), Parts::Full, seed),
             None => deltas.begin(file.size(), Parts::Full),
         };
-        Some(Verifying::new(Arc::new(shared), 0, sidecar))
+        let verifying = Verifying::new(file.shared_file(), 0, sidecar);
+        Survey { file, verifying }
     }
 
     /// Indexes the next whole chunk; `false` when only the rest is left.

@@ -14,8 +14,8 @@ use crate::model::{ItemCode, SharedBytes};
 use crate::reactor::ConnId;
 use crate::store::{Extent, Insertion, SourceFile, Window};
 use crate::wire::EndOutcome;
+use std::ops::Range;
 use std::rc::Rc;
-use std::sync::Arc;
 
 /// A file that is being sent.
 pub(super) struct Outgoing {
@@ -54,7 +54,7 @@ enum Content {
 
 /// What to send next of a file.
 pub(super) enum Part {
-    Data(SharedBytes, std::ops::Range<usize>),
+    Data(SharedBytes, Range<usize>),
     Hole(u64),
     /// Everything was sent, and not everything is hashed.
     Wait,
@@ -72,15 +72,12 @@ impl Outgoing {
     /// Sends `file`; `serial` tells its checks from those of others.
     pub(super) fn new(file: SourceFile, sparse: bool, serial: u64, deltas: Option<&Deltas>) -> Outgoing {
         let large = file.size() >= BESIDE_BYTES_MIN && !sparse;
-        let file_length = file.size();
-        let shared = || file.file().try_clone().ok().map(Arc::new);
-        let beside = large.then(shared).flatten();
-        let digest = match beside {
-            Some(file) => {
-                let sidecar = deltas.and_then(|deltas| deltas.begin(file_length, Parts::Full));
-                Digest::Beside(Box::new(Verifying::new(file, serial, sidecar)))
+        let digest = match large {
+            true => {
+                let sidecar = deltas.and_then(|deltas| deltas.begin(file.size(), Parts::Full));
+                Digest::Beside(Box::new(Verifying::new(file.shared_file(), serial, sidecar)))
             }
-            None => Digest::Inline(Box::default()),
+            false => Digest::Inline(Box::default()),
         };
         Outgoing {
             shadow: deltas
@@ -99,10 +96,9 @@ impl Outgoing {
     /// beginning, too.
     pub(super) fn behind(hasher: TreeHasher, file: SourceFile, sparse: bool, serial: u64) -> Outgoing {
         let large = file.size() - hasher.length() >= BESIDE_BYTES_MIN && !sparse;
-        let shared = || file.file().try_clone().ok().map(Arc::new);
-        let digest = match large.then(shared).flatten() {
-            Some(file) => Digest::Beside(Box::new(Verifying::behind(hasher, file, serial))),
-            None => Digest::Inline(Box::new(hasher)),
+        let digest = match large {
+            true => Digest::Beside(Box::new(Verifying::behind(hasher, file.shared_file(), serial))),
+            false => Digest::Inline(Box::new(hasher)),
         };
         Outgoing {
             file,

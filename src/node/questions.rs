@@ -146,7 +146,7 @@ impl Question {
                 let source = place.root.open_file(path).ok()?;
                 (source.identity() == *identity).then_some(source)
             }
-            Named::Staged(source) => source.share().ok(),
+            Named::Staged(source) => Some(source.share()),
             Named::Gone => None,
         }
     }
@@ -168,7 +168,7 @@ impl Question {
         };
         let Some(sidecar) = sidecar else {
             let source = self.open(place).filter(|_| may_read == MayRead::Yes)?;
-            let survey = Survey::new(source, &place.deltas, None).ok()?;
+            let survey = Survey::new(source, &place.deltas, None);
             return Some(Telling::Surveying(Box::new(survey)));
         };
         let length = self.id.length;

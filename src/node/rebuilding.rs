@@ -28,7 +28,7 @@ impl Receiving {
         let Some(want) = self.wants.get(&ask.file) else { return };
         let Some(id) = want.basis else { return };
         let named = match (&want.repair, want.expected) {
-            (Some(repair), _) => repair.source.share().ok().map(Named::Staged),
+            (Some(repair), _) => Some(Named::Staged(repair.source.share())),
             (None, Expected::Present(identity)) => Some(Named::InPlace(want.path.clone(), identity)),
             (None, _) => None,
         };
@@ -211,7 +211,7 @@ fn open_patch(
 ) -> Result<Option<Patching>, ItemCode> {
     let place = &plan.place;
     let basis = match &want.repair {
-        Some(repair) => repair.source.share(),
+        Some(repair) => Ok(repair.source.share()),
         None => place.root.open_file(&want.path),
     };
     let is_named = |basis: &SourceFile| {

@@ -205,8 +205,7 @@ fn a_basis_that_changes_voids_the_result() {
     for change in changes {
         let dir = tempfile::tempdir().unwrap();
         let mut file = patched(dir.path(), &noise(50_000, 1), 50_000);
-        let first = file.copy(1_000, 0, 10_000).unwrap();
-        assert_eq!(first, 10_000);
+        assert!(file.copy(1_000, 0, 10_000).unwrap() > 0);
         change(&File::options().write(true).open(dir.path().join("f")).unwrap());
         let copied = file.copy(20_000, 10_000, 10_000);
         assert!(copied.is_ok() || copied.is_err_and(|error| error.code() == ItemCode::Changing));

@@ -12,11 +12,12 @@ use rustix::io::Errno;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 
 /// A regular file, open for reading.
 #[derive(Debug)]
 pub struct SourceFile {
-    file: File,
+    file: Arc<File>,
     path: RelPath,
     found: Found,
     size: u64,
@@ -70,7 +71,7 @@ impl SourceFile {
             }
         };
         Ok(SourceFile {
-            file,
+            file: Arc::new(file),
             path: path.clone(),
             found,
             size,
@@ -108,19 +109,22 @@ impl SourceFile {
         &self.file
     }
 
+    /// The open file, for whoever keeps it longer than this.
+    #[must_use]
+    pub fn shared_file(&self) -> Arc<File> {
+        Arc::clone(&self.file)
+    }
+
     /// The same open file once more, with the state that it had when it was opened first.
-    ///
-    /// # Errors
-    /// When there are too many open files.
-    pub fn share(&self) -> Result<SourceFile, FileError> {
-        let file = self.file.try_clone();
-        Ok(SourceFile {
-            file: file.map_err(|error| FileError::new(Operation::Open, &self.path, error))?,
+    #[must_use]
+    pub fn share(&self) -> SourceFile {
+        SourceFile {
+            file: self.shared_file(),
             path: self.path.clone(),
             found: self.found,
             size: self.size,
             layout: self.layout,
-        })
+        }
     }
 
     /// Whether size, times and inode are still those at opening.

@@ -66,20 +66,42 @@ const TO_LAST_WORD: usize = WINDOW_BYTES - 2;
 /// The processor has AVX2.
 #[target_feature(enable = "avx2")]
 unsafe fn find_avx2(bytes: &[u8], hit: Hit<'_>) -> Option<usize> {
+    let zero = _mm256_setzero_si256();
+    let mut before = [(zero, zero); 2];
+    // Where the last word of the first window of a turn is; the word before is loaded, too.
+    let mut at = 2;
+    // SAFETY: as this function's.
+    while let Some(hits) = unsafe { next_avx2(bytes, &mut at, &mut before) } {
+        if !report(hits, at, hit) {
+            return None;
+        }
+        at += size_of::<__m256i>();
+    }
+    Some(at.saturating_sub(TO_LAST_WORD))
+}
+
+/// The first vector from `at` on that has a hit: there `at` is then, and its hits are given, a bit for each window.
+/// `None`: there is none in any whole vector. `before` holds the sums of the last vectors, even and odd.
+///
+/// Never inlined: beside a call in the same loop, all that is carried from vector to vector would lie on the stack.
+///
+/// # Safety
+/// The processor has AVX2.
+#[inline(never)]
+#[target_feature(enable = "avx2")]
+unsafe fn next_avx2(bytes: &[u8], at: &mut usize, before: &mut [(__m256i, __m256i); 2]) -> Option<u64> {
     const WIDTH: usize = size_of::<__m256i>();
     // Added with saturation, it makes an anchor's hash, and no other, the highest number.
     let to_highest = _mm256_set1_epi16((u16::MAX - HASH_MIN).cast_signed());
     let highest = _mm256_set1_epi16(-1);
-    let zero = _mm256_setzero_si256();
-    let (mut even_before, mut odd_before) = ((zero, zero), (zero, zero));
-    // Where the last word of the first window of a turn is; the word before is loaded, too.
-    let mut at = 2;
-    while at + 1 + WIDTH <= bytes.len() {
+    let [mut even_before, mut odd_before] = *before;
+    let mut hits = None;
+    while *at + 1 + WIDTH <= bytes.len() {
         let even;
         let odd;
         // SAFETY: the loads are of WIDTH bytes at `at - 2` to `at + 1`, within the bounds checked above.
         unsafe {
-            let from = bytes.as_ptr().add(at);
+            let from = bytes.as_ptr().add(*at);
             let load = |from: *const u8| _mm256_loadu_si256(from.cast());
             (even, even_before) = sum_avx2(load(from.sub(2)), load(from), even_before);
             (odd, odd_before) = sum_avx2(load(from.sub(1)), load(from.add(1)), odd_before);
@@ -91,13 +113,13 @@ unsafe fn find_avx2(bytes: &[u8], hit: Hit<'_>) -> Option<usize> {
             // A lane has two bits: the lower is that of an even window, the upper that of the next.
             let even = _mm256_movemask_epi8(even).cast_unsigned() & 0x5555_5555;
             let odd = _mm256_movemask_epi8(odd).cast_unsigned() & 0xAAAA_AAAA;
-            if !report(u64::from(even | odd), at, hit) {
-                return None;
-            }
+            hits = Some(u64::from(even | odd));
+            break;
         }
-        at += WIDTH;
+        *at += WIDTH;
     }
-    Some(at.saturating_sub(TO_LAST_WORD))
+    *before = [even_before, odd_before];
+    hits
 }
 
 /// The hashes of the windows that end with the words `second`, after the words `first` and the sums of
@@ -122,18 +144,36 @@ fn sum_avx2(first: __m256i, second: __m256i, before: (__m256i, __m256i)) -> (__m
 /// The processor has AVX-512 F and BW.
 #[target_feature(enable = "avx512f,avx512bw")]
 unsafe fn find_avx512(bytes: &[u8], hit: Hit<'_>) -> Option<usize> {
+    let zero = _mm512_setzero_si512();
+    let mut before = [(zero, zero); 2];
+    let mut at = 2;
+    // SAFETY: as this function's.
+    while let Some(hits) = unsafe { next_avx512(bytes, &mut at, &mut before) } {
+        if !report(hits, at, hit) {
+            return None;
+        }
+        at += size_of::<__m512i>();
+    }
+    Some(at.saturating_sub(TO_LAST_WORD))
+}
+
+/// As [`next_avx2`].
+///
+/// # Safety
+/// The processor has AVX-512 F and BW.
+#[inline(never)]
+#[target_feature(enable = "avx512f,avx512bw")]
+unsafe fn next_avx512(bytes: &[u8], at: &mut usize, before: &mut [(__m512i, __m512i); 2]) -> Option<u64> {
     const WIDTH: usize = size_of::<__m512i>();
     let least = _mm512_set1_epi16(HASH_MIN.cast_signed());
-    let zero = _mm512_setzero_si512();
-    let (mut even_before, mut odd_before) = ((zero, zero), (zero, zero));
-    // Where the last word of the first window of a turn is; the word before is loaded, too.
-    let mut at = 2;
-    while at + 1 + WIDTH <= bytes.len() {
+    let [mut even_before, mut odd_before] = *before;
+    let mut hits = None;
+    while *at + 1 + WIDTH <= bytes.len() {
         let even;
         let odd;
         // SAFETY: the loads are of WIDTH bytes at `at - 2` to `at + 1`, within the bounds checked above.
         unsafe {
-            let from = bytes.as_ptr().add(at);
+            let from = bytes.as_ptr().add(*at);
             let load = |from: *const u8| _mm512_loadu_si512(from.cast());
             (even, even_before) = sum_avx512(load(from.sub(2)), load(from), even_before);
             (odd, odd_before) = sum_avx512(load(from.sub(1)), load(from.add(1)), odd_before);
@@ -141,13 +181,13 @@ unsafe fn find_avx512(bytes: &[u8], hit: Hit<'_>) -> Option<usize> {
         if _mm512_cmp_epu16_mask::<_MM_CMPINT_NLT>(_mm512_max_epu16(even, odd), least) != 0 {
             let even = spread(_mm512_cmp_epu16_mask::<_MM_CMPINT_NLT>(even, least));
             let odd = spread(_mm512_cmp_epu16_mask::<_MM_CMPINT_NLT>(odd, least));
-            if !report(even | odd << 1, at, hit) {
-                return None;
-            }
+            hits = Some(even | odd << 1);
+            break;
         }
-        at += WIDTH;
+        *at += WIDTH;
     }
-    Some(at.saturating_sub(TO_LAST_WORD))
+    *before = [even_before, odd_before];
+    hits
 }
 
 /// As [`sum_avx2`].
