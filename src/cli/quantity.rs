@@ -61,11 +61,21 @@ fn scale(unit: usize) -> f64 {
 
 /// `99.9 %`: rounded down, so that only all is 100.
 pub(crate) fn percent(part: u64, whole: u64) -> String {
-    let thousandths = u128::from(part) * 1000 / u128::from(whole.max(1));
-    match thousandths {
-        1000.. => "100 %".to_owned(),
-        _ => format!("{}.{} %", thousandths / 10, thousandths % 10),
+    match thousandths(part, whole) {
+        1000 => "100 %".to_owned(),
+        thousandths => format!("{}.{} %", thousandths / 10, thousandths % 10),
     }
+}
+
+/// The same as a number, 0 to 100.
+pub(crate) fn percentage(part: u64, whole: u64) -> f64 {
+    f64::from(thousandths(part, whole)) / 10.0
+}
+
+/// At most 1,000.
+fn thousandths(part: u64, whole: u64) -> u16 {
+    let thousandths = u128::from(part) * 1000 / u128::from(whole.max(1));
+    u16::try_from(thousandths.min(1000)).unwrap_or(1000)
 }
 
 /// `12,000`.

@@ -184,6 +184,8 @@ pub(crate) fn item_object(path: &RelPath, action: Action, size: u64, figures: Fi
     object.insert("literal_bytes".into(), figures.literal_bytes.into());
     object.insert("matched_bytes".into(), figures.matched_bytes.into());
     object.insert("saved_bytes".into(), figures.saved_bytes.into());
+    let content = figures.saved_bytes.saturating_add(figures.literal_bytes);
+    object.insert("saved_percent".into(), quantity::percentage(figures.saved_bytes, content).into());
     Value::Object(object)
 }
 
@@ -413,6 +415,7 @@ mod tests {
             (&json!(1), &json!(3))
         );
         assert_eq!(object["saved_bytes"], 2 << 20);
+        assert_eq!(object["saved_percent"], 99.9, "only all is 100");
         let deleted = item_text(&path, Action::Deleted, 0, figures, Run::Dry);
         assert_eq!(deleted, "would be deleted a\\nb");
         let replaced = item_text(&path, Action::Replaced, 3 << 20, figures, Run::Real);

@@ -7,12 +7,13 @@
 use super::commit::Committer;
 use super::options::Durability;
 use super::resumes::Lease;
-use super::verifying::{BESIDE_BYTES_MIN, CheckedChunk, Verifying, read_and};
+use super::verifying::{BESIDE_BYTES_MIN, CheckedChunk, ChunkCheck, Verifying, read_and};
 use crate::delta::TreeHasher;
 use crate::model::{ContentId, ItemCode, Meta};
 use crate::reactor::ConnId;
 use crate::store::{SidecarWriter, StagedFile};
 use crate::wire::Start;
+use std::fs::File;
 use std::sync::Arc;
 
 /// A file that arrives.
@@ -43,8 +44,22 @@ struct Inline {
     hasher: TreeHasher,
     /// What has come is hashed when it is so many bytes; `None` is at once.
     run: Option<usize>,
-    /// What had come could not be read.
+    /// What had come could not be read, or did not reach the disk.
     failed: bool,
+    /// Tells its flushes from the checks of others.
+    serial: u64,
+    /// It is large, and hashed here only because it has holes.
+    is_large: bool,
+    on_the_way: Option<OnTheWay>,
+}
+
+/// The flushes of a file that is to reach the disk while it comes.
+struct OnTheWay {
+    file: Arc<File>,
+    /// Bytes that came since the last one.
+    unflushed: u64,
+    /// Flushes that are not back.
+    out: usize,
 }
 
 /// A file that has ended; perhaps not all checks have come back.
@@ -84,7 +99,7 @@ impl Arrival {
             .then(shared)
             .flatten()
             .map(|file| Box::new(Verifying::new(file, serial, sidecar)));
-        let check = beside.map_or_else(|| Inline::of(TreeHasher::new(), start), Check::Beside);
+        let check = beside.map_or_else(|| Inline::of(TreeHasher::new(), start, serial), Check::Beside);
         let (file, meta) = (start.file, start.meta);
         Arrival {
             file,
@@ -108,7 +123,7 @@ impl Arrival {
         let shared = || staged.file().try_clone().ok().map(Arc::new);
         let check = match large.then(shared).flatten() {
             Some(file) => Check::Beside(Box::new(Verifying::behind(hasher, file, serial))),
-            None => Inline::of(hasher, start),
+            None => Inline::of(hasher, start, serial),
         };
         Arrival {
             file: start.file,
@@ -122,15 +137,27 @@ impl Arrival {
 
     /// The same, with what comes on its way to the disk before the end, if it has to be there then.
     pub(super) fn toward(mut self, durability: Durability) -> Arrival {
-        if let (Check::Beside(verifying), Durability::Barrier) = (&mut self.check, durability) {
-            verifying.flush_on_the_way();
+        match (&mut self.check, durability) {
+            (Check::Beside(verifying), Durability::Barrier) => verifying.flush_on_the_way(),
+            (Check::Inline(inline), Durability::Barrier) if inline.is_large => {
+                let begun = |file| OnTheWay {
+                    file: Arc::new(file),
+                    unflushed: 0,
+                    out: 0,
+                };
+                inline.on_the_way = self.staged.file().try_clone().ok().map(begun);
+            }
+            _ => {}
         }
         self
     }
 
-    /// Whether its content is checked, and flushed, beside the loop.
+    /// Whether its content is checked, or flushed, beside the loop.
     pub(super) fn is_bulk(&self) -> bool {
-        matches!(self.check, Check::Beside(_))
+        match &self.check {
+            Check::Inline(inline) => inline.on_the_way.is_some(),
+            Check::Beside(_) => true,
+        }
     }
 
     /// What came is of no use: it is removed.
@@ -161,7 +188,13 @@ impl Arrival {
         })?;
         self.offset += bytes.len() as u64;
         match &mut self.check {
-            Check::Inline(inline) => inline.came(bytes, &self.staged, self.offset),
+            Check::Inline(inline) => {
+                inline.came(bytes, &self.staged, self.offset);
+                if let Some(flush) = inline.next_flush(bytes.len() as u64, committer.flush_bytes()) {
+                    let checked = committer.check(owner, flush);
+                    debug_assert!(checked.is_none(), "what flushes waits for the thread");
+                }
+            }
             Check::Beside(verifying) => {
                 let task = verifying.task();
                 verifying.flush_each(committer.flush_bytes());
@@ -236,6 +269,11 @@ impl Ended {
                 self.check = Check::Beside(verifying);
                 return Finding::Pending;
             }
+            // What a flush found out, no later one says again.
+            Check::Inline(inline) if inline.on_the_way.as_ref().is_some_and(|flushes| flushes.out > 0) => {
+                self.check = Check::Inline(inline);
+                return Finding::Pending;
+            }
             Check::Beside(verifying) => {
                 let task = verifying.task();
                 verifying.finish(self.length, task)
@@ -251,13 +289,28 @@ impl Ended {
 }
 
 impl Inline {
-    fn of(hasher: TreeHasher, start: &Start) -> Check {
+    fn of(hasher: TreeHasher, start: &Start, serial: u64) -> Check {
         let is_worth_it = |run: &usize| !start.sparse && start.size >= *run as u64;
         Check::Inline(Box::new(Inline {
             hasher,
             run: TreeHasher::run_bytes().filter(is_worth_it),
             failed: false,
+            serial,
+            is_large: start.size >= BESIDE_BYTES_MIN,
+            on_the_way: None,
         }))
+    }
+
+    /// The next flush on the way, if it is due now that `length` bytes more are there.
+    fn next_flush(&mut self, length: u64, flush_bytes: u64) -> Option<ChunkCheck> {
+        let flushes = self.on_the_way.as_mut()?;
+        flushes.unflushed += length;
+        if flushes.unflushed < flush_bytes {
+            return None;
+        }
+        flushes.unflushed = 0;
+        flushes.out += 1;
+        Some(ChunkCheck::only_flush(Arc::clone(&flushes.file), self.serial))
     }
 
     /// `bytes` came, and are in the file, which ends at `end` now.
@@ -291,7 +344,73 @@ impl Check {
                 verifying.checked(checked);
                 true
             }
+            Check::Inline(inline) if inline.serial == checked.place.serial => {
+                let Some(flushes) = &mut inline.on_the_way else {
+                    return false;
+                };
+                flushes.out = flushes.out.saturating_sub(1);
+                inline.failed |= checked.index.is_none();
+                true
+            }
             _ => false,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{RelPath, Timestamp};
+    use crate::node::verifying::ChunkPlace;
+    use crate::store::{Room, Root, Staging};
+
+    const SIZE: u64 = 256 << 20;
+
+    /// A large file with holes that comes with barriers, and its first 96 MiB.
+    fn sparse(dir: &std::path::Path, owner: ConnId, committer: &mut Committer) -> Arrival {
+        let staging = Staging::new(&Root::open(dir).unwrap());
+        let staged = staging.create(&RelPath::parse(b"f").unwrap(), Room::Sparse).unwrap();
+        let start = Start {
+            file: 1,
+            size: SIZE,
+            sparse: true,
+            meta: Meta {
+                mode: 0o644,
+                mtime: Timestamp { seconds: 7, nanos: 0 },
+            },
+        };
+        let mut arrival = Arrival::new(&start, staged, None, 7, None).toward(Durability::Barrier);
+        let bytes = vec![1; 1 << 20];
+        for _ in 0..96 {
+            arrival.write(&bytes, owner, committer).unwrap();
+        }
+        arrival
+    }
+
+    // Protects small files from waiting at the end for all that a large one with holes gave the disk: whoever sends
+    // decides what has holes.
+    #[test]
+    fn a_large_file_with_holes_is_paced_by_the_disk_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let (owner, mut committer) = (ConnId::invented(1), Committer::new());
+        let mut arrival = sparse(dir.path(), owner, &mut committer);
+        assert!(arrival.is_bulk() && committer.waits_for_disk(owner));
+        arrival.hole(SIZE - (96 << 20));
+        // It is not said to be what it should be before all its flushes are back.
+        let mut ended = arrival.into_ended([0; 32]);
+        let serial = 7;
+        let mut back = |index: Option<_>| {
+            let place = ChunkPlace {
+                serial,
+                index: usize::MAX,
+            };
+            let is_pending = matches!(ended.finding(), Finding::Pending);
+            (is_pending, is_pending && ended.checked(&CheckedChunk { place, index }))
+        };
+        for _ in 1..12 {
+            assert_eq!(back(Some(Default::default())), (true, true));
+        }
+        assert_eq!(back(None), (true, true));
+        assert!(matches!(ended.finding(), Finding::Damaged(None)), "a flush failed");
     }
 }

@@ -11,15 +11,16 @@
 //! milliseconds (evicting what they replace), and because they belong between the two flushes.
 //! Invariant: a result says `Ok` only after everything before it in the commit order is done.
 
-use super::bulk::{Bulk, Ended, LARGE_BYTES, run_here};
-use super::job::{Carried, Finished, Work};
+use super::bulk::{Bulk, Ended, run_here};
+use super::commit_queue::{Queue, Running};
+use super::job::Finished;
 use super::options::Durability;
 use super::place::Place;
 use super::status::CommitFigures;
 use super::verifying::{CheckedChunk, ChunkCheck};
 use crate::model::{ItemCode, Meta, RelPath, Tick};
 use crate::reactor::{ConnId, Job, Shared};
-use crate::store::{Author, Expected, InPlace, Published, Sealed, Versions};
+use crate::store::{Author, Expected, InPlace, Published, Sealed};
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
@@ -92,31 +93,6 @@ pub(crate) struct Committer {
     files: u64,
 }
 
-#[derive(Debug)]
-struct Queue {
-    place: Rc<Place>,
-    commits: Vec<Commit>,
-    closings: Vec<(ConnId, Closing)>,
-    /// Directories made since the last job: they must be durable before anything in them is.
-    made: Vec<RelPath>,
-    /// What the last job left to the next one.
-    carried: Option<Carried>,
-    running: Option<Running>,
-}
-
-/// A job on the helper thread.
-#[derive(Debug)]
-struct Running {
-    ticket: u64,
-    /// Files that it publishes.
-    files: usize,
-    /// There is one among them that waits for the disk with what large files gave it.
-    is_small: bool,
-    /// Who waits for what, should the job not come to its end.
-    commits: Vec<(ConnId, u32)>,
-    closings: Vec<ConnId>,
-}
-
 /// A job's results, in the order of its work.
 pub(super) struct Report {
     pub(super) ticket: u64,
@@ -129,17 +105,13 @@ pub(crate) const COMMIT_TIMER: u64 = 5;
 /// helper rests before the next one, and more come together. A file waits a little longer for that, and all of
 /// them are done sooner.
 pub(super) const LOAD_FILES: usize = 4;
-/// Milliseconds of rest; ended early by so many files.
+/// Milliseconds of rest; ended early by [`GATHERED_FILES`](super::commit_queue::GATHERED_FILES).
 const REST_MS: u64 = 20;
-const GATHERED_FILES: usize = 512;
 /// Milliseconds after a commit for which another one is expected.
 const SHARED_MS: u64 = 1_000;
 
 /// Bytes of a file on its way to its name: its work, its result, and the names in them.
 const COMMIT_BYTES: usize = size_of::<Commit>() + size_of::<(ConnId, Done)>() + 512;
-
-/// Files of one job: bounds how long the results of the first wait for the last.
-const JOB_FILES_MAX: usize = 4096;
 
 impl Committer {
     pub(crate) fn new() -> Committer {
@@ -383,100 +355,6 @@ impl Committer {
             self.queues.len() - 1
         });
         &mut self.queues[at]
-    }
-}
-
-impl Queue {
-    fn new(place: &Rc<Place>) -> Queue {
-        Queue {
-            place: Rc::clone(place),
-            commits: Vec::new(),
-            closings: Vec::new(),
-            made: Vec::new(),
-            carried: None,
-            running: None,
-        }
-    }
-
-    /// Whether a job has something to do. Directories that were made wait for the next one.
-    fn has_work(&self) -> bool {
-        !self.commits.is_empty() || !self.closings.is_empty() || self.carried.is_some()
-    }
-
-    fn is_idle(&self) -> bool {
-        self.running.is_none() && !self.has_work()
-    }
-
-    /// Whether there is something to do at once, and nothing does it.
-    fn is_left_alone(&self) -> bool {
-        self.running.is_none() && self.has_work() && !self.may_gather()
-    }
-
-    /// Files that are published, or about to be, and not told yet.
-    fn begun(&self) -> usize {
-        let running = self.running.as_ref().map_or(0, |running| running.commits.len());
-        running + self.carried.as_ref().map_or(0, Carried::len)
-    }
-
-    /// Whether it can wait for more files. What is carried waits only with others.
-    fn may_gather(&self) -> bool {
-        let is_flushed = self.place.durability == Durability::Barrier;
-        is_flushed && self.closings.is_empty() && (1..GATHERED_FILES).contains(&self.commits.len())
-    }
-
-    fn take_work(&mut self) -> Work {
-        let rest = self.commits.split_off(self.commits.len().min(JOB_FILES_MAX));
-        let commits = std::mem::replace(&mut self.commits, rest);
-        // A closing comes after all commits of its transfer, which are settled before it is queued.
-        let closings = if self.commits.is_empty() {
-            std::mem::take(&mut self.closings)
-        } else {
-            Vec::new()
-        };
-        Work {
-            root: self.place.root.share(),
-            durability: self.place.durability,
-            commits,
-            closings,
-            made: std::mem::take(&mut self.made),
-            versions: self.place.versions.as_ref().map(Versions::share),
-            changed: self
-                .place
-                .versions
-                .as_ref()
-                .map_or_else(Vec::new, Versions::take_changed),
-            carried: self.carried.take(),
-        }
-    }
-}
-
-impl Running {
-    fn of(work: &Work, ticket: u64) -> Running {
-        let carried = work.carried.iter().flat_map(Carried::files);
-        let commits = work.commits.iter().map(|commit| (commit.owner, commit.file));
-        let closings = work.closings.iter().map(|(owner, _)| *owner);
-        Running {
-            ticket,
-            files: work.commits.len(),
-            is_small: work.durability == Durability::Barrier
-                && work.commits.iter().any(|commit| commit.size < LARGE_BYTES),
-            commits: carried.chain(commits).collect(),
-            closings: closings.collect(),
-        }
-    }
-
-    /// What is said of work that did not come to its end.
-    fn unreported(self) -> impl Iterator<Item = (ConnId, Done)> {
-        let result = Err(ItemCode::Io);
-        let files = self.commits.into_iter().map(move |(owner, file)| {
-            let result = result.clone();
-            (owner, Done::File { file, result })
-        });
-        let closings = self.closings.into_iter().map(|owner| {
-            let (failed, durable) = (Vec::new(), Err(ItemCode::Io));
-            (owner, Done::Closed { failed, durable })
-        });
-        files.chain(closings)
     }
 }
 

@@ -20,6 +20,7 @@ mod client;
 mod client_node;
 mod clock;
 mod commit;
+mod commit_queue;
 mod comparing;
 mod conflict_copies;
 mod content;

@@ -270,7 +270,7 @@ impl Session {
             + self.partial_bytes
             + self.machine.held_bytes()
             + self.ledger.held_bytes()
-            + cx.outbound_cost()
+            + cx.buffered_bytes()
     }
 
     /// Whether it keeps a folder in sync: then it stays when there is nothing to do.

@@ -54,6 +54,8 @@ pub(crate) struct Verifying {
 /// What a check makes of a chunk.
 #[derive(Debug, Clone)]
 pub(crate) enum Task {
+    /// Nothing: it only flushes.
+    Flush,
     /// The leaves.
     Leaves,
     /// The leaves; of some the hash is known, because they are where they were in the basis.
@@ -98,6 +100,21 @@ pub(crate) struct CheckedChunk {
 }
 
 impl ChunkCheck {
+    /// What was written of `file` so far reaches the disk; nothing is read. `serial` tells whose it is.
+    pub(crate) fn only_flush(file: Arc<File>, serial: u64) -> ChunkCheck {
+        ChunkCheck {
+            file,
+            place: ChunkPlace {
+                serial,
+                index: usize::MAX,
+            },
+            offset: 0,
+            length: 0,
+            task: Task::Flush,
+            flush: true,
+        }
+    }
+
     /// The same, and what was written of the file so far reaches the disk.
     fn and_flush(self) -> ChunkCheck {
         ChunkCheck { flush: true, ..self }
@@ -129,6 +146,7 @@ impl ChunkCheck {
             task,
         } = self;
         let index = match task {
+            Task::Flush => Ok(ChunkIndex::default()),
             Task::Leaves => read_and(&file, offset, length, ChunkIndex::leaves_only),
             Task::Patched(known) => patched(length, &known, |start, bytes, leaves| {
                 read_and(&file, offset + start, bytes, |bytes| leaves.extend(leaves_of(bytes)))

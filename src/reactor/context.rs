@@ -240,10 +240,10 @@ impl Context<'_> {
         self.connection.outbound.len()
     }
 
-    /// Bytes of memory that the queue takes, about.
+    /// Bytes of memory that the queue takes, about, and what TLS has of records that are not complete or have not left.
     #[must_use]
-    pub fn outbound_cost(&self) -> usize {
-        self.connection.outbound.cost()
+    pub fn buffered_bytes(&self) -> usize {
+        self.connection.outbound.cost() + self.connection.stream.held_bytes()
     }
 
     /// Bytes until the queue is at its mark, [`OUTBOUND_BYTES_MAX`]. At 0 nothing more should be

@@ -161,6 +161,15 @@ impl Stream {
         }
     }
 
+    /// Bytes of memory that this layer's own buffers take.
+    pub(super) fn held_bytes(&self) -> usize {
+        match &self.layer {
+            Layer::Plain { .. } => 0,
+            #[cfg(feature = "tls")]
+            Layer::Tls(tls) => tls.held_bytes(),
+        }
+    }
+
     /// Reads once, at most `limit` raw bytes; [`Stream::arrived`] then gives the plain ones.
     pub(super) fn receive(&mut self, scratch: &mut Scratch, limit: usize) -> Result<Flow, Closed> {
         match &mut self.layer {

@@ -70,6 +70,11 @@ impl TlsStream {
         Ok(TlsStream::new(Session::Client(session)))
     }
 
+    /// Bytes of memory that its own buffers take, beside what every session does.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.partial.capacity() + self.sealed.capacity()
+    }
+
     fn new(session: Session) -> TlsStream {
         let (partial, sealed) = (Vec::new(), Vec::new());
         TlsStream {

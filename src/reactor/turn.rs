@@ -63,7 +63,7 @@ impl Default for ReactorOptions {
         ReactorOptions {
             connections_max: CONNECTIONS_MAX,
             bytes_per_second: None,
-            durable_queue: 64,
+            durable_queue: 1024,
             handle_signals: false,
             handshake_timeout_ms: HANDSHAKE_TIMEOUT_MS,
         }

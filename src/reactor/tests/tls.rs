@@ -85,6 +85,24 @@ fn threat_26_a_silent_peer_meets_the_handshake_deadline() {
     assert!(host.established.is_empty() && reactor.connections() == 0);
 }
 
+// Protects the memory limit: what TLS keeps of a record that is not complete counts, before anybody is known, too.
+#[test]
+fn a_part_of_a_record_counts_as_memory() {
+    let (mut reactor, mut host) = (reactor(), Host::new(Role::Echo));
+    let (_, address) = reactor
+        .listen(any_port(), Security::Tls(Identity::generate().unwrap()))
+        .unwrap();
+    let mut peer = TcpStream::connect(address).unwrap();
+    run(&mut reactor, &mut host, |_, reactor| reactor.counters().accepted == 1);
+    let id = reactor.connection_ids()[0];
+    let held = |reactor: &mut Reactor<Machine>| reactor.with(id, |cx, _| cx.buffered_bytes()).unwrap();
+    assert_eq!(held(&mut reactor), 0);
+    // The beginning of a handshake record of 16,000 bytes.
+    let hello = [&[22, 3, 1, 0x3E, 0x80][..], &[0; 10_000]].concat();
+    peer.write_all(&hello).unwrap();
+    run(&mut reactor, &mut host, |_, reactor| held(reactor) >= hello.len());
+}
+
 /// Connects with rustls's blocking interface and a changed configuration; tells how the server saw it.
 fn odd_client(change: impl FnOnce(&mut ClientConfig)) -> Host {
     let (mut reactor, mut host) = (reactor(), Host::new(Role::Echo));
