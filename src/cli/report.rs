@@ -185,7 +185,10 @@ pub(crate) fn item_object(path: &RelPath, action: Action, size: u64, figures: Fi
     object.insert("matched_bytes".into(), figures.matched_bytes.into());
     object.insert("saved_bytes".into(), figures.saved_bytes.into());
     let content = figures.saved_bytes.saturating_add(figures.literal_bytes);
-    object.insert("saved_percent".into(), quantity::percentage(figures.saved_bytes, content).into());
+    object.insert(
+        "saved_percent".into(),
+        quantity::percentage(figures.saved_bytes, content).into(),
+    );
     Value::Object(object)
 }
 

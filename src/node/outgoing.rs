@@ -16,6 +16,7 @@ use crate::store::{Extent, Insertion, SourceFile, Window};
 use crate::wire::EndOutcome;
 use std::ops::Range;
 use std::rc::Rc;
+use std::sync::Arc;
 
 /// A file that is being sent.
 pub(super) struct Outgoing {
@@ -47,9 +48,18 @@ struct Loaded {
 }
 
 enum Content {
-    Mapped(Rc<Window>),
+    Mapped(Rc<Mapped>),
     /// Where nothing can be mapped: too many windows are open, or the file system has no mappings.
     Read(Rc<Vec<u8>>),
+}
+
+/// A window that the thread that hashes looks at, too: its pages are mapped once.
+struct Mapped(Arc<Window>);
+
+impl AsRef<[u8]> for Mapped {
+    fn as_ref(&self) -> &[u8] {
+        (*self.0).as_ref()
+    }
 }
 
 /// What to send next of a file.
@@ -177,7 +187,10 @@ impl Outgoing {
         }
         if let Digest::Beside(verifying) = &mut self.digest {
             let task = verifying.task();
-            while let Some(check) = verifying.next_check(sent, || task.clone()) {
+            while let Some(mut check) = verifying.next_check(sent, || task.clone()) {
+                if let Some((loaded, window)) = self.loaded.as_ref().and_then(|part| Some((part, part.window()?))) {
+                    check = check.within(loaded.start, window);
+                }
                 if let Some(checked) = committer.check(owner, check) {
                     verifying.checked(&checked);
                 }
@@ -239,7 +252,7 @@ impl Loaded {
             Ok(window) => Ok(Loaded {
                 start,
                 length,
-                content: Content::Mapped(Rc::new(window)),
+                content: Content::Mapped(Rc::new(Mapped(Arc::new(window)))),
             }),
             Err(error) => {
                 log::debug!("a file is read and not mapped: {error}");
@@ -272,8 +285,15 @@ impl Loaded {
         }
     }
 
+    fn window(&self) -> Option<&Arc<Window>> {
+        match &self.content {
+            Content::Mapped(mapped) => Some(&mapped.0),
+            Content::Read(_) => None,
+        }
+    }
+
     /// Whether the file lost a part of it; ask after reading.
     fn is_torn(&self) -> bool {
-        matches!(&self.content, Content::Mapped(window) if window.is_torn())
+        self.window().is_some_and(|window| window.is_torn())
     }
 }

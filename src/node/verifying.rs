@@ -79,6 +79,8 @@ pub(crate) struct ChunkCheck {
     offset: u64,
     length: usize,
     task: Task,
+    /// The chunk, where it is in memory already: nothing has to be mapped, and its pages are.
+    window: Option<Arc<Window>>,
     /// What was written of the file so far is flushed as well.
     flush: bool,
 }
@@ -111,6 +113,7 @@ impl ChunkCheck {
             offset: 0,
             length: 0,
             task: Task::Flush,
+            window: None,
             flush: true,
         }
     }
@@ -118,6 +121,13 @@ impl ChunkCheck {
     /// The same, and what was written of the file so far reaches the disk.
     fn and_flush(self) -> ChunkCheck {
         ChunkCheck { flush: true, ..self }
+    }
+
+    /// The same, read from `window`, which holds what of the file is at `start`, if that is just the chunk.
+    pub(crate) fn within(self, start: u64, window: &Arc<Window>) -> ChunkCheck {
+        let is_chunk = (start, (**window).as_ref().len()) == (self.offset, self.length);
+        let window = is_chunk.then(|| Arc::clone(window));
+        ChunkCheck { window, ..self }
     }
 
     /// Whether it flushes.
@@ -144,30 +154,17 @@ impl ChunkCheck {
             offset,
             length,
             task,
+            window,
         } = self;
-        let index = match task {
-            Task::Flush => Ok(ChunkIndex::default()),
-            Task::Leaves => read_and(&file, offset, length, ChunkIndex::leaves_only),
-            Task::Patched(known) => patched(length, &known, |start, bytes, leaves| {
-                read_and(&file, offset + start, bytes, |bytes| leaves.extend(leaves_of(bytes)))
-            }),
-            Task::Laid(known, laid) => {
-                let mut buffer = Vec::new();
-                patched(length, &known, |start, bytes, leaves| {
-                    let laid = laid.as_ref().ok_or(io::ErrorKind::Other)?;
-                    buffer.resize(bytes, 0);
-                    laid.read_at(offset + start, &mut buffer)?;
-                    leaves.extend(leaves_of(&buffer));
-                    Ok(())
-                })
+        let index = match (task, window) {
+            (Task::Index { seed, bits }, Some(window)) => {
+                let length = offset.min(CONTEXT_BYTES as u64);
+                let mut before = vec![0; length as usize];
+                file.read_exact_at(&mut before, offset - length)
+                    .and_then(|()| look(&window, |bytes| ChunkIndex::build(&before, bytes, offset, seed, bits)))
             }
-            Task::Index { seed, bits } => {
-                let before = offset.min(CONTEXT_BYTES as u64);
-                read_and(&file, offset - before, length + before as usize, |bytes| {
-                    let (before, bytes) = bytes.split_at(before as usize);
-                    ChunkIndex::build(before, bytes, offset, seed, bits)
-                })
-            }
+            (Task::Leaves, Some(window)) => look(&window, ChunkIndex::leaves_only),
+            (task, _) => read_back(&file, offset, length, task),
         };
         let index = index
             .and_then(|index| {
@@ -179,6 +176,34 @@ impl ChunkCheck {
             .inspect_err(|error| log::error!("cannot read back or flush what was received: {error}"))
             .ok();
         CheckedChunk { place, index }
+    }
+}
+
+/// Reads what a check is about, and does it.
+fn read_back(file: &File, offset: u64, length: usize, task: Task) -> io::Result<ChunkIndex> {
+    match task {
+        Task::Flush => Ok(ChunkIndex::default()),
+        Task::Leaves => read_and(file, offset, length, ChunkIndex::leaves_only),
+        Task::Patched(known) => patched(length, &known, |start, bytes, leaves| {
+            read_and(file, offset + start, bytes, |bytes| leaves.extend(leaves_of(bytes)))
+        }),
+        Task::Laid(known, laid) => {
+            let mut buffer = Vec::new();
+            patched(length, &known, |start, bytes, leaves| {
+                let laid = laid.as_ref().ok_or(io::ErrorKind::Other)?;
+                buffer.resize(bytes, 0);
+                laid.read_at(offset + start, &mut buffer)?;
+                leaves.extend(leaves_of(&buffer));
+                Ok(())
+            })
+        }
+        Task::Index { seed, bits } => {
+            let before = offset.min(CONTEXT_BYTES as u64);
+            read_and(file, offset - before, length + before as usize, |bytes| {
+                let (before, bytes) = bytes.split_at(before as usize);
+                ChunkIndex::build(before, bytes, offset, seed, bits)
+            })
+        }
     }
 }
 
@@ -225,15 +250,20 @@ pub(super) fn read_and<T>(file: &File, offset: u64, length: usize, use_it: impl 
     if length > READ_BYTES_MAX
         && let Ok(window) = Window::open(file, offset, length)
     {
-        let used = use_it(window.as_ref());
-        return match window.is_torn() {
-            false => Ok(used),
-            true => Err(io::ErrorKind::UnexpectedEof.into()),
-        };
+        return look(&window, use_it);
     }
     let mut bytes = vec![0; length];
     file.read_exact_at(&mut bytes, offset)?;
     Ok(use_it(&bytes))
+}
+
+/// What `use_it` makes of a window that the file did not lose.
+fn look<T>(window: &Window, use_it: impl FnOnce(&[u8]) -> T) -> io::Result<T> {
+    let used = use_it(window.as_ref());
+    match window.is_torn() {
+        false => Ok(used),
+        true => Err(io::ErrorKind::UnexpectedEof.into()),
+    }
 }
 
 impl Verifying {
@@ -342,6 +372,7 @@ impl Verifying {
             offset: self.chunk_start(index),
             length,
             task,
+            window: None,
             flush: false,
         }
     }
@@ -435,6 +466,38 @@ mod tests {
     }
 
     /// Checked in chunks, in any order of the results, the root is that of the whole content.
+    // Protects the index of what is sent: a chunk that is read where it is mapped gives what it gives from the file.
+    #[test]
+    fn a_chunk_in_a_window_is_checked_as_in_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let bytes: Vec<u8> = (0..2 * CHUNK_BYTES as u32)
+            .map(|at| (at.wrapping_mul(at) >> 7) as u8)
+            .collect();
+        let path = dir.path().join("f");
+        std::fs::write(&path, &bytes).unwrap();
+        let file = Arc::new(File::open(&path).unwrap());
+        let check = |task: &Task, number: usize| {
+            let mut verifying = Verifying::new(Arc::clone(&file), 7, None);
+            let mut checks = (0..=number).map(|_| verifying.next_check(bytes.len() as u64, || task.clone()));
+            checks.by_ref().last().flatten().unwrap()
+        };
+        for (task, number) in [
+            (Task::Leaves, 0),
+            (Task::Leaves, 1),
+            (Task::Index { seed: 9, bits: 12 }, 0),
+            (Task::Index { seed: 9, bits: 12 }, 1),
+        ] {
+            let start = (number * CHUNK_BYTES) as u64;
+            let window = Arc::new(Window::open(&file, start, CHUNK_BYTES).unwrap());
+            let within = check(&task, number).within(start, &window);
+            assert!(within.window.is_some());
+            let from_file = check(&task, number).run().index.unwrap();
+            assert_eq!(within.run().index.unwrap(), from_file, "{task:?} {number}");
+            let elsewhere = check(&task, number).within(start + 1, &window);
+            assert!(elsewhere.window.is_none(), "another part of the file");
+        }
+    }
+
     #[test]
     fn chunks_and_rest_make_the_id_of_the_file() {
         let dir = tempfile::tempdir().unwrap();
