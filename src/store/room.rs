@@ -27,8 +27,8 @@ pub(super) enum Length {
     Stays,
 }
 
-/// Bytes of a step: in memory 1 to 2 ms.
-const STEP_BYTES: u64 = 8 << 20;
+/// Bytes of a step: in memory 0.5 ms, and 3 where the pages are new to the machine (12 for 8 MiB).
+const STEP_BYTES: u64 = 2 << 20;
 
 impl Reservation {
     /// Takes the first step for the bytes of a file from `present` on, up to `total`; `None` where the system
