@@ -99,21 +99,22 @@ fn remaining(bytes: u64, rate: f64) -> Option<Duration> {
     Duration::try_from_secs_f64(bytes as f64 / rate).ok()
 }
 
-/// `b.mkv · delta saved 1.1 GiB · resumed at 1.9 GiB`.
+/// `b.mkv · delta saved 1.1 GiB (97.4 %) · resumed at 1.9 GiB`: the share of what was sent of the file so far.
 fn current(progress: &Progress) -> String {
     let mut line = progress.current.as_ref().map(ToString::to_string).unwrap_or_default();
-    for (bytes, what) in [
-        (progress.current_saved, "delta saved"),
-        (progress.current_resumed, "resumed at"),
-    ] {
-        if bytes > 0 {
-            line += &format!(" · {what} {}", quantity::size(bytes));
-        }
+    let saved = progress.current_saved;
+    if saved > 0 {
+        let share = quantity::percent(saved, saved.saturating_add(progress.current_literal));
+        line += &format!(" · delta saved {} ({share})", quantity::size(saved));
+    }
+    if progress.current_resumed > 0 {
+        line += &format!(" · resumed at {}", quantity::size(progress.current_resumed));
     }
     line
 }
 
 fn object(progress: &Progress, rate: f64) -> Value {
+    let content = progress.current_saved.saturating_add(progress.current_literal);
     json!({
         "event": "status",
         "state": "transferring",
@@ -123,6 +124,8 @@ fn object(progress: &Progress, rate: f64) -> Value {
         "bytes_found": progress.bytes_found,
         "bytes_done": progress.bytes_done,
         "bytes_per_second": rate as u64,
+        "current_saved_bytes": progress.current_saved,
+        "current_saved_percent": quantity::percentage(progress.current_saved, content),
     })
 }
 
@@ -178,6 +181,7 @@ mod tests {
             bytes_done: GIB,
             current: Some(RelPath::parse(b"b\n.mkv").unwrap()),
             current_saved: 0,
+            current_literal: 0,
             current_resumed: 0,
         }
     }
@@ -192,16 +196,17 @@ mod tests {
         assert_eq!(current(&halfway()), "b\\n.mkv");
         let progress = Progress {
             current_saved: GIB + GIB / 10,
+            current_literal: GIB / 10,
             ..halfway()
         };
-        assert_eq!(current(&progress), "b\\n.mkv · delta saved 1.1 GiB");
+        assert_eq!(current(&progress), "b\\n.mkv · delta saved 1.1 GiB (91.6 %)");
         let progress = Progress {
             current_resumed: 2 * GIB,
             ..progress
         };
         assert_eq!(
             current(&progress),
-            "b\\n.mkv · delta saved 1.1 GiB · resumed at 2.0 GiB"
+            "b\\n.mkv · delta saved 1.1 GiB (91.6 %) · resumed at 2.0 GiB"
         );
         assert_eq!(headline(&halfway(), 0.0), "25% 1.0/4.0 GiB 0 B/s  1204/9881 files");
     }

@@ -214,7 +214,10 @@ pub(crate) fn item_text(path: &RelPath, action: Action, size: u64, figures: Figu
         Action::Created | Action::Replaced => {
             let saved = match figures.saved_bytes {
                 0 => String::new(),
-                bytes => format!(", delta saved {}", quantity::size(bytes)),
+                bytes => {
+                    let share = quantity::percent(bytes, bytes.saturating_add(figures.literal_bytes));
+                    format!(", delta saved {}, {share}", quantity::size(bytes))
+                }
             };
             format!(
                 "{would}{} {path} ({}{saved})",
@@ -422,6 +425,6 @@ mod tests {
         let deleted = item_text(&path, Action::Deleted, 0, figures, Run::Dry);
         assert_eq!(deleted, "would be deleted a\\nb");
         let replaced = item_text(&path, Action::Replaced, 3 << 20, figures, Run::Real);
-        assert_eq!(replaced, "replaced a\\nb (3.0 MiB, delta saved 2.0 MiB)");
+        assert_eq!(replaced, "replaced a\\nb (3.0 MiB, delta saved 2.0 MiB, 99.9 %)");
     }
 }

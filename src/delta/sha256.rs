@@ -178,15 +178,19 @@ fn run_by(wide: Wide, bytes: &[u8], piece_bytes: usize) -> Option<Vec<[u8; 32]>>
         &bytes[start..start + piece_bytes]
     });
     wide.compress(&mut states, &pieces);
-    let finish = |state: &[u32; 8]| {
-        let message = Message {
-            state: *state,
-            length: piece_bytes as u64,
-            ..Message::new()
-        };
-        message.finish()
-    };
+    let finish = |state: &[u32; 8]| finish(*state, piece_bytes as u64);
     Some(states[..count].iter().map(finish).collect())
+}
+
+/// The digest of a message of `length` bytes, whole blocks, that have made `state`.
+#[cfg(target_arch = "x86_64")]
+pub(super) fn finish(state: [u32; 8], length: u64) -> [u8; 32] {
+    let message = Message {
+        state,
+        length,
+        ..Message::new()
+    };
+    message.finish()
 }
 
 /// Whether [`hash_run`] is of use on this processor.
@@ -228,7 +232,7 @@ fn compress_portable(state: &mut [u32; 8], blocks: &[u8]) {
 }
 
 /// The first 32 bits of the fractional parts of the square roots of the first 8 primes.
-const INITIAL_STATE: [u32; 8] = [
+pub(super) const INITIAL_STATE: [u32; 8] = [
     0x6a09_e667,
     0xbb67_ae85,
     0x3c6e_f372,

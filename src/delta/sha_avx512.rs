@@ -56,9 +56,10 @@ impl Wide {
     }
 }
 
+/// Whether AMD made the processor; asking takes microseconds in a virtual machine.
 // Safe in newer compilers.
 #[allow(unused_unsafe)]
-fn is_amd() -> bool {
+pub(super) fn is_amd() -> bool {
     // SAFETY: every 64-bit x86 processor has the instruction, and leaf 0 of it.
     let vendor = unsafe { __cpuid(0) };
     [vendor.ebx, vendor.edx, vendor.ecx] == AMD

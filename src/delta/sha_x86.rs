@@ -97,7 +97,7 @@ unsafe fn compress<const N: usize>(states: &mut [&mut [u32; 8]; N], blocks: [&[u
 /// The next four words of the message schedule; they replace the oldest, `words[group]`.
 #[inline]
 #[target_feature(enable = "sha,sse2,ssse3,sse4.1")]
-fn schedule(words: &[__m128i; 4], group: usize) -> __m128i {
+pub(super) fn schedule(words: &[__m128i; 4], group: usize) -> __m128i {
     // No closure here: `map` lacks the target features, so nothing in it could be inlined.
     let (first, second) = (words[group % 4], words[(group + 1) % 4]);
     let (third, fourth) = (words[(group + 2) % 4], words[(group + 3) % 4]);
@@ -108,7 +108,7 @@ fn schedule(words: &[__m128i; 4], group: usize) -> __m128i {
 
 #[inline]
 #[target_feature(enable = "sse2")]
-fn round_constants(group: usize) -> __m128i {
+pub(super) fn round_constants(group: usize) -> __m128i {
     let four = &ROUND_CONSTANTS[4 * group..4 * group + 4];
     // SAFETY: the slice is 16 bytes long.
     unsafe { _mm_loadu_si128(four.as_ptr().cast()) }
@@ -117,7 +117,7 @@ fn round_constants(group: usize) -> __m128i {
 /// The state in the order that the instructions want: a, b, e, f and c, d, g, h.
 #[inline]
 #[target_feature(enable = "sse2,ssse3,sse4.1")]
-fn load_state(state: &[u32; 8]) -> (__m128i, __m128i) {
+pub(super) fn load_state(state: &[u32; 8]) -> (__m128i, __m128i) {
     let from = state.as_ptr().cast::<__m128i>();
     // SAFETY: the state is 32 bytes long and the loads need no alignment.
     let (dcba, hgfe) = unsafe { (_mm_loadu_si128(from), _mm_loadu_si128(from.add(1))) };
@@ -128,7 +128,7 @@ fn load_state(state: &[u32; 8]) -> (__m128i, __m128i) {
 
 #[inline]
 #[target_feature(enable = "sse2,ssse3,sse4.1")]
-fn store_state(state: &mut [u32; 8], abef: __m128i, cdgh: __m128i) {
+pub(super) fn store_state(state: &mut [u32; 8], abef: __m128i, cdgh: __m128i) {
     let feba = _mm_shuffle_epi32(abef, 0x1B);
     let dchg = _mm_shuffle_epi32(cdgh, 0xB1);
     let to = state.as_mut_ptr().cast::<__m128i>();

@@ -21,7 +21,7 @@ use std::ops::Range;
 
 use super::basis::{Basis, Window, Work};
 use super::edits::{self, Differing, EDITED_BLOCKS_MAX};
-use super::index::{Anchor, BLOCK_BYTES, BLOCKS_PER_LEAF, ChunkIndex, anchor_bits, leaves_of, scan_anchors};
+use super::index::{Anchor, BLOCK_BYTES, BLOCKS_PER_LEAF, ChunkIndex, LeafSums, anchor_bits, leaves_of, scan_anchors};
 use super::matcher::Comparison;
 use super::pairs::{Pairs, SEARCH_BYTES};
 use crate::delta::digest;
@@ -64,6 +64,8 @@ pub(super) struct Span {
     edits: Vec<Range<u64>>,
     /// The leaf before is equal, so that anchors at the start of this one are too.
     equal_before: bool,
+    /// All leaves of the group before differ: so will those of the next, as a rule.
+    differed_before: bool,
     /// A copied run ended with the chunk before.
     run_before: bool,
     proofs: u64,
@@ -82,6 +84,7 @@ impl Span {
             blocks: Vec::new(),
             edits: Vec::new(),
             equal_before: true,
+            differed_before: false,
             run_before: false,
             proofs: 2 * PROOFS_FREE,
             pairs: Pairs::default(),
@@ -108,11 +111,21 @@ impl Span {
         let group = &bytes[from..bytes.len().min(from + GROUP_LEAVES * LEAF_BYTES)];
         let first = (self.start + from as u64) / LEAF_BYTES as u64;
         work.hashed_bytes += group.len() as u64;
-        let equal = match self.comparison {
-            Comparison::Fast => self.compare_fast(basis, first, group),
-            Comparison::Checksum => self.compare_checksums(basis, first, group),
+        // All sums in one pass are cheaper than one after the other, if all are needed.
+        let expected = self.comparison == Comparison::Fast && self.differed_before;
+        let sums = expected.then(|| LeafSums::of(group, basis.seed()));
+        let equal = match (self.comparison, &sums) {
+            (Comparison::Fast, Some(sums)) => self.compare_summed(basis, first, group, sums),
+            (Comparison::Fast, None) => self.compare_fast(basis, first, group),
+            (Comparison::Checksum, _) => self.compare_checksums(basis, first, group),
         };
-        self.take_hashes(basis, first, group, &equal, work);
+        match &sums {
+            Some(sums) => {
+                work.hashed_bytes += group.len() as u64;
+                self.index.leaves.extend(&sums.leaves);
+            }
+            None => self.take_hashes(basis, first, group, &equal, work),
+        }
         self.take_anchors(basis, first, window, group, &equal, work);
         for (at, leaf) in group.chunks(LEAF_BYTES).enumerate() {
             if equal[at] {
@@ -122,11 +135,17 @@ impl Span {
                     self.blocks.push(Block::Proven(bytes.len() as u16));
                 }
             } else {
-                self.compare_blocks(basis, first + at as u64, leaf, work);
+                let mut crcs = [0; BLOCKS_PER_LEAF];
+                let known = sums.as_ref().map(|sums| &sums.crcs[at * BLOCKS_PER_LEAF..]);
+                for (number, (crc, bytes)) in crcs.iter_mut().zip(leaf.chunks(BLOCK_BYTES)).enumerate() {
+                    *crc = known.map_or_else(|| crc32fast::hash(bytes), |known| known[number]);
+                }
+                self.compare_blocks(basis, first + at as u64, leaf, &crcs, work);
             }
         }
         self.proofs += equal.len() as u64;
         self.equal_before = equal.last().copied().unwrap_or(true);
+        self.differed_before = !equal.contains(&true);
         from + group.len() == bytes.len()
     }
 
@@ -138,6 +157,16 @@ impl Span {
             basis.leaf_bytes(at) == leaf.len() && basis.view.strong(at) == hash
         };
         (first..).zip(group.chunks(LEAF_BYTES)).map(compare).collect()
+    }
+
+    /// The same, of leaves whose sums are known.
+    fn compare_summed(&mut self, basis: &Basis<'_>, first: u64, group: &[u8], sums: &LeafSums) -> Vec<bool> {
+        self.index.strong.extend(&sums.strong);
+        let leaves = (first..).zip(group.chunks(LEAF_BYTES)).zip(&sums.strong);
+        let compare = |((at, leaf), hash): ((u64, &[u8]), &u128)| {
+            basis.leaf_bytes(at) == leaf.len() && basis.view.strong(at) == *hash
+        };
+        leaves.map(compare).collect()
     }
 
     /// SHA-256 of each leaf, and whether it is what the basis has.
@@ -228,15 +257,16 @@ impl Span {
         self.index.anchors.extend(within.take(most));
     }
 
-    fn compare_blocks(&mut self, basis: &Basis<'_>, at: u64, leaf: &[u8], work: &mut Work) {
+    /// `crcs` are those of the leaf's blocks.
+    fn compare_blocks(&mut self, basis: &Basis<'_>, at: u64, leaf: &[u8], crcs: &[u32], work: &mut Work) {
         let block = at * BLOCKS_PER_LEAF as u64;
         let mut found = [Block::Differs; BLOCKS_PER_LEAF];
         let mut differing = Vec::new();
         let blocks = leaf.chunks(BLOCK_BYTES);
         let count = blocks.len();
-        for (number, bytes) in blocks.enumerate() {
+        for (number, (bytes, crc)) in blocks.zip(crcs).enumerate() {
             work.checked_bytes += bytes.len() as u64;
-            let crc = crc32fast::hash(bytes);
+            let crc = *crc;
             self.index.crcs.push(crc);
             let at = block + number as u64;
             let length = basis.block_bytes(at);

@@ -200,6 +200,8 @@ pub struct Progress {
     pub current: Option<RelPath>,
     /// Bytes of it that did not have to travel.
     pub current_saved: u64,
+    /// Bytes of it that travelled, as content.
+    pub current_literal: u64,
     /// Bytes of it that an earlier transfer had brought: where it went on.
     pub current_resumed: u64,
 }

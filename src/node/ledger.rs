@@ -97,6 +97,7 @@ impl Ledger {
     pub(crate) fn started(&mut self, file: u32, path: &RelPath) {
         self.progress.current = Some(path.clone());
         self.progress.current_saved = 0;
+        self.progress.current_literal = 0;
         self.progress.current_resumed = 0;
         self.current = file;
         let open = self.open.entry(file).or_default();
@@ -115,6 +116,9 @@ impl Ledger {
     /// Content of a started file moved.
     pub(crate) fn moved(&mut self, file: u32, bytes: u64) {
         self.summary.literal_bytes += bytes;
+        if file == self.current {
+            self.progress.current_literal += bytes;
+        }
         if let Some(open) = self.done(file, bytes) {
             open.figures.literal_bytes += bytes;
         }
@@ -334,9 +338,10 @@ mod tests {
         ledger.started(3, &path());
         ledger.moved(3, 10);
         ledger.matched(3, 990);
-        assert_eq!(ledger.progress.current_saved, 990);
+        let current = |ledger: &Ledger| (ledger.progress.current_saved, ledger.progress.current_literal);
+        assert_eq!(current(&ledger), (990, 10));
         ledger.started(3, &path());
-        assert_eq!((ledger.progress.bytes_done, ledger.progress.current_saved), (0, 0));
+        assert_eq!((ledger.progress.bytes_done, current(&ledger)), (0, (0, 0)));
         ledger.moved(3, 1000);
         ledger.transferred(3, &path(), Action::Replaced, 1000);
         let summary = &ledger.summary;

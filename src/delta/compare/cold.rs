@@ -12,11 +12,10 @@ use super::bodies::{
 use super::shifts::{Kinship, Shifts};
 use super::units::{Origin, Run, Side, Units, bytes_of, push_range, push_run};
 use crate::delta::index::{
-    ANCHORS_PER_LEAF_MAX, Anchor, BLOCK_BYTES, BLOCKS_PER_LEAF, CHUNK_BYTES, ChunkIndex, IndexView, leaves_of,
+    ANCHORS_PER_LEAF_MAX, Anchor, BLOCK_BYTES, BLOCKS_PER_LEAF, CHUNK_BYTES, ChunkIndex, IndexView, LeafSums,
 };
 use crate::delta::{Content, Torn};
 use crate::model::limits::LEAF_BYTES;
-use xxhash_rust::xxh3::xxh3_128_with_seed;
 
 /// What a step came to.
 #[derive(Debug, PartialEq, Eq)]
@@ -429,11 +428,7 @@ fn hash_part(
 ) -> Result<(), Torn> {
     let from = bytes.start.checked_add_signed(-shift).ok_or(Torn)?;
     let new = content.bytes(from, (bytes.end - bytes.start) as usize)?;
-    chunk.leaves.extend(leaves_of(new));
-    for leaf in new.chunks(LEAF_BYTES) {
-        chunk.strong.push(xxh3_128_with_seed(leaf, seed));
-        chunk.crcs.extend(leaf.chunks(BLOCK_BYTES).map(crc32fast::hash));
-    }
+    chunk.push(LeafSums::of(new, seed));
     take_anchors(view, shift, bytes, chunk);
     Ok(())
 }

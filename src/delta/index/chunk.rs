@@ -2,16 +2,15 @@
 //!
 //! Never keeps content. Invariant: a byte is hashed into the tree once; roots are made from leaves.
 //!
-//! 1. Of each leaf, 16 KiB, which stay in the first cache: xxh3 and CRCs.
-//! 2. Of each run of 16 leaves, which stay in the second: anchors, and all SHA-256 at once.
+//! Of each run of 16 leaves, which stay in the second cache, first the sums ([`LeafSums`]), then the anchors.
 
 use super::anchors::{Anchor, scan_anchors};
+use super::leaf_sums::{LeafSums, RUN_BYTES, leaves_of};
 use super::{BLOCK_BYTES, CHUNK_BYTES};
 use crate::delta::TreeHasher;
-use crate::delta::sha256::{RUN_PIECES_MAX, digest, hash_nodes, hash_pair, hash_run};
+use crate::delta::sha256::hash_nodes;
 use crate::model::ContentId;
 use crate::model::limits::LEAF_BYTES;
-use xxhash_rust::xxh3::xxh3_128_with_seed;
 
 /// What an index holds of one chunk: of every leaf its SHA-256 and a seeded xxh3-128, of every KiB the
 /// CRC-32, and the anchors in order of their positions.
@@ -42,16 +41,18 @@ impl ChunkIndex {
         };
         for start in (0..bytes.len()).step_by(RUN_BYTES) {
             let end = bytes.len().min(start + RUN_BYTES);
-            for at in (start..end).step_by(LEAF_BYTES) {
-                let leaf = &bytes[at..end.min(at + LEAF_BYTES)];
-                index.strong.push(xxh3_128_with_seed(leaf, seed));
-                index.crcs.extend(leaf.chunks(BLOCK_BYTES).map(crc32fast::hash));
-            }
             let (before, run) = (if start == 0 { before } else { &bytes[..start] }, &bytes[start..end]);
+            index.push(LeafSums::of(run, seed));
             scan_anchors(before, run, offset + start as u64, bits, &mut index.anchors);
-            push_leaves(run, &mut index.leaves);
         }
         index
+    }
+
+    /// Takes the sums of the leaves that come next.
+    pub(in crate::delta) fn push(&mut self, sums: LeafSums) {
+        self.leaves.extend(sums.leaves);
+        self.strong.extend(sums.strong);
+        self.crcs.extend(sums.crcs);
     }
 
     /// Only the leaves of `bytes` (at most [`CHUNK_BYTES`]): all that a sidecar of
@@ -68,40 +69,6 @@ impl ChunkIndex {
     #[must_use]
     pub fn subtree_root(&self) -> [u8; 32] {
         subtree_root(&self.leaves)
-    }
-}
-
-/// Bytes whose leaves are hashed at once.
-const RUN_BYTES: usize = RUN_PIECES_MAX * LEAF_BYTES;
-
-/// SHA-256 of every leaf of `bytes`, which start at a leaf; of no bytes there are none.
-#[must_use]
-pub fn leaves_of(bytes: &[u8]) -> Vec<[u8; 32]> {
-    let mut leaves = Vec::with_capacity(bytes.len().div_ceil(LEAF_BYTES));
-    for run in bytes.chunks(RUN_BYTES) {
-        push_leaves(run, &mut leaves);
-    }
-    leaves
-}
-
-/// Hashes the leaves of `run`, at most [`RUN_BYTES`].
-fn push_leaves(run: &[u8], leaves: &mut Vec<[u8; 32]>) {
-    let (whole, last) = run.split_at(run.len() - run.len() % LEAF_BYTES);
-    match hash_run(whole, LEAF_BYTES) {
-        Some(digests) => leaves.extend(digests),
-        None => {
-            for pair in whole.chunks(2 * LEAF_BYTES) {
-                let (first, second) = pair.split_at(LEAF_BYTES);
-                if second.is_empty() {
-                    leaves.push(digest(first));
-                } else {
-                    leaves.extend(<[_; 2]>::from(hash_pair(first, second)));
-                }
-            }
-        }
-    }
-    if !last.is_empty() {
-        leaves.push(digest(last));
     }
 }
 
@@ -155,7 +122,8 @@ pub(super) fn append_leaves(hasher: &mut TreeHasher, leaves: &[[u8; 32]]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::delta::content_id;
+    use crate::delta::{content_id, digest};
+    use xxhash_rust::xxh3::xxh3_128_with_seed;
 
     fn random(length: usize) -> Vec<u8> {
         let mut state = 3u64;

@@ -9,6 +9,9 @@ mod anchors;
 #[cfg(target_arch = "x86_64")]
 mod anchors_x86;
 mod chunk;
+mod leaf_sums;
+#[cfg(target_arch = "x86_64")]
+mod leaf_sums_x86;
 mod proving;
 mod sidecar;
 mod sums;
@@ -16,7 +19,9 @@ mod sums;
 #[doc(hidden)]
 pub use anchors::scan_anchors_portable;
 pub use anchors::{ANCHORS_PER_LEAF_MAX, Anchor, CONTEXT_BYTES, anchor_bits, scan_anchors, search_anchors};
-pub use chunk::{ChunkIndex, leaves_of, root_of_leaves, subtree_root};
+pub use chunk::{ChunkIndex, root_of_leaves, subtree_root};
+pub(in crate::delta) use leaf_sums::LeafSums;
+pub use leaf_sums::leaves_of;
 pub use proving::{Proven, Proving};
 pub use sidecar::{
     ANCHOR_BYTES, HEAD_BYTES, IndexError, IndexHeader, IndexView, Parts, Placed, STAMP_BYTES, STAMP_OFFSET, Sidecar,
