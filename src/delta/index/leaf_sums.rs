@@ -171,7 +171,7 @@ mod tests {
     // Protects the portable part, which is what the kernel is compared with.
     #[test]
     fn the_reference_is_that_of_the_libraries() {
-        let bytes: Vec<u8> = (0..3 * LEAF_BYTES + 700).map(|at| (at * at >> 7) as u8).collect();
+        let bytes: Vec<u8> = (0..3 * LEAF_BYTES + 700).map(|at| ((at * at) >> 7) as u8).collect();
         let sums = one_after_the_other(&bytes, 5);
         for (at, leaf) in bytes.chunks(LEAF_BYTES).enumerate() {
             assert_eq!(sums.leaves[at], digest(leaf));
