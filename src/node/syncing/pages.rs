@@ -76,6 +76,28 @@ pub(super) fn decode<const N: usize>(mut bytes: &[u8]) -> Vec<Row<RelPath, State
     list
 }
 
+/// A list, read and written again, for tests that give it any bytes. Panics when it is read as something else then.
+#[doc(hidden)]
+#[must_use]
+pub fn rewritten_list<const N: usize>(bytes: &[u8]) -> Vec<u8> {
+    let refer = |list: &[Row<RelPath, State, N>]| {
+        let rows = list.iter().map(|row| Row {
+            path: &row.path,
+            state: row.state.as_ref(),
+            is_odd: row.is_odd,
+            numbers: row.numbers,
+        });
+        encode(rows.collect())
+    };
+    let list: Vec<Row<RelPath, State, N>> = decode(bytes);
+    assert!(list.len() <= bytes.len());
+    let written = refer(&list);
+    let again = decode(&written);
+    assert!(again.len() == list.len() && again.is_sorted_by_key(|row| &row.path));
+    assert!(refer(&again) == written);
+    written
+}
+
 /// The payload of the first frame, and what is behind it.
 fn page_of(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let (header, rest) = bytes.split_at_checked(FRAME_HEADER_BYTES)?;
