@@ -17,15 +17,30 @@ mod generate;
 #[path = "../fuzz/src/http.rs"]
 #[allow(unreachable_pub)]
 mod http;
+#[path = "../fuzz/src/patch_files.rs"]
+#[allow(unreachable_pub)]
+mod patch_files;
 #[path = "../fuzz/src/plans.rs"]
 #[allow(unreachable_pub)]
 mod plans;
 #[path = "sim/rng.rs"]
 #[allow(dead_code)]
 mod rng;
+#[path = "../fuzz/src/stored.rs"]
+#[allow(unreachable_pub)]
+mod stored;
+#[path = "mutation/stored.rs"]
+mod stored_cases;
 #[path = "../fuzz/src/streams.rs"]
 #[allow(unreachable_pub)]
 mod streams;
+#[cfg(feature = "sync")]
+#[path = "../fuzz/src/synced.rs"]
+#[allow(unreachable_pub)]
+mod synced;
+#[cfg(feature = "sync")]
+#[path = "mutation/synced.rs"]
+mod synced_cases;
 
 use generate::{any_frame, any_text};
 use proptest::prelude::*;
@@ -312,4 +327,53 @@ fn row_13_damaged_compares_end_in_named_errors() {
 #[test]
 fn row_10_damaged_plans_end_in_named_errors() {
     for_seeds(20_000, damaged_plans);
+}
+
+// Row 10, and I3: an undo record is rolled back as it was written, or not at all.
+#[test]
+fn row_10_damaged_undo_records_are_refused_whole() {
+    for_seeds(1_500, stored_cases::undo);
+}
+
+// Row 10, I6 and I7: a journal claims nothing that was not written.
+#[test]
+fn row_10_damaged_journals_claim_nothing_else() {
+    for_seeds(2_000, stored_cases::journal);
+}
+
+// Row 10: shadows, whatever a disk makes of them.
+#[test]
+fn row_10_damaged_shadows_stay_within_their_segment() {
+    for_seeds(1_500, stored_cases::shadows);
+}
+
+// Row 10: whom a device trusts, which servers run, what the activity log tells.
+#[test]
+fn row_10_damaged_state_ends_in_named_errors() {
+    for_seeds(3_000, stored_cases::state);
+}
+
+// Row 1: files of rules, and names that are read for what they say.
+#[test]
+fn row_1_damaged_names_and_rules_mean_what_they_say() {
+    for_seeds(10_000, stored_cases::names);
+}
+
+// Row 10: patch files and signature files, which anyone may have made.
+#[test]
+fn row_10_damaged_delta_files_make_what_they_announce() {
+    for_seeds(150, stored_cases::delta_files);
+}
+
+// Row 10: the same decoders, and bytes that nobody wrote.
+#[test]
+fn row_10_noise_on_a_disk_is_refused() {
+    for_seeds(500, stored_cases::noise);
+}
+
+// Row 10: what a folder in sync keeps beside its index, and the records of that.
+#[cfg(feature = "sync")]
+#[test]
+fn row_10_damaged_records_of_a_folder_are_no_orders() {
+    for_seeds(10_000, synced_cases::folder);
 }

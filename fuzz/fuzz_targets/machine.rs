@@ -1,4 +1,4 @@
 //! Fuzzes `bodies::machine`.
-#![no_main]
+#![cfg_attr(fuzzing, no_main)]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| syncline_fuzz::bodies::machine(data));
+syncline_fuzz::target!(syncline_fuzz::bodies::machine);

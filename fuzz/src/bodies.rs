@@ -195,6 +195,15 @@ pub fn payload_of(kind: FrameType, payload: &[u8]) {
     }
 }
 
+/// The payload of a message, behind a byte that is its type.
+pub fn messages(data: &[u8]) {
+    if let Some((&number, payload)) = data.split_first()
+        && let Some(kind) = FrameType::from_wire(number)
+    {
+        payload_of(kind, payload);
+    }
+}
+
 /// A hello may carry more than this version knows; the rest is the same.
 pub fn hello(payload: &[u8]) {
     match Hello::decode(payload) {

@@ -255,4 +255,19 @@ mod tests {
             Some(PathBuf::from("/h/.config/syncline/config.toml"))
         );
     }
+
+    const ANY_LINE: &str =
+        "[a-z\"-]{1,9} ?= ?([\\[\"]{0,2}[a-z0-9.:_é\\\\]{0,9}[\"\\],]{0,3}|true)(\n|\r\n)?|\\PC{0,9}\n";
+
+    proptest::proptest! {
+        // Whatever an editor left in the file: each value is in its place, or a line is named.
+        #[test]
+        fn row_01_any_text_is_settings_or_a_complaint(lines in proptest::collection::vec(ANY_LINE, 0..5)) {
+            let text = lines.concat();
+            match Settings::parse(Path::new("c.toml"), &text) {
+                Ok(settings) => assert!(settings.values.values().all(|setting| setting.line <= lines.len() + 1)),
+                Err(complaint) => assert!(complaint.what.starts_with("c.toml, line "), "{}", complaint.what),
+            }
+        }
+    }
 }

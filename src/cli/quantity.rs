@@ -417,4 +417,31 @@ mod tests {
             assert!(parse_max_delete(bad).is_err(), "{bad}");
         }
     }
+
+    const ANY_TEXT: &str = "[0-9.,:=%+-]{0,24} ?[a-zA-Z%/]{0,5}(,[0-9]{1,4}[dDhGM%])?|\\PC{0,12}";
+
+    proptest::proptest! {
+        // What people type is a quantity within its bounds, or is refused with a sentence.
+        #[test]
+        fn row_01_any_text_is_a_quantity_or_refused(text in ANY_TEXT) {
+            if let Ok(rate) = Rate::parse(&text) {
+                assert!(rate.0 <= 9_000_000_000_000_000);
+            }
+            if let Ok(duration) = parse_duration(&text) {
+                assert!((1..=3_200_000_000_000).contains(&duration.as_millis()), "{text:?}");
+            }
+            if let Ok(MaxDelete::Percent(percent)) = parse_max_delete(&text) {
+                assert!(percent <= 100);
+            }
+            match parse_keep_versions(&text) {
+                Ok(KeepVersions(Some(kept))) => match kept.size {
+                    Some(SizeBound::Percent(percent)) => assert!((1..=100).contains(&percent)),
+                    Some(SizeBound::Bytes(bytes)) => assert!(bytes > 0),
+                    None => {}
+                },
+                Ok(KeepVersions(None)) => {}
+                Err(refused) => assert!(!refused.is_empty()),
+            }
+        }
+    }
 }

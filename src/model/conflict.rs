@@ -86,10 +86,13 @@ pub fn conflict_names(path: &RelPath) -> Vec<ConflictName> {
     readings.iter().take(distinct).filter_map(read).collect()
 }
 
-/// `a.b.c` is `a.b` and `.c`; a leading dot starts no extension.
+/// `a.b.c` is `a.b` and `.c`; a leading dot starts no extension, nor does the tag of a copy: behind the tag of a copy
+/// of that copy it would be the one that is read.
 fn split_extension(name: &[u8]) -> (&[u8], &[u8]) {
     match name.iter().rposition(|&byte| byte == b'.') {
-        Some(at) if at > 0 && name.len() - at <= EXTENSION_BYTES_MAX => name.split_at(at),
+        Some(at) if at > 0 && name.len() - at <= EXTENSION_BYTES_MAX && !name[at..].starts_with(TAG) => {
+            name.split_at(at)
+        }
         _ => (name, b""),
     }
 }
@@ -136,6 +139,8 @@ mod tests {
             ".profile",
             "README",
             "a.sync-conflict-b.txt",
+            "README.sync-conflict-20261120-214730-a",
+            "README.sync-conflict-b",
         ] {
             let copy = conflict_path(&path(of), "20261120-214731", "laptop", 2).unwrap();
             let names = conflict_names(&copy);

@@ -115,5 +115,8 @@ pub use options::{
 pub use peer_folder::{PeerPart, note_peer, peer_part};
 pub use server::{Server, ServerError};
 #[cfg(feature = "sync")]
+#[doc(hidden)]
+pub use syncing::rewritten_list;
+#[cfg(feature = "sync")]
 pub use syncing::{FolderError, linked};
 pub use turns::{Load, Schedule};

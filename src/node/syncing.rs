@@ -28,6 +28,8 @@ pub(super) use driving::SYNC_RETRY_TIMER;
 pub(crate) use folder::Folder;
 pub(crate) use folder::lock_of;
 pub use folder::{FolderError, linked};
+#[doc(hidden)]
+pub use pages::rewritten_list;
 
 use super::commit::Done;
 use super::content::{Hashed, Hashing};

@@ -92,16 +92,8 @@ pub fn note_run(root: &Root, exit_code: u8, entries: Option<u64>) -> Result<(), 
 /// # Errors
 /// When it is there and cannot be read.
 pub fn collisions(root: &Root) -> Result<Vec<NotedCollision>, FileError> {
-    let bytes = read_file(root, COLLISIONS, COLLISIONS_BYTES_MAX)?.unwrap_or_default();
-    let fields: Vec<&[u8]> = bytes.split(|&byte| byte == 0).collect();
-    let noted = fields.chunks_exact(3).filter_map(|fields| {
-        Some(NotedCollision {
-            is_here: fields[0] == b"here",
-            path: RelPath::parse(fields[1]).ok()?,
-            with: RelPath::parse(fields[2]).ok(),
-        })
-    });
-    Ok(noted.collect())
+    let bytes = read_file(root, COLLISIONS, COLLISIONS_BYTES_MAX)?;
+    Ok(decode_collisions(&bytes.unwrap_or_default()))
 }
 
 /// Notes which names have no place, as many as there is room for.
@@ -109,6 +101,15 @@ pub fn collisions(root: &Root) -> Result<Vec<NotedCollision>, FileError> {
 /// # Errors
 /// When it cannot be written.
 pub fn note_collisions(root: &Root, list: &[NotedCollision]) -> Result<(), FileError> {
+    let bytes = encode_collisions(list);
+    match bytes.is_empty() {
+        true => remove_file(root, COLLISIONS),
+        false => write(root, COLLISIONS, &bytes),
+    }
+}
+
+/// The note of as many as there is room for.
+pub(super) fn encode_collisions(list: &[NotedCollision]) -> Vec<u8> {
     let mut bytes = Vec::new();
     for one in list {
         let side: &[u8] = if one.is_here { b"here" } else { b"there" };
@@ -119,10 +120,20 @@ pub fn note_collisions(root: &Root, list: &[NotedCollision]) -> Result<(), FileE
         }
         bytes.extend(line);
     }
-    match bytes.is_empty() {
-        true => remove_file(root, COLLISIONS),
-        false => write(root, COLLISIONS, &bytes),
-    }
+    bytes
+}
+
+/// What a note says that makes sense.
+pub(super) fn decode_collisions(bytes: &[u8]) -> Vec<NotedCollision> {
+    let fields: Vec<&[u8]> = bytes.split(|&byte| byte == 0).collect();
+    let noted = fields.chunks_exact(3).filter_map(|fields| {
+        Some(NotedCollision {
+            is_here: fields[0] == b"here",
+            path: RelPath::parse(fields[1]).ok()?,
+            with: RelPath::parse(fields[2]).ok(),
+        })
+    });
+    noted.collect()
 }
 
 /// How long ago old versions of `root` were let go; `None` when they never were, or by a clock that was wrong.

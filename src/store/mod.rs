@@ -40,6 +40,8 @@ mod process;
 mod publish;
 mod recovery;
 mod resolve;
+#[doc(hidden)]
+pub mod rewriting;
 mod room;
 mod root;
 mod running;

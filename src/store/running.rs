@@ -52,8 +52,7 @@ impl RunFile {
             .to_hex()[..8];
         let path = directory.join(format!("{}-{tag}.json", running.pid));
         let staged = directory.join(format!("{}-{tag}.new", running.pid));
-        let content = serde_json::to_vec(&StoredRun::new(running, &control))
-            .expect("a run file has only strings, numbers and lists");
+        let content = encode(running, &control);
         let mut options = OpenOptions::new();
         options.write(true).create_new(true).mode(0o600);
         let mut file = options.open(&staged).map_err(io_error("create", &staged))?;
@@ -139,7 +138,17 @@ fn is_young(file: &File) -> bool {
 
 fn read(path: &Path) -> Option<(RunningServer, Secret)> {
     let (content, _) = read_bounded(path, RUN_FILE_BYTES_MAX).ok()??;
-    serde_json::from_slice::<StoredRun>(&content).ok()?.into_running()
+    decode(&content)
+}
+
+/// The content of a run file.
+pub(super) fn encode(running: &RunningServer, control: &Secret) -> Vec<u8> {
+    serde_json::to_vec(&StoredRun::new(running, control)).expect("a run file has only strings, numbers and lists")
+}
+
+/// What a run file says.
+pub(super) fn decode(content: &[u8]) -> Option<(RunningServer, Secret)> {
+    serde_json::from_slice::<StoredRun>(content).ok()?.into_running()
 }
 
 fn random_secret() -> io::Result<Secret> {

@@ -7,7 +7,7 @@
 
 use super::barrier::flush;
 use super::private::{make_and_enter, open_private, remove_private_if_empty};
-use crate::model::limits::PATH_BYTES_MAX;
+use crate::model::limits::{FILE_BYTES_MAX, PATH_BYTES_MAX};
 use crate::model::{Meta, RelPath, Timestamp};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{
@@ -116,6 +116,8 @@ const RANGE_HEADER_BYTES: usize = 20;
 const CRC_BYTES: usize = 4;
 /// Stands in the place of an offset at the end of the record.
 const END: u64 = u64::MAX;
+/// Nanoseconds of a second. More than that would mean something else to the system that sets a time.
+const NANOS_END: u32 = 1_000_000_000;
 /// Nanoseconds of a time that is not known.
 const UNKNOWN: u32 = u32::MAX;
 /// Another process may remove the empty directory between our making it and making a file in it.
@@ -173,13 +175,7 @@ impl UndoDirectory {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let unfinished = format!("{name}{UNFINISHED}");
         let opened = openat(&self.directory, unfinished.as_str(), flags, Mode::RUSR | Mode::WUSR)?;
-        let mut writer = RecordWriter {
-            file: File::from(opened),
-            name,
-            at: 0,
-            count: 0,
-            crc: crc32fast::Hasher::new(),
-        };
+        let mut writer = RecordWriter::new(File::from(opened), name);
         // A file system without locks is used by one process only.
         let started = match flock(&writer.file, FlockOperation::NonBlockingLockExclusive) {
             Err(Errno::WOULDBLOCK) => Err(Errno::AGAIN.into()),
@@ -256,6 +252,17 @@ fn flush_directory(directory: BorrowedFd<'_>) -> io::Result<()> {
 }
 
 impl RecordWriter {
+    /// A record in an empty file. It begins with [`RecordWriter::put_header`].
+    pub(super) fn new(file: File, name: String) -> RecordWriter {
+        RecordWriter {
+            file,
+            name,
+            at: 0,
+            count: 0,
+            crc: crc32fast::Hasher::new(),
+        }
+    }
+
     /// The record as an open file, to roll back from.
     pub(super) fn file(&self) -> &File {
         &self.file
@@ -300,7 +307,8 @@ impl RecordWriter {
         self.put(&crc.to_le_bytes())
     }
 
-    fn put_header(&mut self, undone: &Undone) -> io::Result<()> {
+    /// Writes what the record is about.
+    pub(super) fn put_header(&mut self, undone: &Undone) -> io::Result<()> {
         let mut header = encode_header(undone);
         let crc = crc32fast::hash(&header);
         header.extend(crc.to_le_bytes());
@@ -332,7 +340,7 @@ fn encode_header(undone: &Undone) -> Vec<u8> {
     header.extend(undone.old_length.to_le_bytes());
     header.extend(undone.new_length.to_le_bytes());
     header.extend(undone.meta.mtime.seconds.to_le_bytes());
-    header.extend(undone.meta.mtime.nanos.to_le_bytes());
+    header.extend(undone.meta.mtime.nanos.min(NANOS_END - 1).to_le_bytes());
     debug_assert_eq!(header.len(), HEADER_BYTES);
     header.extend(path);
     header
@@ -433,7 +441,7 @@ fn decode_header(header: &[u8]) -> Option<Undone> {
         seconds: u64_at(header, 24).cast_signed(),
         nanos: u32_at(header, 32),
     };
-    Some(Undone {
+    let undone = Undone {
         path: RelPath::parse(&header[HEADER_BYTES..]).ok()?,
         inode: Inode {
             number: u64_at(header, 16),
@@ -448,7 +456,9 @@ fn decode_header(header: &[u8]) -> Option<Undone> {
                 nanos: u32_at(header, 64),
             },
         },
-    })
+    };
+    let lengths = undone.old_length.max(undone.new_length);
+    (undone.meta.mtime.nanos < NANOS_END && lengths <= FILE_BYTES_MAX).then_some(undone)
 }
 
 fn u32_at(bytes: &[u8], at: usize) -> u32 {

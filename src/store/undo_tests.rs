@@ -51,13 +51,7 @@ fn frozen() -> Vec<u8> {
 /// The bytes of version 1, written and read.
 #[test]
 fn version_one_is_frozen() {
-    let mut writer = RecordWriter {
-        file: tempfile::tempfile().unwrap(),
-        name: String::new(),
-        at: 0,
-        count: 0,
-        crc: crc32fast::Hasher::new(),
-    };
+    let mut writer = RecordWriter::new(tempfile::tempfile().unwrap(), String::new());
     writer.put_header(&undone()).unwrap();
     writer.push(1, b"old").unwrap();
     writer.push(5, &[0; 256]).unwrap();
@@ -108,6 +102,30 @@ fn ranges_that_cannot_be_are_damage() {
             }
         };
         assert!(matches!(fault, RecordFault::Damaged), "{ranges:?}");
+    }
+}
+
+/// Row 10: under a right sum, a time that would be an order to the system, and lengths that no file has.
+#[test]
+fn times_and_lengths_that_cannot_be_are_damage() {
+    let altered = |at: usize, bytes: &[u8]| {
+        let mut header = [&HEADER[..], b"a/b"].concat();
+        header[at..at + bytes.len()].copy_from_slice(bytes);
+        let sum = crc(&header);
+        let file = tempfile::tempfile().unwrap();
+        file.write_all_at(&[&header[..], &sum].concat(), 0).unwrap();
+        RecordReader::open(&file).map(|(_, undone)| undone)
+    };
+    assert!(altered(64, &999_999_999u32.to_le_bytes()).is_ok());
+    // UTIME_NOW and UTIME_OMIT are two of the others.
+    for nanos in [1_000_000_000, (1 << 30) - 1, (1 << 30) - 2, u32::MAX] {
+        let read = altered(64, &nanos.to_le_bytes());
+        assert!(matches!(read, Err(RecordFault::Damaged)), "{nanos}");
+    }
+    for at in [40, 48] {
+        assert!(altered(at, &FILE_BYTES_MAX.to_le_bytes()).is_ok());
+        let read = altered(at, &(FILE_BYTES_MAX + 1).to_le_bytes());
+        assert!(matches!(read, Err(RecordFault::Damaged)), "{at}");
     }
 }
 

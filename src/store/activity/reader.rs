@@ -137,7 +137,7 @@ fn entries(bytes: &[u8]) -> impl Iterator<Item = ActivityEntry> {
 
 impl ActivityEntry {
     /// A line without its line break; `None` when it is none of ours, or not whole.
-    pub(super) fn parse(line: &[u8]) -> Option<ActivityEntry> {
+    pub(in crate::store) fn parse(line: &[u8]) -> Option<ActivityEntry> {
         let text = std::str::from_utf8(line).ok()?;
         let fields: Map<String, Value> = serde_json::from_str(text).ok()?;
         let is_ours =

@@ -8,4 +8,5 @@ mod litter;
 mod rules;
 
 pub use judge::{Ignore, Verdict};
+pub(super) use rules::rewritten as rewritten_rules;
 pub use rules::{IgnoreProblem, Reason};

@@ -151,6 +151,22 @@ impl CompiledRule {
     }
 }
 
+/// A file of rules with only those that have an effect, on their lines, and what is decided about `path`.
+pub(in crate::store) fn rewritten(text: &[u8], is_cut: bool, path: &[u8]) -> (Vec<u8>, [Option<u32>; 2]) {
+    let file = RuleFile::parse(text, is_cut, drop);
+    let decided = [Shape::Directory, Shape::Other].map(|shape| file.decide(path, shape).map(|rule| rule.line));
+    // What begins the first line could be taken for a mark of the encoding.
+    let (mut out, mut line) = (b"\xef\xbb\xbf".to_vec(), 1);
+    for rule in &file.rules {
+        out.extend(std::iter::repeat_n(b'\n', (rule.line - line) as usize));
+        out.extend_from_slice(&rule.text);
+        out.push(b'\r');
+        line = rule.line;
+    }
+    out.push(b'\n');
+    (out, decided)
+}
+
 /// What of a line is a rule; `None` for comments and empty lines.
 fn content_of(line: &[u8]) -> Option<&[u8]> {
     let line = line.strip_suffix(b"\r").unwrap_or(line);

@@ -3,7 +3,7 @@
 //! Touches no file. The byte table is in `docs/FORMAT.md`; version 1 is frozen by a fixture. Invariant:
 //! a record is read whole or not at all, and what was read is written back as the same bytes.
 
-use crate::model::limits::SYMLINK_BYTES_MAX;
+use crate::model::limits::{FILE_BYTES_MAX, SYMLINK_BYTES_MAX};
 use crate::model::{DeviceId, Kind, Meta, Revision, State, Timestamp};
 use crate::store::facts::Identity;
 
@@ -24,7 +24,7 @@ pub struct Record {
 
 /// A record that cannot be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct BadRecord;
+pub(in crate::store) struct BadRecord;
 
 const VERSION: u8 = 1;
 
@@ -50,7 +50,7 @@ impl Record {
     }
 
     /// The form in the file.
-    pub(super) fn encode(&self) -> Vec<u8> {
+    pub(in crate::store) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(128);
         out.extend([VERSION, self.flags()]);
         put_varint(&mut out, self.revision.0);
@@ -106,7 +106,7 @@ impl Record {
     }
 
     /// Reads what [`encode`](Self::encode) made, and nothing else.
-    pub(super) fn decode(bytes: &[u8]) -> Result<Record, BadRecord> {
+    pub(in crate::store) fn decode(bytes: &[u8]) -> Result<Record, BadRecord> {
         let mut rest = bytes;
         let (flags, revision) = take_head(&mut rest)?;
         let at = take_time(&mut rest)?;
@@ -161,8 +161,9 @@ fn take_state(rest: &mut &[u8], flags: u8) -> Result<Option<State>, BadRecord> {
         return Err(BadRecord);
     }
     let kind = match kind {
-        KIND_FILE => Kind::File {
-            size: take_varint(rest)?,
+        KIND_FILE => match take_varint(rest)? {
+            size @ 0..=FILE_BYTES_MAX => Kind::File { size },
+            _ => return Err(BadRecord),
         },
         KIND_DIRECTORY => Kind::Directory,
         _ => Kind::Symlink {
@@ -182,7 +183,10 @@ fn take_target(rest: &mut &[u8]) -> Result<Box<[u8]>, BadRecord> {
     if length == 0 || length > SYMLINK_BYTES_MAX {
         return Err(BadRecord);
     }
-    take(rest, length).map(Box::from)
+    match take(rest, length)? {
+        target if target.contains(&0) => Err(BadRecord),
+        target => Ok(target.into()),
+    }
 }
 
 fn take_identity(rest: &mut &[u8], flags: u8, state: Option<&State>) -> Result<Identity, BadRecord> {

@@ -97,6 +97,21 @@ fn what_was_written_is_read() {
     }
 }
 
+/// No file has such a size, no link such a target: neither may go on from here, to a peer or to a disk.
+#[test]
+fn what_no_file_system_has_is_no_record() {
+    let read = |kind: Kind| Record::decode(&record(kind, None).encode());
+    let largest = Kind::File { size: FILE_BYTES_MAX };
+    assert!(read(largest).is_ok());
+    for size in [FILE_BYTES_MAX + 1, u64::MAX] {
+        assert_eq!(read(Kind::File { size }), Err(BadRecord), "{size}");
+    }
+    for target in [&b""[..], b"a\0b", b"\0"] {
+        let target = target.into();
+        assert_eq!(read(Kind::Symlink { target }), Err(BadRecord));
+    }
+}
+
 /// Whatever a damaged file holds: no panic, and nothing is read that would be written in another way.
 #[test]
 fn what_was_read_is_written_as_it_was() {

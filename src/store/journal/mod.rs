@@ -14,6 +14,7 @@
 //! | `log` | the open file: appending, room ahead, replacing it |
 //! | `writer` | `Journal` |
 //! | `examine`, `repair` | looking at one, and mending one |
+//! | `rewriting` | what is read, written again: for tests of the decoders |
 
 mod boot;
 mod examine;
@@ -24,6 +25,7 @@ mod place;
 mod record;
 mod repair;
 mod replay;
+pub(super) mod rewriting;
 mod subject;
 mod table;
 mod writer;

@@ -1,0 +1,4 @@
+//! Fuzzes `synced::lists`.
+#![cfg_attr(fuzzing, no_main)]
+
+syncline_fuzz::target!(syncline_fuzz::synced::lists);

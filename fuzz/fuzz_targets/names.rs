@@ -1,0 +1,4 @@
+//! Fuzzes `stored::names`.
+#![cfg_attr(fuzzing, no_main)]
+
+syncline_fuzz::target!(syncline_fuzz::stored::names);
