@@ -292,28 +292,29 @@ enum Way {
 }
 
 /// A file with holes: its length, and where its data lies.
-const SPARSE: u64 = 192 << 20;
+const SPARSE: u64 = 96 << 20;
 const PARTS: [Range<u64>; 4] = [
     0..1 << 20,
-    (40 << 20) + 4096..(48 << 20) + 100,
-    120 << 20..121 << 20,
+    (20 << 20) + 4096..(26 << 20) + 100,
+    60 << 20..61 << 20,
     SPARSE - 5_000..SPARSE,
 ];
 /// What a version of it gets: new bytes amid data, data where a hole was, a hole where data was.
-const OVERWRITTEN: Range<u64> = (44 << 20) + 1_234..(44 << 20) + 1_234 + 6_000;
-const FILLED: Range<u64> = 80 << 20..(80 << 20) + (64 << 10);
-const PUNCHED: Range<u64> = (41 << 20)..(43 << 20);
+const OVERWRITTEN: Range<u64> = (24 << 20) + 1_234..(24 << 20) + 1_234 + 6_000;
+const FILLED: Range<u64> = 40 << 20..(40 << 20) + (64 << 10);
+const PUNCHED: Range<u64> = (21 << 20)..(23 << 20);
 
 fn write_noise(file: &File, range: &Range<u64>, seed: u32) {
     let bytes = noise((range.end - range.start) as usize, seed);
     file.write_all_at(&bytes, range.start).unwrap();
 }
 
-fn make_sparse(path: &Path) {
+/// Makes it, everything in it `shift` bytes further on.
+fn make_sparse(path: &Path, shift: u64) {
     let file = File::create(path).unwrap();
-    file.set_len(SPARSE).unwrap();
+    file.set_len(SPARSE + shift).unwrap();
     for (seed, part) in (1..).zip(&PARTS) {
-        write_noise(&file, part, seed);
+        write_noise(&file, &(part.start + shift..part.end + shift), seed);
     }
     file.set_modified(UNIX_EPOCH + Duration::from_secs(1_500_000_000))
         .unwrap();
@@ -353,7 +354,7 @@ fn a_sparse_file_stays_sparse_when_its_edits_travel() {
             Way::Push => (&here, &there, harness::push_job(&[&here], &world.link("/"))),
             Way::Pull => (&there, &here, harness::pull_job(&world.link("/file"), &here)),
         };
-        make_sparse(source);
+        make_sparse(source, 0);
         world.run(job.clone(), TransferOptions::default()).assert_clean();
         let inode = fs::metadata(target).unwrap().ino();
         edit_sparse(source);
@@ -383,6 +384,32 @@ fn a_sparse_file_stays_sparse_when_its_edits_travel() {
         assert!(
             of_target <= of_source + (256 << 10),
             "{case}: {of_target} bytes stored of {of_source}"
+        );
+    }
+}
+
+/// The same when all of it moves: what cannot be done in place is done in a new file, and takes no more room.
+#[test]
+fn a_sparse_file_stays_sparse_when_all_of_it_moves() {
+    for in_place in [false, true] {
+        let mut world = World::new();
+        let (source, target) = (world.path("file"), world.share().join("file"));
+        let link = world.link("/");
+        make_sparse(&source, 0);
+        world.push(&[&source], &link, TransferOptions::default()).assert_clean();
+        make_sparse(&source, 100);
+        let options = TransferOptions {
+            in_place,
+            ..TransferOptions::default()
+        };
+        let run = world.push(&[&source], &link, options);
+        run.assert_clean();
+        assert!(wire(&run) < 128 * 1024, "{} on the wire", wire(&run));
+        assert!(fs::read(&target).unwrap() == fs::read(&source).unwrap());
+        let (of_source, of_target) = (stored(&source), stored(&target));
+        assert!(
+            of_target <= of_source + (256 << 10),
+            "{of_target} bytes stored of {of_source}"
         );
     }
 }
