@@ -39,7 +39,7 @@ impl Handler<()> for Host {
 }
 
 #[test]
-fn threat_28_without_descriptors_peers_are_turned_away_and_the_loop_rests() {
+fn row_28_without_descriptors_peers_are_turned_away_and_the_loop_rests() {
     let mut reactor = Reactor::new(&ReactorOptions::default()).unwrap();
     let mut host = Host::default();
     let (_, address) = reactor

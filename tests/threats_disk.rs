@@ -3,17 +3,20 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod folding;
 mod harness;
 
+use folding::Folding;
 use harness::edits::{noise, staged};
 use harness::guard::Guarded;
-use harness::{World, WorldOptions, child, snapshot};
+use harness::{World, WorldOptions, child, push_job, snapshot};
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::Command;
+use std::sync::mpsc::RecvTimeoutError;
 use std::time::Duration;
-use syncline::node::{Durability, JobError, TransferOptions};
+use syncline::node::{Client, ClientEvent, Durability, JobError, TransferOptions};
 
 const DURABLE: fn() -> WorldOptions = || WorldOptions {
     durability: Durability::Barrier,
@@ -349,6 +352,86 @@ fn row_51_the_loop_never_flushes() {
     for line in flushes {
         assert_ne!(line.split_whitespace().next(), Some(thread.as_str()), "{line}");
     }
+}
+
+/// Whether a file system of our own can be mounted, whose flushes can be held; says so if not.
+fn may_hold(test: &str) -> bool {
+    let in_namespace = Command::new(HOLDING[0]).args(&HOLDING[1..]).arg("true").status();
+    let works = Path::new("/dev/fuse").exists() && in_namespace.is_ok_and(|status| status.success());
+    if !works {
+        eprintln!("{test} skipped: there is no /dev/fuse, or nobody but root may mount here");
+    }
+    works
+}
+
+const HOLDING: [&str; 2] = ["unshare", "-m"];
+
+/// Row 51: a flush does not come back. Whoever needs none is served to the end, whoever waits for it is told nothing,
+/// and finds nothing under the final name, until it has.
+#[test]
+fn row_51_others_are_served_while_a_flush_is_held() {
+    const NAME: &str = "row_51_others_are_served_while_a_flush_is_held";
+    if child::is(NAME) {
+        return flush_held();
+    }
+    if may_hold(NAME) {
+        let output = child::run(&HOLDING, NAME, NAME);
+        assert!(output.status.success(), "{}", child::text(&output));
+    }
+}
+
+fn flush_held() {
+    let mut mounted = None;
+    let mut world = World::prepared(&DURABLE(), |dir| {
+        mounted = Some(Folding::mount(&dir.join("share")).unwrap());
+    });
+    let mounted = mounted.unwrap();
+    let (disk, share) = (mounted.disk(), world.share());
+    fs::write(share.join("large"), noise(3 << 20, 1)).unwrap();
+    fs::write(share.join("small"), noise(9_000, 2)).unwrap();
+    let source = world.path("file");
+    fs::write(&source, noise(40_000, 3)).unwrap();
+    // A loop that waits for the flush would wait for ever: it is let go then, and the word comes too early.
+    let (over, is_over) = std::sync::mpsc::channel::<()>();
+    let stuck = mounted.disk();
+    std::thread::spawn(move || {
+        if is_over.recv_timeout(Duration::from_secs(20)) == Err(RecvTimeoutError::Timeout) {
+            stuck.release_flushes();
+        }
+    });
+    disk.hold_flushes();
+    let job = push_job(&[&source], &world.link("/"));
+    let mut pushing = Client::start(world.client_options("pusher"), job, TransferOptions::default()).unwrap();
+    let told = |events: Vec<ClientEvent>| {
+        let is_word = |event: &ClientEvent| matches!(event, ClientEvent::Item { .. } | ClientEvent::Finished(_));
+        events.into_iter().find(is_word)
+    };
+    while disk.flushes_held() == 0 {
+        world.server.poll(Some(Duration::from_millis(1))).unwrap();
+        let word = told(pushing.poll(Some(Duration::from_millis(1))).unwrap());
+        assert!(word.is_none(), "{word:?}");
+    }
+    for (number, (name, length, seed)) in [("large", 3 << 20, 1), ("small", 9_000, 2)]
+        .repeat(5)
+        .into_iter()
+        .enumerate()
+    {
+        let target = world.path(&format!("{name}-{number}"));
+        let link = world.link(&format!("/{name}"));
+        world.pull(&link, &target, TransferOptions::default()).assert_clean();
+        assert!(fs::read(target).unwrap() == noise(length, seed));
+    }
+    let word = told(pushing.poll(Some(Duration::ZERO)).unwrap());
+    assert!(word.is_none(), "{word:?}");
+    assert_eq!((disk.flushes_held(), share.join("file").exists()), (1, false));
+    assert!(
+        world.server.counters().helper_queue > 0,
+        "it is the helper thread that waits"
+    );
+    disk.release_flushes();
+    world.drive(pushing, |_, _| {}).assert_clean();
+    assert_eq!(fs::read(share.join("file")).unwrap(), noise(40_000, 3));
+    drop(over);
 }
 
 /// A target that cannot be written is found out before any content travels, and not file by file.

@@ -4,12 +4,17 @@
 
 mod harness;
 
+use harness::raw::RawClient;
+use harness::tls::{greeted, in_between};
 use harness::{World, WorldOptions, pull_job, push_job, snapshot};
 use std::fs;
 use std::path::Path;
-use syncline::model::{CloseCode, Link, Rights};
+use std::time::{Duration, SystemTime};
+use syncline::model::{CloseCode, DeviceId, Fault, Link, Rights, ShareName};
 use syncline::node::{Client, ClientEvent, ClientOptions, JobError, Outcome, ServerEvent, TransferOptions};
+use syncline::reactor::Identity;
 use syncline::store::Home;
+use syncline::wire::{FrameType, Message, Open};
 
 fn closed() -> WorldOptions {
     WorldOptions {
@@ -98,6 +103,92 @@ fn row_21_a_used_invite_is_good_for_its_device_only() {
     );
 }
 
+/// Row 21: whoever is in between, with a key of their own, hears nothing, and the invite stays good.
+#[test]
+fn row_21_who_is_in_between_hears_nothing_of_the_secret() {
+    let mut world = World::with(&closed());
+    let source = world.path("f");
+    fs::write(&source, b"f").unwrap();
+    let link = world.invite(Rights::READ_WRITE);
+    let identity = Identity::generate().unwrap();
+    let (own, middle) = (world.address.to_string(), identity.device().to_string());
+    // Its own key in the link is what makes somebody talk to it.
+    let fingerprint = world.server.device().unwrap().to_string();
+    for is_named in [true, false] {
+        let (address, heard) = in_between(&identity);
+        let mut through = link.to_string().replace(&own, &address.to_string());
+        if is_named {
+            through = through.replace(&fingerprint, &middle);
+        }
+        let outcome = push_as(&mut world, "device", &source, &through.parse().unwrap());
+        let wrong = matches!(outcome.result, Err(JobError::WrongServer { .. }));
+        assert_eq!(wrong, !is_named, "{outcome:?}");
+        let heard = heard.join().unwrap();
+        assert_eq!(heard.is_empty(), !is_named, "{} bytes were heard", heard.len());
+    }
+    assert_eq!(push_as(&mut world, "device", &source, &link).result, Ok(()));
+}
+
+/// Row 21: of sessions that bring one secret at the same time, one is let in, and who is paired by it is the key that
+/// this session's handshake proved.
+#[test]
+fn row_21_of_many_sessions_with_one_secret_one_is_let_in() {
+    let mut world = World::with(&closed());
+    let secret = world.invite(Rights::READ_WRITE).secret.unwrap().invite;
+    let identities: Vec<Identity> = (0..8).map(|_| Identity::generate().unwrap()).collect();
+    let mut open = Vec::new();
+    Open {
+        share: Some(ShareName::parse("Share").unwrap()),
+        secret,
+        wanted: Rights::READ_WRITE,
+    }
+    .encode(0, &mut open);
+    let answers = world.serve_while(|address| {
+        let mut clients: Vec<_> = identities.iter().map(|one| greeted(address, one)).collect();
+        clients.iter_mut().for_each(|client| client.send(&open));
+        let answers = clients.iter_mut().map(|client| client.next().unwrap().kind);
+        answers.collect::<Vec<_>>()
+    });
+    let let_in: Vec<DeviceId> = answers
+        .iter()
+        .zip(&identities)
+        .filter(|(answer, _)| **answer == FrameType::Opened)
+        .map(|(_, identity)| identity.device())
+        .collect();
+    assert_eq!(let_in.len(), 1, "{answers:?}");
+    assert!(
+        answers
+            .iter()
+            .all(|kind| matches!(kind, FrameType::Opened | FrameType::Close))
+    );
+    let home = Home::open(&world.path("server-home")).unwrap();
+    let paired: Vec<DeviceId> = home.trust().devices().unwrap().iter().map(|device| device.id).collect();
+    assert_eq!(paired, let_in);
+}
+
+/// Row 21: without TLS there is no key that a secret could pair: it lets nobody in, and is not spent.
+#[test]
+fn row_21_a_secret_without_tls_is_neither_taken_nor_spent() {
+    let mut world = World::with(&WorldOptions {
+        plain: true,
+        ..closed()
+    });
+    let home = Home::open(&world.path("server-home")).unwrap();
+    let (share, valid) = (ShareName::parse("Share").unwrap(), Duration::from_secs(600));
+    let now = SystemTime::now();
+    let secret = home.trust().invite(&share, Rights::READ_WRITE, valid, now).unwrap();
+    let brought = secret.clone();
+    let answer = world.serve_while(|address| {
+        let mut client = RawClient::connect(address);
+        client.greet();
+        client.ask("Share", Some(brought), Rights::READ)
+    });
+    assert_eq!(answer.kind, FrameType::Close);
+    assert_eq!(Fault::decode(&answer.payload).unwrap().code, CloseCode::Refused);
+    let invited = home.trust().invited(&secret, &share, now).unwrap();
+    assert_eq!(invited, Some(Rights::READ_WRITE));
+}
+
 /// Row 22: a device that is revoked while it transfers is cut off, and nothing half is published.
 #[test]
 fn row_22_revoking_cuts_a_running_transfer() {
@@ -159,7 +250,7 @@ fn row_22_a_wrong_fingerprint_ends_before_any_application_byte() {
     );
     assert_eq!(outcome.summary.wire_received, 0, "nothing of the protocol was heard");
     for _ in 0..50 {
-        let events = world.server.poll(Some(std::time::Duration::from_millis(1))).unwrap();
+        let events = world.server.poll(Some(Duration::from_millis(1))).unwrap();
         world.server_events.extend(events);
     }
     assert!(world.server_events.is_empty(), "{:?}", world.server_events);

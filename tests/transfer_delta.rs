@@ -5,8 +5,11 @@ mod harness;
 
 use harness::edits::noise;
 use harness::{Run, World, WorldOptions};
-use std::fs;
+use std::fs::{self, File};
+use std::ops::Range;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, UNIX_EPOCH};
 use syncline::model::Rights;
 use syncline::node::TransferOptions;
 
@@ -55,8 +58,8 @@ impl Pair {
     fn rewrite(&self, path: &Path) {
         let before = fs::metadata(path).unwrap().modified().unwrap();
         fs::write(path, &self.content).unwrap();
-        let file = fs::File::options().write(true).open(path).unwrap();
-        file.set_modified(before + std::time::Duration::from_secs(2)).unwrap();
+        let file = File::options().write(true).open(path).unwrap();
+        file.set_modified(before + Duration::from_secs(2)).unwrap();
     }
 }
 
@@ -246,8 +249,8 @@ fn many_changed_small_files_go_in_one_go() {
         for (at, content) in contents.iter().enumerate() {
             let path = tree.join(format!("f{at}"));
             fs::write(&path, content).unwrap();
-            let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_700_000_000 + second);
-            fs::File::options()
+            let time = UNIX_EPOCH + Duration::from_secs(1_700_000_000 + second);
+            File::options()
                 .write(true)
                 .open(&path)
                 .unwrap()
@@ -278,5 +281,135 @@ fn many_changed_small_files_go_in_one_go() {
         fs::remove_dir_all(home.join("shadows")).ok();
         contents.iter_mut().for_each(|content| content[2_000] ^= 1);
         write(&contents, 9);
+    }
+}
+
+/// Which way a file goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Push,
+    Pull,
+}
+
+/// A file with holes: its length, and where its data lies.
+const SPARSE: u64 = 96 << 20;
+const PARTS: [Range<u64>; 4] = [
+    0..1 << 20,
+    (20 << 20) + 4096..(26 << 20) + 100,
+    60 << 20..61 << 20,
+    SPARSE - 5_000..SPARSE,
+];
+/// What a version of it gets: new bytes amid data, data where a hole was, a hole where data was.
+const OVERWRITTEN: Range<u64> = (24 << 20) + 1_234..(24 << 20) + 1_234 + 6_000;
+const FILLED: Range<u64> = 40 << 20..(40 << 20) + (64 << 10);
+const PUNCHED: Range<u64> = (21 << 20)..(23 << 20);
+
+fn write_noise(file: &File, range: &Range<u64>, seed: u32) {
+    let bytes = noise((range.end - range.start) as usize, seed);
+    file.write_all_at(&bytes, range.start).unwrap();
+}
+
+/// Makes it, everything in it `shift` bytes further on.
+fn make_sparse(path: &Path, shift: u64) {
+    let file = File::create(path).unwrap();
+    file.set_len(SPARSE + shift).unwrap();
+    for (seed, part) in (1..).zip(&PARTS) {
+        write_noise(&file, &(part.start + shift..part.end + shift), seed);
+    }
+    file.set_modified(UNIX_EPOCH + Duration::from_secs(1_500_000_000))
+        .unwrap();
+}
+
+fn edit_sparse(path: &Path) {
+    use rustix::fs::{FallocateFlags, fallocate};
+    let file = File::options().write(true).open(path).unwrap();
+    write_noise(&file, &OVERWRITTEN, 11);
+    write_noise(&file, &FILLED, 12);
+    let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    fallocate(&file, flags, PUNCHED.start, PUNCHED.end - PUNCHED.start).unwrap();
+    file.set_modified(UNIX_EPOCH + Duration::from_secs(1_500_000_009))
+        .unwrap();
+}
+
+/// Bytes that a file takes on the disk.
+fn stored(path: &Path) -> u64 {
+    // What is written late is placed late, too.
+    File::open(path).unwrap().sync_all().unwrap();
+    fs::metadata(path).unwrap().blocks() * 512
+}
+
+/// Sparse stays sparse through a delta, both ways, as a new file and in place: what was edited travels, what
+/// was a hole stays one, what became a hole becomes one, and the contents are right.
+#[test]
+fn a_sparse_file_stays_sparse_when_its_edits_travel() {
+    for (way, in_place) in [
+        (Way::Push, false),
+        (Way::Push, true),
+        (Way::Pull, false),
+        (Way::Pull, true),
+    ] {
+        let mut world = World::new();
+        let (here, there) = (world.path("file"), world.share().join("file"));
+        let (source, target, job) = match way {
+            Way::Push => (&here, &there, harness::push_job(&[&here], &world.link("/"))),
+            Way::Pull => (&there, &here, harness::pull_job(&world.link("/file"), &here)),
+        };
+        make_sparse(source, 0);
+        world.run(job.clone(), TransferOptions::default()).assert_clean();
+        let inode = fs::metadata(target).unwrap().ino();
+        edit_sparse(source);
+        let options = TransferOptions {
+            in_place,
+            ..TransferOptions::default()
+        };
+        let run = world.run(job, options);
+        run.assert_clean();
+        let case = format!("{way:?}, in place: {in_place}");
+        assert_eq!(run.outcome.summary.files_transferred, 1, "{case}");
+        let edited = [OVERWRITTEN, FILLED]
+            .map(|range| range.end - range.start)
+            .iter()
+            .sum::<u64>();
+        let bytes = wire(&run);
+        assert!(
+            bytes < edited + 64 * 1024,
+            "{case}: {bytes} on the wire for {edited} of edits"
+        );
+        assert!(
+            fs::read(target).unwrap() == fs::read(source).unwrap(),
+            "{case}: the wrong content"
+        );
+        assert_eq!(fs::metadata(target).unwrap().ino() == inode, in_place, "{case}");
+        let (of_source, of_target) = (stored(source), stored(target));
+        assert!(
+            of_target <= of_source + (256 << 10),
+            "{case}: {of_target} bytes stored of {of_source}"
+        );
+    }
+}
+
+/// The same when all of it moves: what cannot be done in place is done in a new file, and takes no more room.
+#[test]
+fn a_sparse_file_stays_sparse_when_all_of_it_moves() {
+    for in_place in [false, true] {
+        let mut world = World::new();
+        let (source, target) = (world.path("file"), world.share().join("file"));
+        let link = world.link("/");
+        make_sparse(&source, 0);
+        world.push(&[&source], &link, TransferOptions::default()).assert_clean();
+        make_sparse(&source, 100);
+        let options = TransferOptions {
+            in_place,
+            ..TransferOptions::default()
+        };
+        let run = world.push(&[&source], &link, options);
+        run.assert_clean();
+        assert!(wire(&run) < 128 * 1024, "{} on the wire", wire(&run));
+        assert!(fs::read(&target).unwrap() == fs::read(&source).unwrap());
+        let (of_source, of_target) = (stored(&source), stored(&target));
+        assert!(
+            of_target <= of_source + (256 << 10),
+            "{of_target} bytes stored of {of_source}"
+        );
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! 1. With in-place transfers the changes gather beside the basis, as long as all copies stay where they
 //!    are. These cost nothing then.
-//! 2. With the first copy from elsewhere (something was inserted or moved) what was gathered moves to a
+//! 2. With the first copy of data from elsewhere (something was inserted or moved) what was gathered moves to a
 //!    staged file, piece by piece, and the plan goes on there. The sender is not asked again.
 //!
 //! Awkward cases: a file that cannot be changed in place (it has several names, may not be written, is
@@ -18,7 +18,7 @@ use super::verifying::Task;
 use crate::delta::TreeHasher;
 use crate::model::{ItemCode, Meta, RelPath};
 use crate::store::{
-    Expected, FileError, Identity, InPlace, Operation, PatchedFile, SourceFile, StagedFile, TransferId,
+    Expected, Extent, FileError, Identity, InPlace, Operation, PatchedFile, SourceFile, StagedFile, TransferId,
 };
 use std::fs::File;
 use std::ops::Range;
@@ -45,6 +45,8 @@ pub(super) struct Gathering {
 const STEP_BYTES: u64 = 4 << 20;
 /// What new bytes are compared by with those that they would replace, as disks write.
 const PAGE_BYTES: u64 = 4096;
+/// What a hole reads as, as much as is written at a time.
+static ZEROS: [u8; 256 * 1024] = [0; 256 * 1024];
 
 impl Target {
     /// A file for a new version of `basis`, which is at `path`, of `length` bytes; a kept one, if it has an id.
@@ -263,6 +265,9 @@ enum Moved {
 impl Gathering {
     fn copy(&mut self, from: u64, to: u64, length: u64) -> Result<u64, FileError> {
         if from != to {
+            if let Some(count) = self.take_hole(from, to, length)? {
+                return Ok(count);
+            }
             let staged = self.staged_instead()?;
             self.moving = Some((staged, 0));
             return Ok(0);
@@ -272,6 +277,28 @@ impl Gathering {
             Some(reach) if reach <= end => Ok(length.min(STEP_BYTES)),
             _ => Err(self.found(ItemCode::Mismatch)),
         }
+    }
+
+    /// A hole from elsewhere is no part that moves: it is zeros. Sees to it that the first of them are here and says
+    /// how many; none where the basis has data to copy.
+    fn take_hole(&mut self, from: u64, to: u64, length: u64) -> Result<Option<u64>, FileError> {
+        let basis = self.work.basis();
+        let Extent::Hole { length: hole } = basis.next_extent(from)? else {
+            return Ok(None);
+        };
+        let length = length.min(hole).min(STEP_BYTES);
+        if to.checked_add(length).is_none_or(|end| end > self.work.length()) {
+            return Err(self.found(ItemCode::Mismatch));
+        }
+        Ok(Some(match basis.next_extent(to)? {
+            Extent::Hole { length: there } => length.min(there),
+            Extent::End => length,
+            Extent::Data { length: there } => {
+                let count = length.min(there).min(ZEROS.len() as u64);
+                self.work.write_at(to, &ZEROS[..count as usize])?;
+                count
+            }
+        }))
     }
 
     /// A staged file with the same basis.

@@ -4,21 +4,21 @@
 //!    with old bytes. Repairs go the same way. The file itself is only read. Where they gather in a kept file,
 //!    another process can go on behind the place that was noted last, over a file with the same content.
 //! 2. The caller reads the result through this, old and new laid over each other, and checks it.
-//! 3. A commit writes the old bytes of changed pages, and of a tail that is cut off, to an undo record;
-//!    then takes room, writes the pages, cuts, sets mode and time, flushes; then the record goes, or
-//!    becomes a version. From that moment on the change is made, whatever happens.
+//! 3. A commit writes the old bytes of changed pages, and of a tail that is cut off, to an undo record; then takes
+//!    room, writes the pages, makes holes, cuts, sets mode and time, flushes; then the record goes, or becomes a
+//!    version. From that moment on the change is made, whatever happens.
 //! 4. When 3 fails once the file was touched, it is rolled back at once, or, after a crash, by `recover`.
 //!
-//! Awkward cases: a file with more than one name is refused, since the others may lie outside of the
-//! root; as is one that was replaced or written to since it was looked at, before it is touched. What
-//! another program writes while the pages are written cannot be told from ours: that is the price of
-//! changing a file in place. Never touches the file before `commit`. Invariant: from the first change
-//! to the last flush a complete record of the old content exists.
+//! Awkward cases: a file with more than one name is refused, since the others may lie outside of the root; as is one
+//! that was replaced or written to since it was looked at, before it is touched. What another program writes while the
+//! pages are written cannot be told from ours: that is the price of changing a file in place. Never touches the file
+//! before `commit`. Invariant: from the first change to the last flush a complete record of the old content exists.
 
 use super::barrier::{Barrier, flush};
 use super::changes::{Changes, PAGE};
 use super::error::{FileError, Operation};
 use super::facts::{Found, Identity};
+use super::holes::{Form, write_parts};
 use super::journal::TransferId;
 use super::laid::Laid;
 use super::marks::Marks;
@@ -386,8 +386,10 @@ enum Stage {
     Publish,
     /// From here on, the file is touched.
     Lengthen,
-    /// New bytes at or after this offset go to the file.
+    /// New bytes at or after this offset go to the file; of a sparse one, what is not zeros.
     Write(u64),
+    /// Those zeros become holes, last, so that no write fails for room after some was given away.
+    Punch(u64),
     Shorten,
     Meta,
     Flush,
@@ -425,8 +427,7 @@ impl<'a> Commit<'a> {
 
     /// The next few calls; the new state of the file when all is done.
     fn step(&mut self) -> Result<Option<Identity>, FileError> {
-        let new_length = self.work.new_length;
-        let old_length = self.work.old.size();
+        let (new_length, old_length) = (self.work.new_length, self.work.old.size());
         self.stage = match self.stage {
             Stage::Record(from) => self.record_old(from)?,
             Stage::Publish => {
@@ -439,7 +440,8 @@ impl<'a> Commit<'a> {
                 }
                 Stage::Write(0)
             }
-            Stage::Write(from) => self.write_new(from)?,
+            Stage::Write(from) => self.write_new(from, Form::Data)?,
+            Stage::Punch(from) => self.write_new(from, Form::Zeros)?,
             Stage::Shorten => {
                 if new_length < old_length {
                     self.set_length(new_length)?;
@@ -572,17 +574,24 @@ impl<'a> Commit<'a> {
         self.work.file.set_len(length).map_err(|error| self.work.failed(error))
     }
 
-    fn write_new(&mut self, from: u64) -> Result<Stage, FileError> {
+    /// The next new bytes; of a sparse file, those of one form.
+    fn write_new(&mut self, from: u64, form: Form) -> Result<Stage, FileError> {
+        let (file, is_sparse) = (&self.work.file, self.work.old.is_sparse());
         let Some(range) = self.work.next_changed(from, self.work.new_length) else {
-            return Ok(Stage::Shorten);
+            let punches = is_sparse && form == Form::Data;
+            return Ok(if punches { Stage::Punch(0) } else { Stage::Shorten });
         };
         self.buffer.resize((range.end - range.start) as usize, 0);
         self.work.read_change(range.start, &mut self.buffer)?;
-        self.work
-            .file
-            .write_all_at(&self.buffer, range.start)
-            .map_err(|error| self.work.failed(error))?;
-        Ok(Stage::Write(range.end))
+        let written = match is_sparse {
+            true => write_parts(file, range.start, &self.buffer, form),
+            false => file.write_all_at(&self.buffer, range.start),
+        };
+        written.map_err(|error| self.work.failed(error))?;
+        Ok(match form {
+            Form::Data => Stage::Write(range.end),
+            Form::Zeros => Stage::Punch(range.end),
+        })
     }
 }
 

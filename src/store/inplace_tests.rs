@@ -162,6 +162,36 @@ fn a_commit_gives_the_new_version() {
     }
 }
 
+/// Zeros that are written to a sparse file become holes, also where it had data; after a crash at any step it holds
+/// what it held.
+#[test]
+fn zeros_take_no_room_in_a_sparse_file() {
+    let mut old = vec![0; 4 << 20];
+    old[1 << 20..2 << 20].copy_from_slice(&noise(1 << 20, 1));
+    let (zeros, data) = ((1 << 20) + 100..(2 << 20) - 5_000, (3 << 20) + 9..(3 << 20) + 5_000);
+    for steps in 0.. {
+        let mut case = Case::new(old.clone(), old.len(), &[(data.start, data.len())]);
+        case.new[zeros.clone()].fill(0);
+        case.edits.push((zeros.start, zeros.len()));
+        let file = open_in_place(&case.root, &path()).unwrap();
+        file.set_len(0).unwrap();
+        file.set_len(old.len() as u64).unwrap();
+        file.write_all_at(&old[1 << 20..2 << 20], 1 << 20).unwrap();
+        case.root.set_meta(&path(), &OLD_META).unwrap();
+        let done = case.crash_after(steps);
+        assert!(case.recover().kept.is_empty());
+        if !done {
+            case.assert_old(&format!("after {steps} steps"));
+            continue;
+        }
+        case.assert_new();
+        file.sync_all().unwrap();
+        let stored = file.metadata().unwrap().blocks() * 512;
+        assert!(stored <= 64 << 10, "{stored} bytes stored of 15,000");
+        return;
+    }
+}
+
 /// The result can be hashed before it exists, in any pieces, and says which leaves need no hashing.
 #[test]
 fn the_result_reads_through_before_the_commit() {

@@ -18,6 +18,7 @@ mod folder_link;
 #[cfg(feature = "sync")]
 mod folder_notes;
 mod glob;
+mod holes;
 mod home;
 mod ignore;
 #[cfg(feature = "sync")]

@@ -14,6 +14,7 @@
 //! was copied in place and nothing was written over it; and nothing is sealed whose basis has changed.
 
 use super::error::{FileError, Operation};
+use super::holes::{self, Form};
 use super::journal::TransferId;
 use super::marks::Marks;
 use super::source::{Extent, SourceFile};
@@ -21,7 +22,7 @@ use super::staged::{Sealed, StagedFile};
 use super::staging::{Room, Staging};
 use crate::model::limits::LEAF_BYTES;
 use crate::model::{ItemCode, Meta, RelPath};
-use rustix::fs::{FallocateFlags, copy_file_range, fallocate, ioctl_ficlone};
+use rustix::fs::{copy_file_range, ioctl_ficlone};
 use rustix::io::Errno;
 use std::cell::RefCell;
 use std::fs::File;
@@ -225,21 +226,18 @@ impl PatchedFile {
             return self.staged.write_at(to, bytes);
         }
         // A sparse file stays sparse: pages of zeros take no room.
-        let mut at = to;
-        for run in pages(to, bytes).chunk_by(|one, other| is_zero(one) == is_zero(other)) {
-            let length: usize = run.iter().map(|page| page.len()).sum();
-            if !is_zero(run[0]) || !(is_fresh || self.punch(at, length as u64)) {
-                self.staged.write_at(at, &bytes[(at - to) as usize..][..length])?;
+        for (at, form, part) in holes::parts(to, bytes) {
+            let is_hole = form == Form::Zeros && (is_fresh || self.punch(at, part.len() as u64));
+            if !is_hole {
+                self.staged.write_at(at, part)?;
             }
-            at += length as u64;
         }
         Ok(())
     }
 
     /// Makes a hole of a range; `false` where the file system cannot.
     fn punch(&self, from: u64, length: u64) -> bool {
-        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-        fallocate(self.staged.file(), flags, from, length).is_ok()
+        holes::punch(self.staged.file(), from, length).is_ok()
     }
 
     /// Whether the leaf (16 KiB, counted from 0) is byte for byte the one that the basis has there, as
@@ -305,14 +303,10 @@ impl PatchedFile {
         if self.start == Start::Empty && to >= self.written_to {
             return Ok(length);
         }
-        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-        loop {
-            match fallocate(self.staged.file(), flags, to, length) {
-                Ok(()) => return Ok(length),
-                Err(Errno::INTR) => {}
-                Err(Errno::OPNOTSUPP | Errno::NOSYS) => break,
-                Err(errno) => return Err(FileError::new(Operation::Write, self.staged.path(), errno)),
-            }
+        match holes::punch(self.staged.file(), to, length) {
+            Ok(()) => return Ok(length),
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => {}
+            Err(errno) => return Err(FileError::new(Operation::Write, self.staged.path(), errno)),
         }
         let zeros = vec![0; length.min(BUFFER_BYTES as u64) as usize];
         self.staged.write_at(to, &zeros)?;
@@ -396,21 +390,6 @@ fn until_border(offset: u64, length: u64) -> u64 {
         _ => length.min(first),
     }
 }
-
-/// `bytes`, which stand at `offset`, cut at the borders of pages.
-fn pages(offset: u64, bytes: &[u8]) -> Vec<&[u8]> {
-    let head = ((PAGE_BYTES - offset % PAGE_BYTES) % PAGE_BYTES).min(bytes.len() as u64) as usize;
-    let (head, rest) = bytes.split_at(head);
-    let head = (!head.is_empty()).then_some(head);
-    head.into_iter().chain(rest.chunks(PAGE_BYTES as usize)).collect()
-}
-
-fn is_zero(page: &[u8]) -> bool {
-    page.iter().all(|byte| *byte == 0)
-}
-
-/// What file systems keep or leave out.
-const PAGE_BYTES: u64 = 4096;
 
 /// Makes `staged`, which is empty, a clone of `basis` where the file system can.
 fn clone(staging: &Staging, staged: &File, basis: &File) -> Result<Start, Errno> {

@@ -10,6 +10,7 @@
 //! Never makes a file. Invariant: a record goes only after the file that it was for is as it was.
 
 use super::error::{FileError, Operation};
+use super::holes;
 use super::meta;
 use super::private::enter_private;
 use super::resolve::enter;
@@ -17,7 +18,7 @@ use super::root::Root;
 use super::undo::{Flush, Inode, OldForm, RecordFault, RecordReader, UNDO, UNFINISHED, UndoDirectory, Undone};
 use crate::model::{Escaped, ItemCode, Meta, RelPath};
 use rustix::fd::AsFd;
-use rustix::fs::{AtFlags, Dir, FallocateFlags, FlockOperation, Mode, OFlags, fallocate, flock, fstat, openat, statat};
+use rustix::fs::{AtFlags, Dir, FlockOperation, Mode, OFlags, flock, fstat, openat, statat};
 use rustix::io::Errno;
 use std::fmt;
 use std::fs::File;
@@ -266,13 +267,10 @@ impl<'a> Rollback<'a> {
         };
         let written = match range.form {
             OldForm::Bytes => self.file.write_all_at(&self.buffer, range.offset),
-            OldForm::Zeros => {
-                let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-                match fallocate(&self.file, flags, range.offset, range.length as u64) {
-                    Ok(()) => Ok(()),
-                    Err(_) => self.file.write_all_at(&vec![0; range.length], range.offset),
-                }
-            }
+            OldForm::Zeros => match holes::punch(&self.file, range.offset, range.length as u64) {
+                Ok(()) => Ok(()),
+                Err(_) => self.file.write_all_at(&vec![0; range.length], range.offset),
+            },
         };
         written.map_err(|error| KeptReason::Failed(FileError::new(Operation::Write, &self.undone.path, error)))
     }

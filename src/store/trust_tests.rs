@@ -2,6 +2,7 @@
 
 use super::super::book::{DEVICES_MAX, INVITES_MAX};
 use super::*;
+use crate::model::Link;
 use std::path::Path;
 
 const VALID: Duration = Duration::from_secs(600);
@@ -116,6 +117,23 @@ fn row_21_concurrent_redeems_have_exactly_one_winner() {
             threads.into_iter().map(|thread| thread.join().unwrap()).sum()
         });
         assert_eq!(wins, 1, "round {round}");
+    }
+}
+
+// Protects against guessing: a secret is 128 bits, all of them random, and no link may carry a shorter one.
+#[test]
+fn row_21_secrets_are_too_long_to_guess() {
+    let (_place, home) = home();
+    let draw = || home.trust().invite(&share("A"), Rights::READ, VALID, at(0)).unwrap();
+    let drawn: Vec<u128> = (0..64).map(|_| u128::from_be_bytes(draw().0)).collect();
+    let (ones, zeros) = drawn
+        .iter()
+        .fold((0, 0), |(ones, zeros), secret| (ones | secret, zeros | !secret));
+    assert_eq!((ones, zeros), (u128::MAX, u128::MAX), "each bit is either");
+    assert!(drawn.iter().enumerate().all(|(at, one)| !drawn[..at].contains(one)));
+    let link = |digits: usize| format!("syncline://nas:1/A#{}.{}", "0".repeat(64), "5".repeat(digits));
+    for digits in 0..=40 {
+        assert_eq!(link(digits).parse::<Link>().is_ok(), digits == 32, "{digits} digits");
     }
 }
 

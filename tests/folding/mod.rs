@@ -1,6 +1,8 @@
 //! A file system in memory that folds case and normalises Unicode, served over FUSE: what ext4 with `casefold` does,
 //! for machines whose kernel has none such. Names keep the spelling that they were made with.
 //!
+//! Its flushes can be held, which makes a disk that is as slow as a test wants.
+//!
 //! Speaks the kernel's protocol itself (include/uapi/linux/fuse.h, version 7.31), as much of it as a sync needs.
 //! Invariant: of two names with one key, a directory never has both.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
@@ -15,6 +17,7 @@ use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use wire::{Request, reply};
 
@@ -22,6 +25,14 @@ use wire::{Request, reply};
 pub struct Folding {
     at: PathBuf,
     server: Option<JoinHandle<()>>,
+    disk: Arc<Disk>,
+}
+
+/// What becomes of flushes.
+pub struct Disk {
+    device: File,
+    /// Answers to flushes that wait; none while each is answered at once.
+    held: Mutex<Option<Vec<Vec<u8>>>>,
 }
 
 impl Folding {
@@ -48,16 +59,59 @@ impl Folding {
             Ok(output) if output.status.success() => {}
             other => return Err(format!("mount: {other:?}")),
         }
-        let server = std::thread::spawn(move || serve(device));
+        let held = Mutex::new(None);
+        let disk = Arc::new(Disk {
+            device: device.try_clone().unwrap(),
+            held,
+        });
+        let asked = Arc::clone(&disk);
+        let server = std::thread::spawn(move || serve(device, &asked));
         Ok(Folding {
             at: at.to_owned(),
             server: Some(server),
+            disk,
         })
+    }
+
+    /// What holds flushes, also from another thread.
+    pub fn disk(&self) -> Arc<Disk> {
+        Arc::clone(&self.disk)
+    }
+}
+
+impl Disk {
+    /// From now on whoever flushes waits.
+    pub fn hold_flushes(&self) {
+        *self.held.lock().unwrap() = Some(Vec::new());
+    }
+
+    /// How many wait.
+    pub fn flushes_held(&self) -> usize {
+        self.held.lock().unwrap().as_ref().map_or(0, Vec::len)
+    }
+
+    /// They go on, and whoever comes later does not wait.
+    pub fn release_flushes(&self) {
+        let waiting = self.held.lock().unwrap().take();
+        for answer in waiting.into_iter().flatten() {
+            let _ = (&self.device).write_all(&answer);
+        }
+    }
+
+    /// Answers now, unless it is a flush that has to wait.
+    fn answer(&self, request: &Request<'_>, answer: Vec<u8>) {
+        if let (FSYNC | FSYNCDIR, Some(held)) = (request.opcode, &mut *self.held.lock().unwrap()) {
+            held.push(answer);
+            return;
+        }
+        // The asker may be gone.
+        let _ = (&self.device).write_all(&answer);
     }
 }
 
 impl Drop for Folding {
     fn drop(&mut self) {
+        self.disk.release_flushes();
         let gone = Command::new("umount").arg("-l").arg(&self.at).status();
         // Something may have it open still: then the thread ends with the process.
         if gone.is_ok_and(|status| status.success())
@@ -72,7 +126,11 @@ impl Drop for Folding {
 /// The kernel asks for at most this much to be written, and wants room for that and a head.
 pub const WRITE_BYTES_MAX: usize = 128 * 1024;
 
-fn serve(mut device: File) {
+/// Opcodes of flushes: of a file, and of a directory.
+const FSYNC: u32 = 20;
+const FSYNCDIR: u32 = 30;
+
+fn serve(mut device: File, disk: &Disk) {
     let mut nodes = Nodes::new();
     let mut buffer = vec![0; WRITE_BYTES_MAX + 4096];
     loop {
@@ -95,7 +153,6 @@ fn serve(mut device: File) {
             Answer::Bytes(bytes) => reply(request.unique, Ok(&bytes)),
             Answer::Failed(errno) => reply(request.unique, Err(errno)),
         };
-        // The asker may be gone.
-        let _ = device.write_all(&answer);
+        disk.answer(&request, answer);
     }
 }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use syncline::model::Link;
-use syncline::node::TransferOptions;
+use syncline::node::{ServerOptions, TransferOptions};
 
 /// Descriptors are counted per process, so the tests of one binary that count them take turns.
 static ALONE: Mutex<()> = Mutex::new(());
@@ -31,6 +31,12 @@ impl Guarded {
     pub fn with(options: &WorldOptions) -> Guarded {
         let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         Guarded::around(World::with(options), alone)
+    }
+
+    /// See [`World::tuned`].
+    pub fn tuned(options: &WorldOptions, tune: impl FnOnce(&mut ServerOptions)) -> Guarded {
+        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        Guarded::around(World::tuned(options, tune), alone)
     }
 
     /// See [`World::in_memory`].

@@ -4,9 +4,13 @@ use super::raw::RawClient;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::ring;
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
-use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, SignatureScheme, StreamOwned};
-use std::net::{SocketAddr, TcpStream};
+use rustls::{
+    ClientConfig, ClientConnection, DigitallySignedStruct, ServerConfig, ServerConnection, SignatureScheme, StreamOwned,
+};
+use std::io::Read;
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::Duration;
 use syncline::reactor::Identity;
 
@@ -73,6 +77,32 @@ pub fn connect(address: SocketAddr, config: &Arc<ClientConfig>) -> StreamOwned<C
     socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     let name = ServerName::try_from("syncline.invalid").unwrap();
     StreamOwned::new(ClientConnection::new(config.clone(), name).unwrap(), socket)
+}
+
+/// Listens with a key of its own and takes anybody. Gives its address, and in the end what the first one who came
+/// told it once the handshake was over, up to the first word.
+pub fn in_between(identity: &Identity) -> (SocketAddr, JoinHandle<Vec<u8>>) {
+    let certificate = CertificateDer::from(identity.cert_der().to_vec());
+    let key = PrivatePkcs8KeyDer::from(identity.key_der().to_vec());
+    let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate], key.into())
+        .unwrap();
+    config.alpn_protocols = vec![b"syncline/1".to_vec()];
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let heard = std::thread::spawn(move || {
+        let (socket, _) = listener.accept().unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        let mut stream = StreamOwned::new(ServerConnection::new(Arc::new(config)).unwrap(), socket);
+        let mut buffer = vec![0; 4096];
+        let count = stream.read(&mut buffer).unwrap_or(0);
+        buffer.truncate(count);
+        buffer
+    });
+    (address, heard)
 }
 
 /// A raw client that has said hello over TLS.

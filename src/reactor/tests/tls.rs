@@ -42,7 +42,7 @@ fn bytes_come_back_under_tls_and_each_side_knows_the_other() {
 }
 
 #[test]
-fn threat_22_a_server_with_another_key_is_named_and_gets_no_byte() {
+fn row_22_a_server_with_another_key_is_named_and_gets_no_byte() {
     let (server, device) = (Identity::generate().unwrap(), Identity::generate().unwrap());
     let (at_server, at_client) = ends(Security::Tls(server.clone()), &client(&device, Some(device.device())));
     assert!(
@@ -67,7 +67,7 @@ fn plain_and_tls_ends_that_meet_say_so() {
 }
 
 #[test]
-fn threat_26_a_silent_peer_meets_the_handshake_deadline() {
+fn row_26_a_silent_peer_meets_the_handshake_deadline() {
     let (mut reactor, mut host) = (reactor(), Host::new(Role::Echo));
     let (_, address) = reactor
         .listen(any_port(), Security::Tls(Identity::generate().unwrap()))
@@ -157,7 +157,7 @@ fn client_hello() -> Vec<u8> {
 }
 
 #[test]
-fn threat_10_a_damaged_hello_closes_its_connection_and_nothing_else() {
+fn row_10_a_damaged_hello_closes_its_connection_and_nothing_else() {
     let (mut reactor, mut host) = (reactor(), Host::new(Role::Echo));
     let (_, address) = reactor
         .listen(any_port(), Security::Tls(Identity::generate().unwrap()))
@@ -200,7 +200,7 @@ fn another_implementation_of_the_client_is_served() {
 }
 
 #[test]
-fn threat_22_clients_of_another_protocol_or_without_a_key_are_refused() {
+fn row_22_clients_of_another_protocol_or_without_a_key_are_refused() {
     for protocols in [vec![], vec![b"http/1.1".to_vec()]] {
         let host = odd_client(|config| config.alpn_protocols = protocols);
         assert!(
