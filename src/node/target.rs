@@ -45,8 +45,8 @@ pub(super) struct Gathering {
 const STEP_BYTES: u64 = 4 << 20;
 /// What new bytes are compared by with those that they would replace, as disks write.
 const PAGE_BYTES: u64 = 4096;
-/// What a hole reads as, as much as is written at a time.
-static ZEROS: [u8; 256 * 1024] = [0; 256 * 1024];
+/// Zeros that are written at a time.
+const ZEROS_BYTES: u64 = 256 * 1024;
 
 impl Target {
     /// A file for a new version of `basis`, which is at `path`, of `length` bytes; a kept one, if it has an id.
@@ -294,8 +294,8 @@ impl Gathering {
             Extent::Hole { length: there } => length.min(there),
             Extent::End => length,
             Extent::Data { length: there } => {
-                let count = length.min(there).min(ZEROS.len() as u64);
-                self.work.write_at(to, &ZEROS[..count as usize])?;
+                let count = length.min(there).min(ZEROS_BYTES);
+                self.work.write_at(to, &vec![0; count as usize])?;
                 count
             }
         }))
