@@ -140,6 +140,18 @@ impl PlanEncoder {
         self.add(Fresh::Literal, bytes);
     }
 
+    /// Goes on with `length` new bytes that are not given: they come right behind the output that is ready then.
+    pub fn literal_behind(&mut self, length: u64) {
+        if length == 0 {
+            return;
+        }
+        if self.kind != Fresh::Literal && !self.fresh.is_empty() {
+            self.flush(&[]);
+        }
+        self.kind = Fresh::Literal;
+        self.flush_before(length);
+    }
+
     /// Goes on with new bytes for as many of the basis at the cursor. They may come in pieces.
     pub fn edit(&mut self, bytes: &[u8]) {
         self.add(Fresh::Edit, bytes);
@@ -178,7 +190,13 @@ impl PlanEncoder {
 
     /// Writes the waiting copy, and the waiting new bytes with `more` after them.
     fn flush(&mut self, more: &[u8]) {
-        let length = (self.fresh.len() + more.len()) as u64;
+        self.flush_before(more.len() as u64);
+        self.out.extend_from_slice(more);
+    }
+
+    /// As [`flush`](Self::flush), without the bytes that come after the waiting ones.
+    fn flush_before(&mut self, more: u64) {
+        let length = self.fresh.len() as u64 + more;
         let edit = self.kind == Fresh::Edit;
         match self.copy.take() {
             Some((from, copied)) if from == self.cursor && edit && length == 1 => {
@@ -198,7 +216,6 @@ impl PlanEncoder {
             self.cursor += length;
         }
         self.out.append(&mut self.fresh);
-        self.out.extend_from_slice(more);
     }
 
     fn put_copy(&mut self, from: u64, length: u64) {
@@ -479,6 +496,32 @@ mod tests {
             );
         }
         assert_eq!(plan.len(), 2 + 1 + 1 + 11 + 2 + 1 + 1 + 3, "{plan:?}");
+    }
+
+    // What is given behind the output is what would have been given to the encoder, whatever waits before it.
+    #[test]
+    fn new_bytes_may_follow_on_the_output() {
+        let base: Vec<u8> = (0..=255).collect();
+        for before in [&b""[..], b"new"] {
+            for is_edit in [false, true] {
+                let mut encoder = PlanEncoder::new();
+                encoder.copy(3, 30);
+                match is_edit {
+                    true => encoder.edit(before),
+                    false => encoder.literal(before),
+                }
+                encoder.literal_behind(0);
+                encoder.literal_behind(8);
+                let mut plan = encoder.take_output();
+                plan.extend_from_slice(b"brought ");
+                encoder.literal(b"behind");
+                encoder.copy(9, 40);
+                encoder.finish();
+                plan.extend(encoder.take_output());
+                let new = [&base[3..33], before, b"brought behind", &base[9..49]].concat();
+                assert_eq!(decode(&base, &plan, new.len() as u64, 7), Ok(new));
+            }
+        }
     }
 
     // A thousand edits of a byte in 1 GiB fit in 5 KB; a literal costs next to nothing on top.

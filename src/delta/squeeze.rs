@@ -71,6 +71,11 @@ impl Squeezer {
 
     /// Takes more of the stream and appends the blocks that are full to `out`.
     pub fn push(&mut self, mut bytes: &[u8], out: &mut Vec<u8>) {
+        if self.is_raw() && bytes.len() >= BLOCK_BYTES && !self.pending.is_empty() {
+            // What waits is a block by itself, so that what follows is copied once.
+            raw_block(&self.pending, out);
+            self.pending.clear();
+        }
         while self.pending.len() + bytes.len() >= BLOCK_BYTES {
             if self.pending.is_empty() {
                 let (block, rest) = bytes.split_at(BLOCK_BYTES);
@@ -95,6 +100,11 @@ impl Squeezer {
         self.block(&pending, out);
         pending.clear();
         self.pending = pending;
+    }
+
+    /// Whether the next block goes as it is.
+    fn is_raw(&self) -> bool {
+        self.raw_left > 0 || matches!(self.packing, Packing::Unavailable)
     }
 
     fn block(&mut self, block: &[u8], out: &mut Vec<u8>) {

@@ -203,3 +203,31 @@ fn without_zstd_blocks_are_raw() {
     );
     assert_eq!(unsqueeze(5, &[1, 0, 0x80, 0], 10), Err(SqueezeError::NotAgreed));
 }
+
+/// While nothing pays, what is given whole goes on whole: what waited before it is a block of its own, and blocks are
+/// tried as often as ever.
+#[test]
+fn raw_blocks_are_not_put_together_again() {
+    let bytes = random(9, 8 << 20);
+    let mut squeezer = Squeezer::new(bytes.len() as u64);
+    let mut out = Vec::new();
+    for part in bytes.chunks(2 * BLOCK_BYTES + 5) {
+        let (head, rest) = part.split_at(5);
+        squeezer.push(head, &mut out);
+        squeezer.push(rest, &mut out);
+    }
+    squeezer.flush(&mut out);
+    assert_eq!(unsqueeze(bytes.len() as u64, &out, 9_999).as_deref(), Ok(&bytes[..]));
+    assert!(
+        out.len() < bytes.len() + bytes.len() / 5_000,
+        "{}",
+        out.len() - bytes.len()
+    );
+    let blocks = blocks(&out);
+    assert!(
+        blocks.iter().filter(|(_, length)| *length == 5).count() > 20,
+        "{blocks:?}"
+    );
+    let packed = blocks.iter().filter(|(packed, _)| *packed).count();
+    assert!(packed <= 8, "{packed} of {}", blocks.len());
+}

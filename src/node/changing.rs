@@ -217,7 +217,11 @@ impl Changing {
         let due = self.ended || self.released > 0;
         if waiting >= FRAME_BYTES || (due && waiting > 0) {
             let count = waiting.min(credit).min(2 * FRAME_BYTES);
-            let rest = self.ready.split_off(count);
+            // Where much has come, as much comes again.
+            let room = if waiting >= FRAME_BYTES { 2 * FRAME_BYTES } else { 0 };
+            let mut rest = Vec::with_capacity(room.max(waiting - count));
+            rest.extend_from_slice(&self.ready[count..]);
+            self.ready.truncate(count);
             self.released = self.released.saturating_sub(count);
             return Changed::Plan(std::mem::replace(&mut self.ready, rest));
         }
@@ -329,6 +333,7 @@ impl Changing {
                     self.encoder.copy(from + self.within_op, now);
                     self.matched_bytes += now;
                 }
+                Op::Literal { .. } if now >= COPIED_BYTES => self.literal(now)?,
                 Op::Literal { .. } => self.encoder.literal(self.content.bytes(self.encoded, now as usize)?),
                 Op::Edit { .. } => self.encoder.edit(self.content.bytes(self.encoded, now as usize)?),
             }
@@ -342,6 +347,18 @@ impl Changing {
         if self.encoded.saturating_sub(self.told) >= TOLD_BYTES {
             self.told = self.encoded;
             self.flush();
+        }
+        Ok(())
+    }
+
+    /// New bytes that go from the file into the plan without a copy between.
+    fn literal(&mut self, length: u64) -> Result<(), Torn> {
+        self.encoder.literal_behind(length);
+        self.collect();
+        let bytes = self.content.bytes(self.encoded, length as usize)?;
+        match &mut self.squeezer {
+            Some(squeezer) => squeezer.push(bytes, &mut self.ready),
+            None => self.ready.extend_from_slice(bytes),
         }
         Ok(())
     }
@@ -398,6 +415,8 @@ impl Changing {
     }
 }
 
+/// New bytes up to this wait for others in the encoder.
+const COPIED_BYTES: u64 = 64 * 1024;
 /// New bytes that are compressed at a time: 1 to 2 ms of text.
 const SQUEEZE_STEP_BYTES: usize = 256 * 1024;
 /// Bytes compressed against a basis at a time.
