@@ -101,20 +101,23 @@ fn remaining(bytes: u64, rate: f64) -> Option<Duration> {
 
 /// `b.mkv · delta saved 1.1 GiB (97.4 %) · resumed at 1.9 GiB`: the share of what was sent of the file so far.
 fn current(progress: &Progress) -> String {
-    let mut line = progress.current.as_ref().map(ToString::to_string).unwrap_or_default();
-    let saved = progress.current_saved;
-    if saved > 0 {
-        let share = quantity::percent(saved, saved.saturating_add(progress.current_literal));
-        line += &format!(" · delta saved {} ({share})", quantity::size(saved));
+    let Some(moving) = &progress.current else {
+        return String::new();
+    };
+    let mut line = moving.path.to_string();
+    if moving.saved > 0 {
+        let share = quantity::percent(moving.saved, moving.saved.saturating_add(moving.literal));
+        line += &format!(" · delta saved {} ({share})", quantity::size(moving.saved));
     }
-    if progress.current_resumed > 0 {
-        line += &format!(" · resumed at {}", quantity::size(progress.current_resumed));
+    if moving.resumed > 0 {
+        line += &format!(" · resumed at {}", quantity::size(moving.resumed));
     }
     line
 }
 
 fn object(progress: &Progress, rate: f64) -> Value {
-    let content = progress.current_saved.saturating_add(progress.current_literal);
+    let moving = progress.current.as_deref();
+    let (saved, literal) = moving.map_or((0, 0), |moving| (moving.saved, moving.literal));
     json!({
         "event": "status",
         "state": "transferring",
@@ -124,8 +127,8 @@ fn object(progress: &Progress, rate: f64) -> Value {
         "bytes_found": progress.bytes_found,
         "bytes_done": progress.bytes_done,
         "bytes_per_second": rate as u64,
-        "current_saved_bytes": progress.current_saved,
-        "current_saved_percent": quantity::percentage(progress.current_saved, content),
+        "current_saved_bytes": saved,
+        "current_saved_percent": quantity::percentage(saved, saved.saturating_add(literal)),
     })
 }
 
@@ -169,6 +172,7 @@ mod tests {
     use super::super::console::capture;
     use super::*;
     use syncline::model::RelPath;
+    use syncline::node::Moving;
 
     const GIB: u64 = 1 << 30;
 
@@ -179,10 +183,7 @@ mod tests {
             files_done: 1204,
             bytes_found: 4 * GIB,
             bytes_done: GIB,
-            current: Some(RelPath::parse(b"b\n.mkv").unwrap()),
-            current_saved: 0,
-            current_literal: 0,
-            current_resumed: 0,
+            current: Some(Box::new(Moving::new(&RelPath::parse(b"b\n.mkv").unwrap()))),
         }
     }
 
@@ -194,16 +195,11 @@ mod tests {
             "25% 1.0/4.0 GiB 102 MiB/s ETA 0:30  1204/9881 files"
         );
         assert_eq!(current(&halfway()), "b\\n.mkv");
-        let progress = Progress {
-            current_saved: GIB + GIB / 10,
-            current_literal: GIB / 10,
-            ..halfway()
-        };
+        let mut progress = halfway();
+        let moving = progress.current.as_mut().unwrap();
+        (moving.saved, moving.literal) = (GIB + GIB / 10, GIB / 10);
         assert_eq!(current(&progress), "b\\n.mkv · delta saved 1.1 GiB (91.6 %)");
-        let progress = Progress {
-            current_resumed: 2 * GIB,
-            ..progress
-        };
+        progress.current.as_mut().unwrap().resumed = 2 * GIB;
         assert_eq!(
             current(&progress),
             "b\\n.mkv · delta saved 1.1 GiB (91.6 %) · resumed at 2.0 GiB"

@@ -196,14 +196,34 @@ pub struct Progress {
     pub bytes_found: u64,
     /// Bytes of them that have travelled.
     pub bytes_done: u64,
-    /// The file being transferred.
-    pub current: Option<RelPath>,
+    /// The file that is moving.
+    pub current: Option<Box<Moving>>,
+}
+
+/// A file that is moving, and what became of its bytes.
+#[derive(Debug, Clone)]
+pub struct Moving {
+    /// Its path.
+    pub path: RelPath,
     /// Bytes of it that did not have to travel.
-    pub current_saved: u64,
+    pub saved: u64,
     /// Bytes of it that travelled, as content.
-    pub current_literal: u64,
+    pub literal: u64,
     /// Bytes of it that an earlier transfer had brought: where it went on.
-    pub current_resumed: u64,
+    pub resumed: u64,
+}
+
+impl Moving {
+    /// One that has just started.
+    #[must_use]
+    pub fn new(path: &RelPath) -> Moving {
+        Moving {
+            path: path.clone(),
+            saved: 0,
+            literal: 0,
+            resumed: 0,
+        }
+    }
 }
 
 /// The figures of a finished transfer.

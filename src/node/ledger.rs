@@ -6,7 +6,7 @@
 //! attempt that comes to nothing saves nothing.
 
 use super::activity::{Deed, Done, Thing};
-use super::events::{Action, ClientEvent, Figures, Progress, Summary};
+use super::events::{Action, ClientEvent, Figures, Moving, Progress, Summary};
 use crate::model::{ItemCode, RelPath, escape};
 use std::collections::HashMap;
 
@@ -95,10 +95,7 @@ impl Ledger {
 
     /// A file starts to travel. What an earlier attempt at it did is void, but for what travelled.
     pub(crate) fn started(&mut self, file: u32, path: &RelPath) {
-        self.progress.current = Some(path.clone());
-        self.progress.current_saved = 0;
-        self.progress.current_literal = 0;
-        self.progress.current_resumed = 0;
+        self.progress.current = Some(Box::new(Moving::new(path)));
         self.current = file;
         let open = self.open.entry(file).or_default();
         self.progress.bytes_done -= open.done.min(self.progress.bytes_done);
@@ -116,8 +113,8 @@ impl Ledger {
     /// Content of a started file moved.
     pub(crate) fn moved(&mut self, file: u32, bytes: u64) {
         self.summary.literal_bytes += bytes;
-        if file == self.current {
-            self.progress.current_literal += bytes;
+        if let Some(moving) = self.moving(file) {
+            moving.literal += bytes;
         }
         if let Some(open) = self.done(file, bytes) {
             open.figures.literal_bytes += bytes;
@@ -126,8 +123,8 @@ impl Ledger {
 
     /// Content of a started file was there already, in another version.
     pub(crate) fn matched(&mut self, file: u32, bytes: u64) {
-        if file == self.current {
-            self.progress.current_saved += bytes;
+        if let Some(moving) = self.moving(file) {
+            moving.saved += bytes;
         }
         if let Some(open) = self.done(file, bytes) {
             open.figures.matched_bytes += bytes;
@@ -138,8 +135,8 @@ impl Ledger {
     /// The beginning of a started file is there, from an earlier attempt.
     pub(crate) fn resumed(&mut self, file: u32, bytes: u64) {
         self.resumed_bytes += bytes;
-        if file == self.current {
-            self.progress.current_resumed = bytes;
+        if let Some(moving) = self.moving(file) {
+            moving.resumed = bytes;
         }
         if let Some(open) = self.done(file, bytes) {
             open.resumed_bytes += bytes;
@@ -151,6 +148,11 @@ impl Ledger {
         if let Some(open) = self.done(file, bytes) {
             open.figures.matched_bytes += bytes;
         }
+    }
+
+    /// What is shown of `file`, if it is the one that is shown.
+    fn moving(&mut self, file: u32) -> Option<&mut Moving> {
+        self.progress.current.as_deref_mut().filter(|_| file == self.current)
     }
 
     fn done(&mut self, file: u32, bytes: u64) -> Option<&mut Open> {
@@ -338,7 +340,10 @@ mod tests {
         ledger.started(3, &path());
         ledger.moved(3, 10);
         ledger.matched(3, 990);
-        let current = |ledger: &Ledger| (ledger.progress.current_saved, ledger.progress.current_literal);
+        let current = |ledger: &Ledger| {
+            let moving = ledger.progress.current.as_ref().unwrap();
+            (moving.saved, moving.literal)
+        };
         assert_eq!(current(&ledger), (990, 10));
         ledger.started(3, &path());
         assert_eq!((ledger.progress.bytes_done, current(&ledger)), (0, (0, 0)));

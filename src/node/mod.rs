@@ -97,7 +97,7 @@ pub use activity::ActivityLog;
 pub use client::Client;
 pub use clock::LocalClock;
 pub use conflict_copies::{ConflictCopy, SettleError, Settled, Winner};
-pub use events::{Action, ClientEvent, Figures, JobError, Outcome, Progress, ServerEvent, Summary};
+pub use events::{Action, ClientEvent, Figures, JobError, Moving, Outcome, Progress, ServerEvent, Summary};
 #[cfg(feature = "sync")]
 pub use folder_state::{LocalChange, Surroundings, SyncedFolder, surroundings};
 pub use history::{Deleted, History, HistoryError};
