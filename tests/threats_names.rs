@@ -7,7 +7,7 @@ mod harness;
 use harness::guard::{Guarded, resident_bytes};
 use harness::offers::{delete, file, offer};
 use harness::raw::{RawClient, push_begin};
-use harness::{World, push_job, snapshot};
+use harness::{Way, World, push_job, snapshot};
 use std::fs;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
@@ -167,18 +167,14 @@ fn row_08_reserved_names_are_neither_sent_nor_reached_nor_deleted() {
     let lock = fs::read(share.join(".syncline/lock")).unwrap();
     let contents = world.path("source/");
     let link = world.link("");
-    let options = TransferOptions {
-        max_delete: MaxDelete::Unlimited,
-        ..delete()
-    };
-    world.push(&[&contents], &link, options.clone()).assert_clean();
+    world.push(&[&contents], &link, delete_all()).assert_clean();
     assert_eq!(fs::read_dir(share.join("sub")).unwrap().count(), 1);
     assert_eq!(fs::read(share.join(".syncline/lock")).unwrap(), lock);
     assert_eq!(fs::read(share.join(".syncline/versions/old")).unwrap(), b"kept");
     let target = world.path("target");
     fs::create_dir_all(target.join(".syncline")).unwrap();
     fs::write(target.join(".syncline/mine"), b"mine").unwrap();
-    world.pull(&world.link("/"), &target, options).assert_clean();
+    world.pull(&world.link("/"), &target, delete_all()).assert_clean();
     assert_eq!(fs::read(target.join(".syncline/mine")).unwrap(), b"mine");
     assert_eq!(fs::read_dir(target.join(".syncline")).unwrap().count(), 1);
     for reserved in ["/.syncline/lock", "/sub/.SYNCLINE", "/%2esyncline"] {
@@ -266,42 +262,39 @@ fn levels_in(top: &Path) -> usize {
     deeper.count()
 }
 
+/// Deleting, however much it is.
+fn delete_all() -> TransferOptions {
+    TransferOptions {
+        max_delete: MaxDelete::Unlimited,
+        ..delete()
+    }
+}
+
 /// Row 9, at the receiver, which walks over what it has before it deletes: a walk that cannot see everything ends,
 /// and then nothing is deleted, at whatever level. What is new arrives.
 #[test]
 fn row_09_a_deep_tree_at_the_receiver_is_left_alone() {
-    let options = TransferOptions {
-        max_delete: MaxDelete::Unlimited,
-        ..delete()
-    };
-    for way in ["push", "pull"] {
+    for way in Way::BOTH {
         let mut world = Guarded::in_memory();
         let (mine, share) = (world.path("mine"), world.share());
         fs::create_dir(&mine).unwrap();
-        let (source, target) = if way == "push" {
-            (&mine, &share)
-        } else {
-            (&share, &mine)
-        };
+        let (source, target) = way.ends(&mine, &share);
         fs::write(source.join("new"), b"new").unwrap();
         fs::write(target.join("old"), b"old").unwrap();
         make_deep(&target.join("deep"));
         let before = resident_bytes();
-        let run = match way {
-            "push" => world.push(&[&world.path("mine/")], &world.link("/"), options.clone()),
-            _ => world.pull(&world.link("/"), &mine, options.clone()),
-        };
+        let run = world.carry(way, &mine, delete_all());
         assert_eq!(
             run.outcome.result,
             Err(JobError::IncompleteSource),
-            "{way}: {:?}",
+            "{way:?}: {:?}",
             run.events
         );
         let grown = resident_bytes().saturating_sub(before);
-        assert!(grown < 8 << 20, "{way}: {grown} bytes more than before");
-        assert_eq!(fs::read(target.join("new")).unwrap(), b"new", "{way}");
-        assert_eq!(fs::read(target.join("old")).unwrap(), b"old", "{way}");
-        assert_eq!(levels_in(&target.join("deep")), LEVELS, "{way}");
+        assert!(grown < 8 << 20, "{way:?}: {grown} bytes more than before");
+        assert_eq!(fs::read(target.join("new")).unwrap(), b"new", "{way:?}");
+        assert_eq!(fs::read(target.join("old")).unwrap(), b"old", "{way:?}");
+        assert_eq!(levels_in(&target.join("deep")), LEVELS, "{way:?}");
         remove_deep(&target.join("deep"));
         world.check();
     }
@@ -310,19 +303,11 @@ fn row_09_a_deep_tree_at_the_receiver_is_left_alone() {
 /// Row 9: links in circles at the receiver are links to its walk. They are deleted as such, and nothing behind them.
 #[test]
 fn row_09_circles_of_links_at_the_receiver_go_as_links() {
-    let options = TransferOptions {
-        max_delete: MaxDelete::Unlimited,
-        ..delete()
-    };
-    for way in ["push", "pull"] {
+    for way in Way::BOTH {
         let mut world = Guarded::new();
         let (mine, share) = (world.path("mine"), world.share());
         fs::create_dir(&mine).unwrap();
-        let (source, target) = if way == "push" {
-            (&mine, &share)
-        } else {
-            (&share, &mine)
-        };
+        let (source, target) = way.ends(&mine, &share);
         fs::create_dir(source.join("sub")).unwrap();
         fs::write(source.join("sub/kept"), b"kept").unwrap();
         fs::create_dir_all(target.join("gone/far")).unwrap();
@@ -339,18 +324,15 @@ fn row_09_circles_of_links_at_the_receiver_go_as_links() {
             symlink(to, target.join(name)).unwrap();
         }
         symlink(world.canary(), target.join("outside")).unwrap();
-        let run = match way {
-            "push" => world.push(&[&world.path("mine/")], &world.link("/"), options.clone()),
-            _ => world.pull(&world.link("/"), &mine, options.clone()),
-        };
+        let run = world.carry(way, &mine, delete_all());
         run.assert_clean();
         assert_eq!(
             run.outcome.summary.deleted,
             circles.len() as u64 + 3,
-            "{way}: {:?}",
+            "{way:?}: {:?}",
             run.items()
         );
-        assert_eq!(snapshot(source), snapshot(target), "{way}");
+        assert_eq!(snapshot(source), snapshot(target), "{way:?}");
         world.check();
     }
 }
@@ -386,17 +368,13 @@ fn row_09_memory_does_not_follow_the_number_of_entries() {
             (1..1_000).for_each(|n| fs::hard_link(directory.join("0"), directory.join(n.to_string())).unwrap());
         }
     };
-    let deleting = || TransferOptions {
-        max_delete: MaxDelete::Unlimited,
-        ..delete()
-    };
     make(0..10);
     // The windows are full by then: what they take is there.
-    let few = most_memory(&mut world, &[&source], "/few/", deleting());
+    let few = most_memory(&mut world, &[&source], "/few/", delete_all());
     make(10..40);
-    let many = most_memory(&mut world, &[&source], "/many/", deleting());
+    let many = most_memory(&mut world, &[&source], "/many/", delete_all());
     // Again: nothing is sent, all of it is listed by both.
-    let again = most_memory(&mut world, &[&source], "/many/", deleting());
+    let again = most_memory(&mut world, &[&source], "/many/", delete_all());
     let grown = many.max(again).saturating_sub(few);
     assert!(grown < 30_000 * 128, "{grown} bytes for 30,000 entries more");
     assert_eq!(

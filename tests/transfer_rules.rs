@@ -4,7 +4,7 @@
 
 mod harness;
 
-use harness::{World, snapshot};
+use harness::{Way, World, snapshot};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use syncline::node::{FilterRule, JobError, MaxDelete, TransferOptions};
@@ -48,41 +48,31 @@ fn make_different(source: &Path, target: &Path) {
 
 #[test]
 fn a_dry_run_changes_nothing_and_tells_what_the_real_one_does() {
-    for direction in ["push", "pull"] {
+    for way in Way::BOTH {
         let mut world = World::new();
         let (mine, share) = (world.path("mine"), world.share());
         fs::create_dir(&mine).unwrap();
-        let (source, target) = if direction == "push" {
-            (&mine, &share)
-        } else {
-            (&share, &mine)
-        };
+        let (source, target) = way.ends(&mine, &share);
         make_different(source, target);
         let dry = TransferOptions {
             dry_run: true,
             ..delete(MaxDelete::Unlimited)
         };
-        let mut run = |options: TransferOptions| {
-            let link = world.link("/");
-            match direction {
-                "push" => world.push(&[&world.path("mine/")], &link, options),
-                _ => world.pull(&link, &mine, options),
-            }
-        };
+        let mut run = |options| world.carry(way, &mine, options);
         let before = (snapshot(source), snapshot(target));
         let planned = run(dry);
         planned.assert_clean();
-        assert_eq!((snapshot(source), snapshot(target)), before, "{direction}");
+        assert_eq!((snapshot(source), snapshot(target)), before, "{way:?}");
         assert!(planned.outcome.summary.wire_sent + planned.outcome.summary.wire_received < 4_000);
         let done = run(delete(MaxDelete::Unlimited));
         done.assert_clean();
-        assert_eq!(planned.items(), done.items(), "{direction}");
+        assert_eq!(planned.items(), done.items(), "{way:?}");
         let figures = |run: &harness::Run| {
             let summary = &run.outcome.summary;
             (summary.files, summary.files_transferred, summary.deleted, summary.bytes)
         };
-        assert_eq!(figures(&planned), figures(&done), "{direction}");
-        assert_eq!(snapshot(source), snapshot(target), "{direction}");
+        assert_eq!(figures(&planned), figures(&done), "{way:?}");
+        assert_eq!(snapshot(source), snapshot(target), "{way:?}");
         assert!(done.items().contains(&"touched Touched".to_owned()));
         assert!(done.items().contains(&"gone/deep/x Deleted".to_owned()));
     }

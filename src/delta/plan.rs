@@ -142,14 +142,10 @@ impl PlanEncoder {
 
     /// Goes on with `length` new bytes that are not given: they come right behind the output that is ready then.
     pub fn literal_behind(&mut self, length: u64) {
-        if length == 0 {
-            return;
+        if length > 0 {
+            self.turn_to(Fresh::Literal);
+            self.flush_before(length);
         }
-        if self.kind != Fresh::Literal && !self.fresh.is_empty() {
-            self.flush(&[]);
-        }
-        self.kind = Fresh::Literal;
-        self.flush_before(length);
     }
 
     /// Goes on with new bytes for as many of the basis at the cursor. They may come in pieces.
@@ -177,15 +173,20 @@ impl PlanEncoder {
         if bytes.is_empty() {
             return;
         }
-        if self.kind != kind && !self.fresh.is_empty() {
-            self.flush(&[]);
-        }
-        self.kind = kind;
+        self.turn_to(kind);
         if self.fresh.len() + bytes.len() < WAITING_BYTES_MAX {
             self.fresh.extend_from_slice(bytes);
         } else {
             self.flush(bytes);
         }
+    }
+
+    /// New bytes of another kind than those that wait do not join them.
+    fn turn_to(&mut self, kind: Fresh) {
+        if self.kind != kind && !self.fresh.is_empty() {
+            self.flush(&[]);
+        }
+        self.kind = kind;
     }
 
     /// Writes the waiting copy, and the waiting new bytes with `more` after them.

@@ -63,6 +63,25 @@ pub struct Run {
     pub events: Vec<ClientEvent>,
 }
 
+/// Which of the two sends: the client or the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    Push,
+    Pull,
+}
+
+impl Way {
+    pub const BOTH: [Way; 2] = [Way::Push, Way::Pull];
+
+    /// Of a client's directory and a share, the source and the target.
+    pub fn ends<'a>(self, mine: &'a Path, share: &'a Path) -> (&'a Path, &'a Path) {
+        match self {
+            Way::Push => (mine, share),
+            Way::Pull => (share, mine),
+        }
+    }
+}
+
 impl World {
     pub fn new() -> World {
         World::with(&WorldOptions::default())
@@ -155,6 +174,16 @@ impl World {
 
     pub fn pull(&mut self, link: &Link, target: &Path, transfer: TransferOptions) -> Run {
         self.run(pull_job(link, target), transfer)
+    }
+
+    /// What is in `mine` and what is in the share, one into the other.
+    pub fn carry(&mut self, way: Way, mine: &Path, transfer: TransferOptions) -> Run {
+        let link = self.link("/");
+        match way {
+            // With a slash behind it, it stands for what is in it.
+            Way::Push => self.push(&[&mine.join("")], &link, transfer),
+            Way::Pull => self.pull(&link, mine, transfer),
+        }
     }
 
     pub fn run(&mut self, job: Job, transfer: TransferOptions) -> Run {
